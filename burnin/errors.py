@@ -19,7 +19,8 @@ This file travels to the trays: standard library only, Python 3.9.
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class BurninError(Exception):
@@ -30,8 +31,8 @@ class Problem(NamedTuple):
     """One mistake in one place of a file, as `where: what (value), what was expected`."""
 
     file: str
-    line: Optional[int]
-    column: Optional[int]
+    line: int | None
+    column: int | None
     what: str
     expected: str = ""
 
@@ -45,7 +46,7 @@ class InputError(BurninError):
     """Files or flags that are wrong; carries every mistake found, not only the first."""
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
-        self.problems: List[Problem] = [] if isinstance(problems, str) else list(problems)
+        self.problems: list[Problem] = [] if isinstance(problems, str) else list(problems)
         super().__init__(problems if isinstance(problems, str) else "\n".join(map(str, self.problems)))
 
 

@@ -1,7 +1,7 @@
 r"""The words between controller and agent: one JSON array per line, in both directions.
 
 Down (controller -> agent)        ["order", id, verb, {arguments}]      idempotent: the same id is answered, not done, again
-                                  ["lease", seconds, stored_seq]        keeps the load alive; records <= stored_seq may be forgotten
+                                  ["lease", seconds, stored_seq]        keeps the load alive; records up to stored_seq may go
 Up (agent -> controller)          [kind, boot_id, seq, mono_ns, {body}]
 
 `seq` counts a holder's records from 0 without gaps; `mono_ns` is the tray's CLOCK_MONOTONIC; a changed `boot_id` means
@@ -13,8 +13,9 @@ Pure: bytes in, records out. Travels to the trays: standard library only, Python
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Tuple, Union
+from typing import Any, Union
 
 from burnin.errors import ProtocolError
 
@@ -35,7 +36,7 @@ class Record:
     boot_id: str
     seq: int
     mono_ns: int
-    body: Dict[str, Any]
+    body: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Order:
 
     id: str
     verb: str
-    args: Dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ Down = Union[Order, Lease]
 def encode(item: Union[Record, Order, Lease]) -> bytes:
     """One line, newline included. Raises ValueError for NaN or infinity: absence is null, with a reason."""
     if isinstance(item, Record):
-        row: Tuple[Any, ...] = (item.kind, item.boot_id, item.seq, item.mono_ns, item.body)
+        row: tuple[Any, ...] = (item.kind, item.boot_id, item.seq, item.mono_ns, item.body)
     elif isinstance(item, Order):
         row = ("order", item.id, item.verb, item.args)
     else:
@@ -76,7 +77,7 @@ class Lines:
         self._rest = bytearray()
         self._limit = limit
 
-    def feed(self, data: bytes) -> List[bytes]:
+    def feed(self, data: bytes) -> list[bytes]:
         """Complete lines without their newline. Raises ProtocolError when one grows beyond the limit."""
         self._rest += data
         *lines, rest = self._rest.split(b"\n")
@@ -100,7 +101,7 @@ class Decoder:
         """What came before MARK: a login shell's chatter, or the sentence of a python3 that could not start."""
         return bytes(self._noise).decode("utf-8", "replace").strip()
 
-    def feed(self, data: bytes) -> List[Record]:
+    def feed(self, data: bytes) -> list[Record]:
         """Records completed by these bytes. Raises ProtocolError, after which the channel is of no use."""
         if not self._marked:
             self._noise += data
@@ -120,7 +121,11 @@ def _record(line: bytes, loads: Callable[[bytes], Any]) -> Record:
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"not a record: {line[:80]!r}") from error
     if not (
-        isinstance(kind, str) and isinstance(boot_id, str) and type(seq) is int and type(mono_ns) is int and isinstance(body, dict)
+        isinstance(kind, str)
+        and isinstance(boot_id, str)
+        and type(seq) is int
+        and type(mono_ns) is int
+        and isinstance(body, dict)
     ):
         raise ProtocolError(f"not a record: {line[:80]!r}")
     return Record(kind, boot_id, seq, mono_ns, body)

@@ -1,8 +1,8 @@
 """Part ids: one grammar for every part of a rack, and the tree they form.
 
-    t07 compute tray 7      t07.g2 GPU at module position 2     t07.g2.l13 its NVLink 13    t07.c1 CPU    t07.n2 NIC
-    t07.d0 NVMe             t07.bmc                             s3 switch tray              s3.a1 ASIC    s3.a1.p44 port
-    x2 cable cartridge      p4.u2 power shelf 4, PSU 2          cdu   manifold   rack
+t07 compute tray 7      t07.g2 GPU at module position 2     t07.g2.l13 its NVLink 13    t07.c1 CPU    t07.n2 NIC
+t07.d0 NVMe             t07.bmc                             s3 switch tray              s3.a1 ASIC    s3.a1.p44 port
+x2 cable cartridge      p4.u2 power shelf 4, PSU 2          cdu   manifold   rack
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def tray_of(part: str) -> str:
 
 def fold(parts: Iterable[str]) -> str:
     """Many names in one word: t00.g2 ... t17.g2 -> `t[00-17].g2`."""
-    return str(NodeSet.fromlist(sorted(parts)))
+    return str(NodeSet(",".join(sorted(parts))))
 
 
 def unfold(text: str) -> list[str]:

@@ -146,7 +146,9 @@ class Ssh(Data):
     known_hosts: str
     become: Literal["sudo"] | None = None
     jump: str | None = Field(default=None, pattern=r"^([^@\s]+@)?[^@\s:]+(:\d+)?$", description="user@host:port")
-    dir: str = Field(default=".burnin", pattern=r"^[\w./@+-]+$", description="private directory on the tray, from its login directory")
+    dir: str = Field(
+        default=".burnin", pattern=r"^[\w./@+-]+$", description="private directory on the tray, from its login directory"
+    )
     connect_timeout_s: float = Field(default=10, gt=0, le=120)
 
 

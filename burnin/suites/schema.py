@@ -50,11 +50,15 @@ class Stage(Data):
 
     stage: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     about: str = ""
-    phase: Annotated[str, Field(pattern=r"^(idle|load|ramp|cool)(@\d+)?(-[a-z0-9]+)*$")] | None = Field(default=None, description=PHASES)
+    phase: Annotated[str, Field(pattern=r"^(idle|load|ramp|cool)(@\d+)?(-[a-z0-9]+)*$")] | None = Field(
+        default=None, description=PHASES
+    )
     duration: Duration = Field(default=0.0, alias="for")
     settle: Duration = Field(default=0.0, description="left out of every statistic at the start of the stage")
     load: Load | None = None
-    when: Literal["always", "suspect"] = Field(default="always", description="suspect: only if an earlier stage raised a suspicion")
+    when: Literal["always", "suspect"] = Field(
+        default="always", description="suspect: only if an earlier stage raised a suspicion"
+    )
     steps: list[Annotated[Step, BeforeValidator(_step)]] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -68,7 +72,9 @@ class Stage(Data):
         if self.phase is not None and self.phase.startswith(("idle", "cool")) and self.load is not None:
             raise ValueError(f"stage {self.stage}: phase {self.phase} is unloaded, but a load is given")
         if self.settle and self.settle >= self.duration:
-            raise ValueError(f"stage {self.stage}: nothing is left to judge after settling {self.settle:g} of {self.duration:g} s")
+            raise ValueError(
+                f"stage {self.stage}: nothing is left to judge after settling {self.settle:g} of {self.duration:g} s"
+            )
         return self
 
 
@@ -77,7 +83,7 @@ class Coverage(Data):
 
     metrics: list[str] = Field(default_factory=list)
     floor: float = Field(default=0.9, gt=0, le=1, description="fraction of the due samples that each slot must have")
-    phases: list[Literal["idle", "load", "ramp", "cool"]] = Field(default_factory=lambda: ["idle", "load"])
+    phases: list[Literal["idle", "load", "ramp", "cool"]] = Field(default=["idle", "load"])
 
 
 class Suite(Data):
@@ -89,7 +95,9 @@ class Suite(Data):
     lease: Duration = Field(default=5.0, description="load ends when the controller was not heard for so long")
     sample: Duration = Field(default=1.0, description="one reading of the fast metrics")
     sample_slow: Duration = Field(default=5.0, description="one reading of the slow metrics")
-    load_fraction: float = Field(default=0.95, gt=0, le=1, description="mean power / enforced limit below which a load proves nothing")
+    load_fraction: float = Field(
+        default=0.95, gt=0, le=1, description="mean power / enforced limit below which a load proves nothing"
+    )
     retries: int = Field(default=1, ge=0, le=5, description="how often a step that could not measure (ERROR) is tried again")
     coverage: Coverage = Field(default_factory=Coverage)
     limits: dict[str, Limit] = Field(default_factory=dict, description="override the profile's")
