@@ -25,8 +25,6 @@ MAX_LINE = 1 << 20
 MAX_NOISE = 1 << 16
 """Bytes of login-shell chatter tolerated before MARK, and of one line after it."""
 
-KINDS = ("hello", "columns", "sample", "absent", "event", "load", "cut", "reply", "beat", "note")
-
 
 @dataclass(frozen=True)
 class Record:

@@ -1,0 +1,54 @@
+# burnin: `make demo` burns in a twin rack, `make test` passes the tests. Both need Python 3.11+ and nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test matrix bench kernels kernels-check picture lint clean help
+
+help:            ## what can be made
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.run  ## burn in a twin GB300 NVL72 with two planted weak parts
+	$(BIN)/burnin demo
+
+test: $(VENV)/.dev  ## unit tests, real SSH, real SQLite, two whole runs on the twin
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## style, types, import contracts
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+matrix: $(VENV)/.run  ## every fault, healthy seeds; writes docs/matrix.md (about an hour)
+	$(BIN)/python -m bench.matrix
+
+bench: $(VENV)/.dev  ## SSH and store, each beside its peers
+	$(BIN)/python -m bench.ssh
+	$(BIN)/python -m bench.store
+
+picture: $(VENV)/.run  ## the README's picture, from a real run
+	$(BIN)/python docs/picture.py
+
+# PTX 7.0 and compute_80: assembles on every driver and GPU from Ampere on; comments carry the compiler's build and go.
+PTX := burnin/agent/kernels/burn.ptx
+define compile
+nvcc -ptx -arch=compute_80 -O3 -o - $(PTX:.ptx=.cu) | sed -e 's/^\.version .*/.version 7.0/' -e 's://.*::' -e 's/[ \t]*$$//' -e '/^$$/d'
+endef
+
+kernels:         ## recompile the load kernels (needs nvcc)
+	$(compile) > $(PTX)
+
+kernels-check:
+	$(compile) | diff - $(PTX)
+
+clean:           ## remove what make made
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

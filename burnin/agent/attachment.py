@@ -1,0 +1,118 @@
+"""One attached channel, seen from the holder: orders in, spool lines out, at the pace the socket takes them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from typing import Protocol
+
+from burnin import wire
+from burnin.agent.spool import Spool
+from burnin.errors import ProtocolError
+
+_ATTACH_S = 0.5
+_FINISH_S = 2.0
+
+
+class Owner(Protocol):
+    """What an attachment needs of the holder."""
+
+    run: str
+    spool: Spool
+
+    @property
+    def busy(self) -> bool:
+        """True while the run that owns this holder has a living lease or a load."""
+        ...
+
+    def hello(self) -> bytes:
+        """The hello record."""
+        ...
+
+    def hear(self, down: wire.Down) -> None:
+        """One line from the controller."""
+        ...
+
+    def end(self) -> None:
+        """Unload and leave."""
+        ...
+
+
+class Attachment:
+    """A channel's socket. The first line is `["attach", run, from_seq]`, the answer `["ok" | "busy" | "stale", ...]`."""
+
+    def __init__(self, owner: Owner, connection: socket.socket) -> None:
+        self.socket = connection
+        self._owner = owner
+        self._lines = wire.Lines()
+        self._out = b""
+        self._seq = 0
+
+    def attach(self) -> bool:
+        """Answer the attach line; False when this channel may not stay, and was told why.
+
+        A holder of another run is `busy` while that run lives; when it does not, the holder ends itself (`stale`)
+        and the channel starts a fresh one.
+        """
+        owner = self._owner
+        self.socket.settimeout(_ATTACH_S)
+        try:
+            word, run, seq = json.loads(self._first_line())
+            if word != "attach" or not isinstance(seq, int):
+                return False
+            if run != owner.run:
+                answer = "busy" if owner.busy else "stale"
+                self.socket.sendall(json.dumps([answer, owner.run]).encode() + b"\n")
+                if answer == "stale":
+                    owner.end()
+                return False
+            self.socket.sendall(b'["ok"]\n' + owner.hello())
+        except (OSError, ValueError):
+            return False
+        self._seq = seq
+        self.socket.setblocking(False)
+        return True
+
+    def _first_line(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\n") and len(line) < 4096:
+            data = self.socket.recv(1)
+            if not data:
+                break
+            line += data
+        return line
+
+    def receive(self) -> bool:
+        """Take what came; False when the channel is gone or talks nonsense."""
+        try:
+            data = self.socket.recv(65536)
+            for line in self._lines.feed(data):
+                self._owner.hear(wire.read_down(line))
+        except BlockingIOError:
+            return True
+        except (OSError, ProtocolError):
+            return False
+        return bool(data)
+
+    def send(self) -> bool:
+        """Give what the socket takes; False when the channel is gone."""
+        try:
+            while True:
+                if not self._out:
+                    self._out, self._seq = self._owner.spool.lines(self._seq)
+                if not self._out:
+                    return True
+                self._out = self._out[self.socket.send(self._out) :]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def finish(self) -> None:
+        """Send the rest, within a bounded time, then close."""
+        with contextlib.suppress(OSError):
+            self.socket.settimeout(_FINISH_S)
+            rest, self._seq = self._owner.spool.lines(self._seq, most=1 << 30)
+            self.socket.sendall(self._out + rest)
+        self.socket.close()

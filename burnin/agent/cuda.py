@@ -1,0 +1,147 @@
+"""The CUDA driver through ctypes: what a load needs of `libcuda.so.1`, and nothing that must be installed.
+
+Symbols are named exactly as exported: dlsym knows nothing of the header's `_v2` macros.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+from typing import Any
+
+_P = c.POINTER
+_VOID, _SIZE, _PTR, _INT, _UINT = c.c_void_p, c.c_size_t, c.c_uint64, c.c_int, c.c_uint
+
+SYMBOLS: dict[str, tuple[Any, ...]] = {
+    "cuInit": (_UINT,),
+    "cuDriverGetVersion": (_P(_INT),),
+    "cuDeviceGetCount": (_P(_INT),),
+    "cuDeviceGet": (_P(_INT), _INT),
+    "cuDeviceGetUuid_v2": (_VOID, _INT),
+    "cuDeviceGetAttribute": (_P(_INT), _INT, _INT),
+    "cuDevicePrimaryCtxRetain": (_P(_VOID), _INT),
+    "cuDevicePrimaryCtxRelease_v2": (_INT,),
+    "cuCtxSetCurrent": (_VOID,),
+    "cuModuleLoadDataEx": (_P(_VOID), _VOID, _UINT, _P(_INT), _P(_VOID)),
+    "cuModuleGetFunction": (_P(_VOID), _VOID, c.c_char_p),
+    "cuOccupancyMaxActiveBlocksPerMultiprocessor": (_P(_INT), _VOID, _INT, _SIZE),
+    "cuMemAlloc_v2": (_P(_PTR), _SIZE),
+    "cuMemsetD32Async": (_PTR, _UINT, _SIZE, _VOID),
+    "cuMemcpyDtoH_v2": (_VOID, _PTR, _SIZE),
+    "cuLaunchKernel": (_VOID, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _VOID, _P(_VOID), _P(_VOID)),
+    "cuStreamCreate": (_P(_VOID), _UINT),
+    "cuStreamSynchronize": (_VOID,),
+    "cuEventCreate": (_P(_VOID), _UINT),
+    "cuEventRecord": (_VOID, _VOID),
+    "cuEventSynchronize": (_VOID,),
+    "cuEventElapsedTime": (_P(c.c_float), _VOID, _VOID),
+    "cuGetErrorName": (_INT, _P(c.c_char_p)),
+}
+_SM_COUNT, _LOG_BUFFER, _LOG_BYTES, _NON_BLOCKING = 16, 5, 6, 1
+THREADS = 256
+"""Threads of a block: what the kernels' launch bounds promise."""
+
+
+class CudaError(RuntimeError):
+    """A driver call failed; the text names call, code and its CUDA_ERROR_ name."""
+
+
+class Cuda:
+    """The driver library. Raises CudaError when it is not there or too old."""
+
+    def __init__(self) -> None:
+        try:
+            self._lib = c.CDLL("libcuda.so.1")
+        except OSError as error:
+            raise CudaError(f"no CUDA driver: {error}") from None
+        for name, args in SYMBOLS.items():
+            symbol = getattr(self._lib, name, None)
+            if symbol is None:
+                raise CudaError(f"libcuda.so.1 has no {name}: the driver is too old")
+            symbol.argtypes, symbol.restype = args, _INT
+        self.call("cuInit", 0)
+
+    def call(self, name: str, *args: Any) -> None:
+        """One driver call. Raises CudaError for any code but CUDA_SUCCESS."""
+        code = getattr(self._lib, name)(*args)
+        if code:
+            text = c.c_char_p()
+            self._lib.cuGetErrorName(code, c.byref(text))
+            raise CudaError(f"{name} -> {code} {(text.value or b'?').decode()}")
+
+    def get(self, name: str, kind: Any, *args: Any) -> Any:
+        """A driver call whose first argument is where it writes: the value written."""
+        out = kind()
+        self.call(name, c.byref(out), *args)
+        return out.value
+
+    def device(self, uuid: bytes) -> int:
+        """The CUDA device of an NVML UUID: ordinals differ between the two. Raises CudaError when there is none."""
+        for ordinal in range(self.get("cuDeviceGetCount", _INT)):
+            device = int(self.get("cuDeviceGet", _INT, ordinal))
+            own = c.create_string_buffer(16)
+            self.call("cuDeviceGetUuid_v2", own, device)
+            if own.raw == uuid:
+                return device
+        raise CudaError(f"no CUDA device has the UUID {uuid.hex()}")
+
+
+class Burn:
+    """One load kernel on one GPU, launched so that two are always in flight and each lasts about `launch_ms`.
+
+    The primary context is used: cuCtxCreate changed its parameters with CUDA 13.
+    """
+
+    def __init__(self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0) -> None:
+        self._cuda = cuda
+        self._launch_ms = launch_ms
+        cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
+        self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, self._module(ptx), kernel.encode()))
+        sms = cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device)
+        blocks = cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
+        self.grid = sms * max(blocks, 1)
+        self._out = cuda.get("cuMemAlloc_v2", _PTR, self.grid * THREADS * 4)
+        self._bad = cuda.get("cuMemAlloc_v2", _PTR, 4)
+        self._stream = _VOID(cuda.get("cuStreamCreate", _VOID, _NON_BLOCKING))
+        self._events = [[_VOID(cuda.get("cuEventCreate", _VOID, 0)) for _ in range(2)] for _ in range(2)]
+        cuda.call("cuMemsetD32Async", self._bad, 0, 1, self._stream)
+        cuda.call("cuStreamSynchronize", self._stream)
+        self.iters = 1000
+        self.launches = 0
+        self.busy_ms = 0.0
+
+    def _module(self, ptx: bytes) -> c.c_void_p:
+        log = c.create_string_buffer(8192)
+        options = (_INT * 2)(_LOG_BUFFER, _LOG_BYTES)
+        values = (_VOID * 2)(c.cast(log, _VOID), 8192)
+        image = c.create_string_buffer(ptx)
+        try:
+            return _VOID(self._cuda.get("cuModuleLoadDataEx", _VOID, c.cast(image, _VOID), 2, options, values))
+        except CudaError as error:
+            raise CudaError(f"{error}: {log.value.decode(errors='replace').strip()}") from None
+
+    def launch(self) -> None:
+        """Queue one kernel, then wait for the one before it; adapts the length of the next."""
+        begin, end = self._events[self.launches % 2]
+        values = (_PTR(self._out), _PTR(self._bad), _INT(self.iters), _UINT(self.launches))
+        pointers = (_VOID * len(values))(*[c.cast(c.byref(v), _VOID) for v in values])
+        self._cuda.call("cuEventRecord", begin, self._stream)
+        self._cuda.call("cuLaunchKernel", self._function, self.grid, 1, 1, THREADS, 1, 1, 0, self._stream, pointers, None)
+        self._cuda.call("cuEventRecord", end, self._stream)
+        self.launches += 1
+        if self.launches > 1:
+            self._finish(self._events[self.launches % 2])
+
+    def _finish(self, events: list[c.c_void_p]) -> None:
+        begin, end = events
+        self._cuda.call("cuEventSynchronize", end)
+        took_ms = self._cuda.get("cuEventElapsedTime", c.c_float, begin, end)
+        self.busy_ms += took_ms
+        if took_ms > 0:  # at most 4x at once: the first launches run on a cold clock
+            self.iters = int(min(max(self.iters * self._launch_ms / took_ms, self.iters / 4, 1), self.iters * 4, 1 << 30))
+
+    def wrong(self) -> int:
+        """Results so far that disagreed; waits for what is in flight."""
+        self._cuda.call("cuStreamSynchronize", self._stream)
+        word = _UINT()
+        self._cuda.call("cuMemcpyDtoH_v2", c.byref(word), self._bad, 4)
+        return word.value

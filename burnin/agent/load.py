@@ -1,0 +1,188 @@
+"""The load processes of a tray, and the local limits that end them without asking anybody.
+
+A load goes on only while all of this holds: the lease lives, its own time is not over, its GPU is being read, and the
+T.Limit margin is above the cut-off. What ends it is written into the shared deadlines first; a process that does not
+see that within a second is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from burnin import wire
+from burnin.agent.lease import Deadlines
+from burnin.agent.nvml import Reading
+from burnin.errors import ProtocolError
+
+SENSOR_LOST_NS = 3_000_000_000
+"""A loaded GPU whose margin was not read for so long is cut."""
+KILL_NS = 1_000_000_000
+"""What a load process is given to see that its deadline is over."""
+
+
+class Burning:
+    """One load process and its limits. `ending_ns`: since when it should be gone."""
+
+    def __init__(
+        self, gpu: str, slot: int, process: subprocess.Popen[bytes], cutoff_c: float, begun_ns: int, end_ns: int
+    ) -> None:
+        self.gpu, self.slot, self.process, self.cutoff_c = gpu, slot, process, cutoff_c
+        self.begun_ns, self.end_ns = begun_ns, end_ns
+        self.ending_ns: int | None = None
+        self.explained = False
+        self.killed = False
+        self._lines = wire.Lines()
+
+    def said(self) -> list[dict[str, Any]]:
+        """What the process wrote since the last call; lines that are not its JSON are dropped."""
+        out: list[dict[str, Any]] = []
+        while self.process.stdout is not None:
+            try:
+                data = os.read(self.process.stdout.fileno(), 65536)
+                for line in self._lines.feed(data):
+                    with contextlib.suppress(ValueError):
+                        body = json.loads(line)
+                        if isinstance(body, dict):
+                            out.append(body)
+            except (BlockingIOError, ProtocolError):
+                break
+            if not data:
+                break
+        return out
+
+
+class Loads:
+    """Starts and ends load processes. `spawn(gpu, kernel, lease fd, slot, slots)` gives one with stdout piped."""
+
+    def __init__(
+        self,
+        gpus: list[str],
+        spawn: Callable[[str, str, int, int, int], subprocess.Popen[bytes]],
+        tell: Callable[..., None],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._slots = {gpu: slot for slot, gpu in enumerate(gpus)}
+        self._spawn, self._tell, self._now_ns = spawn, tell, now_ns
+        self._deadlines = Deadlines.create(len(gpus))
+        self._lease_end_ns = 0
+        self._margins: dict[str, tuple[float, int]] = {}
+        self.counts: dict[str, tuple[float, float]] = {}
+        """Launches and wrong results of each GPU's present or last load process."""
+        self.burning: dict[str, Burning] = {}
+
+    def renew(self, lease_end_ns: int) -> None:
+        """A lease came in. One that ran out meanwhile is not healed by it: what it covered is cut first."""
+        self.cut_off(set())
+        self._lease_end_ns = lease_end_ns
+        for burning in self.burning.values():
+            if burning.ending_ns is None:
+                self._deadlines.set(burning.slot, min(self._lease_end_ns, burning.end_ns))
+
+    def margin(self, gpu: str, value_c: float, read_ns: int) -> None:
+        """A T.Limit margin was read."""
+        self._margins[gpu] = (value_c, read_ns)
+
+    def start(self, gpus: list[str], kernel: str, cutoff_c: float, max_s: float, hung: set[str]) -> dict[str, str]:
+        """Start what is not loaded yet: gpu -> starting | already loaded | not readable. Raises ValueError without a lease."""
+        if self._now_ns() >= self._lease_end_ns:
+            raise ValueError("load is refused: no lease")
+        out = {}
+        for gpu in gpus:
+            if gpu in self.burning:
+                out[gpu] = "already loaded"
+            elif gpu not in self._slots or gpu in hung:
+                out[gpu] = "not readable"
+            else:
+                self._start(gpu, kernel, cutoff_c, max_s)
+                out[gpu] = "starting"
+        return out
+
+    def _start(self, gpu: str, kernel: str, cutoff_c: float, max_s: float) -> None:
+        now, slot = self._now_ns(), self._slots[gpu]
+        end = now + int(max_s * 1e9)
+        self._deadlines.set(slot, min(self._lease_end_ns, end))
+        self.counts.pop(gpu, None)
+        process = self._spawn(gpu, kernel, self._deadlines.fd, slot, len(self._slots))
+        if process.stdout is not None:
+            os.set_blocking(process.stdout.fileno(), False)
+        self.burning[gpu] = Burning(gpu, slot, process, cutoff_c, now, end)
+        self._tell("load", gpu=gpu, state="starting", pid=process.pid, kernel=kernel)
+
+    def end(self, gpus: list[str] | None = None) -> list[str]:
+        """Revoke the deadlines of these GPUs (all when None); the names that were loaded."""
+        names = [gpu for gpu in (list(self.burning) if gpus is None else gpus) if gpu in self.burning]
+        for gpu in names:
+            self._revoke(self.burning[gpu])
+        return names
+
+    def _revoke(self, burning: Burning) -> None:
+        self._deadlines.set(burning.slot, 0)
+        if burning.ending_ns is None:
+            burning.ending_ns = self._now_ns()
+
+    def cut_off(self, hung: set[str]) -> None:
+        """The local limits: end every load whose lease, time, sensor or margin is gone, and say which it was."""
+        now = self._now_ns()
+        for burning in self.burning.values():
+            if burning.ending_ns is not None:
+                continue
+            margin, read_ns = self._margins.get(burning.gpu, (0.0, 0))
+            fresh = read_ns >= burning.begun_ns
+            silent_ns = now - max(read_ns, burning.begun_ns)
+            if now >= self._lease_end_ns:
+                self._cut(burning, "lease", (now - self._lease_end_ns) / 1e9)
+            elif now >= burning.end_ns:
+                self._cut(burning, "time", (now - burning.end_ns) / 1e9)
+            elif silent_ns >= SENSOR_LOST_NS or burning.gpu in hung:
+                self._cut(burning, "sensor", silent_ns / 1e9)
+            elif fresh and margin <= burning.cutoff_c:
+                self._cut(burning, "margin", margin)
+
+    def _cut(self, burning: Burning, why: str, value: float) -> None:
+        self._revoke(burning)
+        self._tell("cut", gpu=burning.gpu, why=why, value=round(value, 3))
+
+    def tend(self) -> None:
+        """Pass on what load processes say, reap those that ended, kill those that should have."""
+        now = self._now_ns()
+        for gpu, burning in list(self.burning.items()):
+            code = burning.process.poll()
+            for body in burning.said():
+                burning.explained = burning.explained or body.get("state") == "failed"
+                if "launches" in body:
+                    self.counts[gpu] = (float(body["launches"]), float(body["wrong"]))
+                if "state" in body:
+                    self._tell("load", gpu=gpu, **body)
+            if code is not None:
+                if code != 0 and not burning.explained and not burning.killed:
+                    self._tell("load", gpu=gpu, state="failed", why=f"the load process ended with status {code}")
+                self._tell("load", gpu=gpu, state="gone")
+                self._deadlines.set(burning.slot, 0)
+                if burning.process.stdout is not None:
+                    burning.process.stdout.close()
+                del self.burning[gpu]
+            elif burning.ending_ns is not None and now - burning.ending_ns >= KILL_NS:
+                burning.process.send_signal(signal.SIGKILL)
+                if not burning.killed:
+                    burning.killed = True
+                    self._tell("note", text=f"{gpu}: load process {burning.process.pid} did not end by itself and gets SIGKILL")
+
+
+class LoadSource:
+    """What a GPU's load process counts, as a table the sampler reads beside NVML's."""
+
+    metrics: tuple[str, ...] = ("load.launches", "load.wrong")
+
+    def __init__(self, gpu: str, loads: Loads) -> None:
+        self.name, self._loads = gpu, loads
+
+    def read(self) -> list[Reading]:
+        """Launches and wrong results; `missing` before the first load."""
+        counts = self._loads.counts.get(self.name)
+        return ["missing", "missing"] if counts is None else list(counts)

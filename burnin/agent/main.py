@@ -1,0 +1,101 @@
+"""What `python3 -I -S agent.pyz ...` does: `channel RUN SEQ`, `hold RUN`, `work ...` or `probe`.
+
+The working directory is the agent's private one. This is the only place that knows of processes' arguments and of the
+real clock, libraries and environment; everything below is given them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from typing import Any
+
+LINGER_S = 600.0
+"""How long a holder waits for a controller to come back before it leaves the tray as it was."""
+
+
+def _python(zipapp: str, *args: str) -> list[str]:
+    return [sys.executable, "-I", "-S", zipapp, *args]
+
+
+def _open_nvml() -> Any:
+    import pynvml  # heavy, and only the holder needs it
+
+    return pynvml
+
+
+def _start_holder(zipapp: str, run: str) -> subprocess.Popen[bytes]:
+    with open("holder.log", "wb") as log:
+        return subprocess.Popen(
+            _python(zipapp, "hold", run),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def hold(zipapp: str, run: str) -> int:
+    """Be the holder of this tray; exit status channel.ANOTHER_HOLDER when there is one already."""
+    from burnin.agent import channel, host
+    from burnin.agent.holder import Holder
+
+    lock = open("holder.lock", "w")  # noqa: SIM115 - held until the process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return channel.ANOTHER_HOLDER
+
+    def spawn(uuid: str, kernel: str, fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
+        words = ("work", uuid, kernel, str(fd), str(slot), str(slots), str(os.getpid()))
+        return subprocess.Popen(
+            _python(zipapp, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            pass_fds=(fd,),
+        )
+
+    os.umask(0o077)
+    holder = Holder(run, os.path.basename(zipapp), _open_nvml, spawn, host.roots(os.environ), LINGER_S)
+    signal.signal(signal.SIGTERM, lambda *_: holder.end())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    holder.start()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if os.path.exists(channel.SOCKET):
+        os.unlink(channel.SOCKET)
+    listener.bind(channel.SOCKET)
+    listener.listen(8)
+    try:
+        holder.serve(listener)
+    finally:
+        os.unlink(channel.SOCKET)
+    os._exit(0)  # a thread may be stuck in the driver for ever
+
+
+def work(zipapp: str, uuid: str, kernel: str, fd: str, slot: str, slots: str, parent: str) -> int:
+    """Be a load process."""
+    from burnin.agent import work as load
+
+    with zipfile.ZipFile(zipapp) as archive:
+        ptx = archive.read("burnin/agent/kernels/burn.ptx")
+    return load.main(uuid, kernel, int(fd), int(slot), int(slots), int(parent), ptx, time.monotonic_ns)
+
+
+def main(zipapp: str, argv: list[str]) -> int:
+    """Dispatch; exit status 64 for words that are not known."""
+    if argv[:1] == ["channel"] and len(argv) == 3:
+        from burnin.agent import channel
+
+        return channel.main(argv[1], int(argv[2]), lambda: _start_holder(zipapp, argv[1]))
+    if argv[:1] == ["hold"] and len(argv) == 2:
+        return hold(zipapp, argv[1])
+    if argv[:1] == ["work"] and len(argv) == 7:
+        return work(zipapp, *argv[1:])
+    sys.stderr.write(f"burnin agent: unknown words {argv}\n")
+    return 64

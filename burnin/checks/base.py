@@ -1,0 +1,172 @@
+"""What a check is: a declaration, a pure function that says what to ask next, and a pure function that judges.
+
+    declaration   name, what it measures (name, unit, doc) and needs, before anything runs
+    orders        (context, answers so far) -> what to ask next; nothing more to ask ends the check
+    judge         (context, evidence) -> measurements
+
+The run executes orders and keeps the answers; `burnin judge` gives the same answers to the same `judge` years later.
+A check has no I/O, no clock and no state. Silence is UNKNOWN with a reason, never a pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from burnin.events import LogLine, Measurement, Result
+from burnin.rack.schema import Catalogue, Limit, Profile, Rack
+from burnin.suites.schema import Stage, Suite
+from burnin.telemetry.series import Series, Stretch, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One thing a check measures. Its limit is looked up by `name` in the suite, then in the profile.
+
+    `advisory`: UNKNOWN holds the rack only when the suite ships it (the build record may be absent on a bench).
+    """
+
+    name: str
+    unit: str
+    about: str
+    advisory: bool = False
+
+    def judge(self, part: str, value: float | str, limits: Mapping[str, Limit]) -> Measurement:
+        """Hold a value against its limit. No limit, or one that nobody has published, is UNKNOWN."""
+        limit = limits.get(self.name)
+        shown = round(value, 6) if isinstance(value, float) else value
+        if limit is None or not limit.known:
+            why = f"no limit is known for {self.name}: set one in the profile or the suite"
+            return Measurement(self.name, part, shown, self.unit, "none", Result.UNKNOWN, "missing", why)
+        result = Result.PASS if _within(value, limit) else Result.FAIL
+        return Measurement(self.name, part, shown, self.unit, str(limit), result)
+
+    def equal(self, part: str, value: str | None, expected: str | None, source: str) -> Measurement:
+        """Hold an identity against the build record: not read or not expected is UNKNOWN, another one is FAIL."""
+        if expected is None:
+            return self.unknown(part, "missing", f"nothing is expected here: {source} does not say")
+        if value is None:
+            return self.unknown(part, "missing", "it was not read", limit=f"= {expected}")
+        result = Result.PASS if value == expected else Result.FAIL
+        return Measurement(self.name, part, value, self.unit, f"= {expected}", result)
+
+    def unknown(self, part: str, reason: str, why: str, limit: str = "none") -> Measurement:
+        """Not measured. `reason` is one of events.REASONS."""
+        return Measurement(self.name, part, None, self.unit, limit, Result.UNKNOWN, reason, why)
+
+
+def _within(value: float | str, limit: Limit) -> bool:
+    if limit.equals is not None:
+        if isinstance(value, str) or isinstance(limit.equals, str):
+            return str(value) == str(limit.equals)
+        return math.isclose(value, limit.equals, rel_tol=1e-9)
+    if isinstance(value, str) or math.isnan(value):
+        return False
+    return (limit.min is None or value >= limit.min) and (limit.max is None or value <= limit.max)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One question to one tray. `via` agent: an order of the agent's; shell: a POSIX script in args["script"]."""
+
+    to: str
+    verb: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    via: Literal["agent", "shell"] = "agent"
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; `ok` False is an ERROR of measuring, and `body` then a sentence."""
+
+    order: Order
+    ok: bool
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a check is told: where it is, and what is known of rack, profile and suite."""
+
+    tray: str
+    rack: Rack
+    profile: Profile
+    suite: Suite
+    stage: Stage
+    catalogue: Catalogue
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        """The profile's limits, with the suite's own on top."""
+        return {**self.profile.limits, **self.suite.limits}
+
+    @property
+    def gpus(self) -> list[str]:
+        """The GPUs this tray must have."""
+        return self.profile.topology.gpus(self.tray)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What there is to judge one check on one tray in one stage: answers, readings, what was logged meanwhile."""
+
+    answers: Sequence[Sequence[Answer]] = ()
+    telemetry: Telemetry = field(default_factory=lambda: Telemetry({}))
+    stretch: Stretch | None = None
+    log: Sequence[LogLine] = ()
+    """What was logged of this tray since the run began, up to the stage's end."""
+    sources: Mapping[str, str | None] = field(default_factory=dict)
+    """Why a source of events (xid, kmsg) could not be watched; None where it was."""
+    lost: bool = False
+    """The link to this tray was gone at some time in the stage."""
+
+    def window(self, part: str, metric: str) -> Series:
+        """One series in this stage's judged window."""
+        if self.stretch is None:
+            return Series(self.telemetry.of(part, metric).t_s[:0], self.telemetry.of(part, metric).v[:0])
+        return self.telemetry.window(part, metric, self.stretch)
+
+    def logged(self, part: str, *kinds: str) -> list[LogLine]:
+        """Lines about one part in this stage only."""
+        begin = self.stretch.t0_s if self.stretch else 0.0
+        return [line for line in self.log if line.part == part and line.kind in kinds and line.t_s >= begin]
+
+    def why_absent(self, part: str, metric: str) -> str:
+        """The reason for a series without readings."""
+        return self.telemetry.absent.get((part, metric), "lost" if self.lost else "missing")
+
+
+def no_orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
+    """A check that only looks at what was recorded anyway."""
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One test: see the module. `loaded`: it needs the stage's load, so a load that was not reached proves nothing."""
+
+    name: str
+    about: str
+    quantities: tuple[Quantity, ...]
+    judge: Callable[[Context, Evidence], list[Measurement]]
+    orders: Callable[[Context, Sequence[Sequence[Answer]]], list[Order]] = no_orders
+    metrics: tuple[str, ...] = ()
+    loaded: bool = False
+
+
+def of_window(
+    context: Context, evidence: Evidence, quantity: Quantity, metric: str, value: Callable[[Series], float]
+) -> Iterable[Measurement]:
+    """For each GPU of the tray: `value` of its window of `metric`, judged; without readings, the reason."""
+    for part in context.gpus:
+        series = evidence.window(part, metric)
+        number = value(series) if series.present else math.nan
+        if math.isnan(number):
+            reason = evidence.why_absent(part, metric)
+            yield quantity.unknown(part, reason, f"{metric} has {series.present} readings in {context.stage.stage}")
+        else:
+            yield quantity.judge(part, number, context.limits)

@@ -1,0 +1,52 @@
+"""Did memory errors appear, and were rows remapped?
+
+Counters are judged by their growth since the run began, so that an error between two stages is not lost; what a GPU
+brought along is its baseline. Two flags are judged as they stand: a remap that is pending, and one that failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from burnin.checks.base import Check, Context, Evidence, Quantity
+from burnin.events import Measurement
+
+GROWTH = {
+    "ecc.dram_ue": Quantity("ecc.dram_ue.growth", "1", "uncorrectable DRAM errors during the run"),
+    "ecc.sram_ue": Quantity("ecc.sram_ue.growth", "1", "uncorrectable SRAM errors during the run"),
+    "ecc.dram_ce": Quantity("ecc.dram_ce.growth", "1", "correctable DRAM errors during the run"),
+    "ecc.sram_ce": Quantity("ecc.sram_ce.growth", "1", "correctable SRAM errors during the run"),
+    "remap.uncorrectable": Quantity("remap.uncorrectable.growth", "1", "rows remapped for uncorrectable errors during the run"),
+    "remap.correctable": Quantity("remap.correctable.growth", "1", "rows remapped for correctable errors during the run"),
+}
+FLAGS = {
+    "remap.pending": Quantity("remap.pending", "1", "a row remap waits for a reset"),
+    "remap.failed": Quantity("remap.failed", "1", "a row could not be remapped: the vendor's RMA criterion"),
+}
+
+
+def judge(context: Context, evidence: Evidence) -> list[Measurement]:
+    """Growth up to this stage's end, and the flags' highest value, per GPU."""
+    end = evidence.stretch.t1_s if evidence.stretch else 0.0
+    return [m for part in context.gpus for m in _of_gpu(context, evidence, part, end)]
+
+
+def _of_gpu(context: Context, evidence: Evidence, part: str, end: float) -> Iterator[Measurement]:
+    for metric, quantity in {**GROWTH, **FLAGS}.items():
+        now = evidence.window(part, metric)
+        so_far = evidence.telemetry.of(part, metric).between(0.0, end)
+        value = so_far.highest() if metric in FLAGS else so_far.growth()
+        if not now.present or value != value:
+            reason = evidence.why_absent(part, metric)
+            yield quantity.unknown(part, reason, f"{metric} has {now.present} readings in {context.stage.stage}")
+        else:
+            yield quantity.judge(part, value, context.limits)
+
+
+CHECK = Check(
+    name="ecc",
+    about="growth of ECC counters and row remaps since the run began",
+    quantities=(*GROWTH.values(), *FLAGS.values()),
+    judge=judge,
+    metrics=(*GROWTH, *FLAGS),
+)

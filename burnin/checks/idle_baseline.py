@@ -1,0 +1,32 @@
+"""Is the rack at rest before anything is measured: little power, no work, nobody else on the GPUs?
+
+Everything that is judged by growth or by slope starts from this baseline, so a GPU that is busy here spoils what follows.
+"""
+
+from __future__ import annotations
+
+from burnin.checks.base import Check, Context, Evidence, Quantity, of_window
+from burnin.events import Measurement
+from burnin.telemetry.series import Series
+
+POWER = Quantity("gpu.idle_power", "W", "mean power of the GPU at idle")
+UTIL = Quantity("gpu.idle_util", "1", "mean utilisation at idle, 0 to 1")
+LIMIT = Quantity("gpu.power_limit", "W", "enforced power limit: a lowered one hides weak cooling")
+
+
+def judge(context: Context, evidence: Evidence) -> list[Measurement]:
+    """Means over the idle window, and the enforced power limit."""
+    return [
+        *of_window(context, evidence, POWER, "gpu.power", Series.mean),
+        *of_window(context, evidence, UTIL, "gpu.util", Series.mean),
+        *of_window(context, evidence, LIMIT, "gpu.power_limit", Series.lowest),
+    ]
+
+
+CHECK = Check(
+    name="idle-baseline",
+    about="power, utilisation and power limit of every GPU at rest",
+    quantities=(POWER, UTIL, LIMIT),
+    judge=judge,
+    metrics=("gpu.power", "gpu.util", "gpu.power_limit"),
+)

@@ -1,0 +1,219 @@
+"""One tray's agent over one SSH connection: pushed once, verified at every start, attached to, spoken with.
+
+The start command checks the zipapp's hash on the tray before it runs it, so nothing is executed that is not what this
+controller built; a tray without it says so (status 97), gets it, and is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shlex
+import time
+from collections.abc import Callable
+from typing import Any
+
+import asyncssh
+import orjson
+
+from burnin import wire
+from burnin.errors import AgentBusy, LinkLost, ProtocolError, TrayError, TrayUnfit
+from burnin.transport.package import Agent
+from burnin.transport.ssh import Dialer, Endpoint, script, shell
+
+_NOT_THERE, _BUSY, _NO_HOLDER = 97, 5, 6
+OPEN_S = 40.0
+"""From exec to hello: a cold tray starts python and the holder, and NVML may take 8 s."""
+ORDER_S = 20.0
+PUSH_S = 60.0
+
+
+def _start(at: Endpoint, agent: Agent, run: str, seq: int) -> str:
+    check = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
+    become = "sudo -n " if at.become else ""
+    words = f"{become}{shlex.quote(at.python)} -I -S {agent.name} channel {shlex.quote(run)} {seq}"
+    return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {check}; exec {words}"
+
+
+async def push(connection: asyncssh.SSHClientConnection, at: Endpoint, agent: Agent) -> None:
+    """Put the zipapp into the private directory, whole or not at all. Raises TrayUnfit with the tray's own words."""
+    place, part = shlex.quote(at.dir), f".{agent.name}.$$"
+    text = f"""
+umask 077
+mkdir -p {place} && [ -O {place} ] && chmod 700 {place} && cd {place} || exit 1
+trap 'rm -f {part}' EXIT
+cat > {part} && echo "{agent.sha256}  {part}" | sha256sum -c --status && mv -f {part} {agent.name}
+"""
+    answer = await shell(connection, text, timeout_s=PUSH_S, stdin=agent.data)
+    if answer.status:
+        why = answer.err.strip().splitlines()[-1:] or ["it is not ours, or the copy arrived changed"]
+        raise TrayUnfit(f"{at.part}: the agent cannot be put into {at.dir}: {why[0]}")
+
+
+async def clean(connection: asyncssh.SSHClientConnection, at: Endpoint) -> None:
+    """Remove the private directory with everything in it. The holder must be gone."""
+    become = "sudo -n " if at.become else ""
+    answer = await shell(connection, f"{become}rm -rf {shlex.quote(at.dir)}", timeout_s=ORDER_S)
+    if answer.status:
+        raise TrayUnfit(f"{at.part}: {at.dir} cannot be removed: {answer.err.strip()}")
+
+
+class _Session(asyncssh.SSHClientSession[bytes]):
+    """The channel's bytes: records to `take`, stderr kept for a sentence, the end to `over`."""
+
+    def __init__(self, take: Callable[[list[wire.Record]], None], over: asyncio.Future[str]) -> None:
+        self.decoder = wire.Decoder(orjson.loads)
+        self.err = bytearray()
+        self.status: int | None = None
+        self._take, self._over = take, over
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype == asyncssh.EXTENDED_DATA_STDERR:
+            self.err += data[: 8192 - len(self.err)]
+            return
+        try:
+            records = self.decoder.feed(data)
+        except ProtocolError as error:
+            self._end(str(error))
+        else:
+            self._take(records)
+
+    def exit_status_received(self, status: int) -> None:
+        self.status = status
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(str(exc) if exc else "")
+
+    def _end(self, why: str) -> None:
+        if not self._over.done():
+            self._over.set_result(why)
+
+
+class AgentLink:
+    """An attached agent. `on_records` is called in the event loop with every batch but hello and replies.
+
+    After `open`, `hello` holds the agent's hello body; `gone` resolves to a reason when the link is over.
+    """
+
+    def __init__(
+        self, dialer: Dialer, part: str, agent: Agent, run: str, on_records: Callable[[list[wire.Record]], None]
+    ) -> None:
+        self._dialer, self.part, self._agent, self._run, self._on_records = dialer, part, agent, run, on_records
+        self.at = dialer.endpoints[part]
+        self.hello: wire.Record | None = None
+        self.heard_s = 0.0
+        """time.monotonic() of the last bytes."""
+        self._ids = itertools.count()
+        self._replies: dict[str, asyncio.Future[Any]] = {}
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        loop = asyncio.get_running_loop()
+        self._greeted: asyncio.Future[None] = loop.create_future()
+        self.gone: asyncio.Future[str] = loop.create_future()
+
+    async def open(self, seq: int) -> dict[str, Any]:
+        """Connect, push if needed, attach from record `seq`: the hello body. Raises TrayError."""
+        self._connection = await self._dialer.connect(self.part)
+        session = await self._exec(seq)
+        if session.status == _NOT_THERE:
+            await push(self._connection, self.at, self._agent)
+            session = await self._exec(seq)
+        if self.hello is None:
+            raise self._unfit(session)
+        if self.hello.body.get("protocol") != wire.PROTOCOL:
+            raise ProtocolError(
+                f"{self.part}: the agent speaks protocol {self.hello.body.get('protocol')}, we speak {wire.PROTOCOL}"
+            )
+        return self.hello.body
+
+    async def _exec(self, seq: int) -> _Session:
+        assert self._connection is not None
+        self.gone = asyncio.get_running_loop().create_future()
+        session = _Session(self._take, self.gone)
+        command = script(_start(self.at, self._agent, self._run, seq))
+        try:
+            channel, _ = await self._connection.create_session(lambda: session, command, encoding=None)
+            self._channel = channel
+            async with asyncio.timeout(OPEN_S):
+                await asyncio.wait((self.gone, self._greeted), return_when=asyncio.FIRST_COMPLETED)
+                if self.gone.done():
+                    await self._channel.wait_closed()
+        except TimeoutError:
+            raise TrayError(f"{self.part}: the agent said nothing for {OPEN_S:g} s") from None
+        except (OSError, asyncssh.Error) as error:
+            raise LinkLost(f"{self.part}: link lost: {error}") from None
+        return session
+
+    def _unfit(self, session: _Session) -> TrayError:
+        said = session.err.decode("utf-8", "replace").strip() or session.decoder.noise
+        last = said.splitlines()[-1] if said else "it said nothing"
+        if session.status is None:
+            return LinkLost(f"{self.part}: link lost while the agent started")
+        if session.status == _BUSY:
+            return AgentBusy(f"{self.part} is held by run {last.removeprefix('busy ')}; wait for it, or `burnin stop` it")
+        if session.status in (126, 127):
+            return TrayUnfit(f"{self.part}: no {self.at.python} there ({last}); name one with `python:` in the rack file")
+        if session.status == _NO_HOLDER:
+            return TrayUnfit(f"{self.part}: the agent does not start: {last}")
+        return TrayUnfit(f"{self.part}: the agent ended with status {session.status}: {last}")
+
+    def _take(self, records: list[wire.Record]) -> None:
+        self.heard_s = time.monotonic()
+        rest = []
+        for record in records:
+            if record.kind == "hello":
+                self.hello = record
+                if not self._greeted.done():
+                    self._greeted.set_result(None)
+            elif record.kind == "reply":
+                waiting = self._replies.pop(str(record.body.get("id")), None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(record.body)
+                rest.append(record)
+            else:
+                rest.append(record)
+        if rest:
+            self._on_records(rest)
+
+    async def order(self, verb: str, *, timeout_s: float = ORDER_S, ident: str | None = None, **args: Any) -> Any:
+        """Give an order and wait for its answer. Raises TrayError with the agent's words, LinkLost when the link goes."""
+        ident = ident or f"{self._run}-{time.time_ns():x}-{next(self._ids)}"
+        waiting = self._replies[ident] = asyncio.get_running_loop().create_future()
+        self._write(wire.Order(ident, verb, args))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wait((waiting, self.gone), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise TrayError(f"{self.part}: no answer to `{verb}` within {timeout_s:g} s: the driver or the agent hangs") from None
+        finally:
+            self._replies.pop(ident, None)
+        if not waiting.done():
+            raise LinkLost(f"{self.part}: link lost before `{verb}` was answered")
+        body = waiting.result()
+        if not body.get("ok"):
+            raise TrayError(f"{self.part}: {body.get('error')}")
+        return body.get("result")
+
+    def lease(self, seconds: float, stored_seq: int) -> None:
+        """Let load go on for `seconds`, and let the agent forget records up to `stored_seq`."""
+        self._write(wire.Lease(seconds, stored_seq))
+
+    def _write(self, item: wire.Order | wire.Lease) -> None:
+        if self._channel is not None and not self.gone.done():
+            try:
+                self._channel.write(wire.encode(item))
+            except (OSError, asyncssh.Error, BrokenPipeError):
+                pass  # `gone` tells everyone
+
+    def abort(self) -> None:
+        """Drop the link at once; the agent's lease goes on."""
+        if not self.gone.done():
+            self.gone.set_result("dropped by us")
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def close(self) -> None:
+        """Drop the link and wait until its socket is closed."""
+        self.abort()
+        if self._connection is not None:
+            await self._connection.wait_closed()
