@@ -8,7 +8,7 @@ Records (see burnin.wire) and their bodies:
     load    gpu, state starting | burning | ended | failed | gone, why, launches, wrong, pid, kernel ...
     cut     gpu, why lease | time | sensor | margin, value         a local limit ended the load
     reply   id, ok, result | error                                 answer to an order
-    beat    load: GPUs loaded                                      once a second, whatever the driver does
+    beat    load: GPUs loaded; xid, kmsg: why not watched          once a second, whatever the driver does
     note    text                                                   what a person should know
 
 Orders: identify {}, state {}, sample {fast_s, slow_s}, load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {}.
@@ -103,14 +103,13 @@ class Holder:
                 found = Gpus(nvml)
                 self._gpus = {gpu.name: gpu for gpu in found.gpus}
                 self._loads = Loads(list(self._gpus), self._spawn_on, self.tell, self._now_ns)
-                self._nvml, self._nvml_reason = found, None
+                self._nvml, self._nvml_reason, self._xid_reason = found, None, None
             except nvml.NVMLError as error:
                 self._nvml_reason = _NVML_SAYS.get(error.value, f"NVML error {error.value}")
         except Exception as error:  # whatever it is, this tray is reported as unreadable, not silent
             self._nvml_reason = f"{type(error).__name__}: {error}"
         ready.set()
         if self._nvml is not None:
-            self._xid_reason = None
             self._xid_reason = self._nvml.watch_xids(self._saw_xid, lambda: self._ending)
             self._post(lambda: self.tell("note", text=f"XID events are no longer watched: {self._xid_reason}"))
 
@@ -284,7 +283,7 @@ class Holder:
         self._read_kernel_log()
         if now - self._beat_ns >= BEAT_NS:
             self._beat_ns = now
-            self.tell("beat", load=self._loaded())
+            self.tell("beat", load=self._loaded(), xid=self._xid_reason, kmsg=self._kmsg.reason)
         return bool(self._loaded()) or not (self._ending or now - self._heard_ns >= self._linger_ns)
 
     def serve(self, listener: socket.socket) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union
 
@@ -230,25 +231,48 @@ class Gpus:
         self.gpus.sort(key=lambda gpu: gpu.position)
 
     def watch_xids(self, found: Callable[[str, int], None], stop: Callable[[], bool]) -> str:
-        """Wait for XID events, forever; call in a thread. `found(gpu name, xid)`. Returns why it ended.
+        """Wait for XID events, for ever; call in a thread. `found(gpu name, xid)`. Returns why it ended.
 
-        Events from before registration are not replayed: the kernel log is read as well.
+        Events from before registration are not replayed: the kernel log is read as well. A GPU that falls off the bus
+        breaks the wait; the others are then registered anew.
         """
-        nvml = self._nvml
-        by_handle: dict[int | None, str] = {}
-        try:
-            events = nvml.nvmlEventSetCreate()
-            for gpu in self.gpus:
-                nvml.nvmlDeviceRegisterEvents(gpu._handle, _XID_EVENTS, events)
-                by_handle[ctypes.cast(gpu._handle, ctypes.c_void_p).value] = gpu.name
-        except nvml.NVMLError as error:
-            return REASONS.get(error.value, "missing")
+        why = "not_supported"
         while not stop():
+            events, by_handle, why = self._register()
+            if not by_handle:
+                return why
             try:
-                event = nvml.nvmlEventSetWait_v2(events, 1000)
-            except nvml.NVMLError as error:
-                if error.value == nvml.NVML_ERROR_TIMEOUT:
-                    continue
-                return REASONS.get(error.value, "missing")
-            found(by_handle.get(ctypes.cast(event.device, ctypes.c_void_p).value, ""), int(event.eventData))
-        return "stopped"
+                while not stop():
+                    event = self._next_event(events)
+                    if event is not None:
+                        handle = ctypes.cast(event.device, ctypes.c_void_p).value
+                        found(by_handle.get(handle, ""), int(event.eventData))
+            except self._nvml.NVMLError as error:
+                why = REASONS.get(error.value, "missing")
+                if why != "lost":
+                    return why
+                time.sleep(1.0)  # do not storm a driver that is losing a GPU
+        return why
+
+    def _register(self) -> tuple[Any, dict[int | None, str], str]:
+        by_handle: dict[int | None, str] = {}
+        why = "missing"
+        try:
+            events = self._nvml.nvmlEventSetCreate()
+        except self._nvml.NVMLError as error:
+            return None, {}, REASONS.get(error.value, "missing")
+        for gpu in self.gpus:
+            try:
+                self._nvml.nvmlDeviceRegisterEvents(gpu._handle, _XID_EVENTS, events)
+                by_handle[ctypes.cast(gpu._handle, ctypes.c_void_p).value] = gpu.name
+            except self._nvml.NVMLError as error:
+                why = REASONS.get(error.value, "missing")
+        return events, by_handle, why
+
+    def _next_event(self, events: Any) -> Any:
+        try:
+            return self._nvml.nvmlEventSetWait_v2(events, 1000)
+        except self._nvml.NVMLError as error:
+            if error.value == self._nvml.NVML_ERROR_TIMEOUT:
+                return None
+            raise

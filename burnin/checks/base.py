@@ -32,6 +32,7 @@ class Quantity:
     unit: str
     about: str
     advisory: bool = False
+    action: str = ""
 
     def judge(self, part: str, value: float | str, limits: Mapping[str, Limit]) -> Measurement:
         """Hold a value against its limit. No limit, or one that nobody has published, is UNKNOWN."""

@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.events import Measurement
 
+_REPLACE = "reset the GPU and run again on this tray; replace the board when it comes back"
+_RESET = "reset the GPU so that the row is replaced, then run again on this tray"
+_RMA = "replace the board: this is the vendor's criterion"
+
 GROWTH = {
-    "ecc.dram_ue": Quantity("ecc.dram_ue.growth", "1", "uncorrectable DRAM errors during the run"),
-    "ecc.sram_ue": Quantity("ecc.sram_ue.growth", "1", "uncorrectable SRAM errors during the run"),
-    "ecc.dram_ce": Quantity("ecc.dram_ce.growth", "1", "correctable DRAM errors during the run"),
-    "ecc.sram_ce": Quantity("ecc.sram_ce.growth", "1", "correctable SRAM errors during the run"),
-    "remap.uncorrectable": Quantity("remap.uncorrectable.growth", "1", "rows remapped for uncorrectable errors during the run"),
-    "remap.correctable": Quantity("remap.correctable.growth", "1", "rows remapped for correctable errors during the run"),
+    "ecc.dram_ue": Quantity("ecc.dram_ue.growth", "1", "uncorrectable DRAM errors during the run", action=_REPLACE),
+    "ecc.sram_ue": Quantity("ecc.sram_ue.growth", "1", "uncorrectable SRAM errors during the run", action=_REPLACE),
+    "ecc.dram_ce": Quantity("ecc.dram_ce.growth", "1", "correctable DRAM errors during the run", action=_REPLACE),
+    "ecc.sram_ce": Quantity("ecc.sram_ce.growth", "1", "correctable SRAM errors during the run", action=_REPLACE),
+    "remap.uncorrectable": Quantity("remap.uncorrectable.growth", "1", "rows remapped for uncorrectable errors", action=_RESET),
+    "remap.correctable": Quantity("remap.correctable.growth", "1", "rows remapped for correctable errors", action=_RESET),
 }
 FLAGS = {
-    "remap.pending": Quantity("remap.pending", "1", "a row remap waits for a reset"),
-    "remap.failed": Quantity("remap.failed", "1", "a row could not be remapped: the vendor's RMA criterion"),
+    "remap.pending": Quantity("remap.pending", "1", "a row remap waits for a reset", action=_RESET),
+    "remap.failed": Quantity("remap.failed", "1", "a row could not be remapped", action=_RMA),
 }
 
 

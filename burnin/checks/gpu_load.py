@@ -13,7 +13,12 @@ from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.events import Measurement, Result
 
 FRACTION = Quantity("gpu.power_fraction", "1", "mean power under load / enforced power limit")
-MISMATCHES = Quantity("gpu.mismatches", "1", "results of the load kernel that disagreed")
+MISMATCHES = Quantity(
+    "gpu.mismatches",
+    "1",
+    "results of the load kernel that disagreed",
+    action="run again on this tray; if it computes wrong again, replace the board and keep it as silent corruption",
+)
 
 
 def power_fraction(evidence: Evidence, part: str) -> float:

@@ -9,9 +9,21 @@ from burnin.checks.base import Check, Context, Evidence, Quantity, of_window
 from burnin.events import Measurement
 from burnin.telemetry.series import Series
 
-POWER = Quantity("gpu.idle_power", "W", "mean power of the GPU at idle")
-UTIL = Quantity("gpu.idle_util", "1", "mean utilisation at idle, 0 to 1")
-LIMIT = Quantity("gpu.power_limit", "W", "enforced power limit: a lowered one hides weak cooling")
+POWER = Quantity(
+    "gpu.idle_power",
+    "W",
+    "mean power of the GPU at idle",
+    action="find what runs on this GPU at idle; if nothing does, run again and watch its leakage",
+)
+UTIL = Quantity(
+    "gpu.idle_util", "1", "mean utilisation at idle, 0 to 1", action="find the process on this GPU and end it, then run again"
+)
+LIMIT = Quantity(
+    "gpu.power_limit",
+    "W",
+    "enforced power limit: a lowered one hides weak cooling",
+    action="set the power limit back to its default, then run again",
+)
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:

@@ -12,12 +12,38 @@ from typing import Any
 from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
 
-TRAY_SERIAL = Quantity("tray.serial", "1", "serial number of the tray, as its DMI says", advisory=True)
-TRAY_INDEX = Quantity("tray.index", "1", "tray index that NVML reports: is the tray where the rack file says")
-GPU_COUNT = Quantity("gpu.count", "1", "GPUs that NVML shows and can open")
-GPU_SERIAL = Quantity("gpu.serial", "1", "serial or UUID of the GPU at this module position", advisory=True)
-GPU_NAME = Quantity("gpu.name", "1", "what the GPU calls itself")
-FIRMWARE = Quantity("firmware", "1", "VBIOS, InfoROM and driver where the rack file states them")
+TRAY_SERIAL = Quantity(
+    "tray.serial",
+    "1",
+    "serial number of the tray, as its DMI says",
+    advisory=True,
+    action="compare with the build record: another tray stands here, or the record is wrong",
+)
+TRAY_INDEX = Quantity(
+    "tray.index",
+    "1",
+    "tray index that NVML reports: is the tray where the rack file says",
+    action="move the tray to its slot, or correct its address in the rack file",
+)
+GPU_COUNT = Quantity(
+    "gpu.count", "1", "GPUs that NVML shows and can open", action="power-cycle the tray; if a GPU stays away, replace its board"
+)
+GPU_SERIAL = Quantity(
+    "gpu.serial",
+    "1",
+    "serial or UUID of the GPU at this module position",
+    advisory=True,
+    action="compare with the build record: another board is in this tray, or the record is wrong",
+)
+GPU_NAME = Quantity(
+    "gpu.name", "1", "what the GPU calls itself", action="this is not the GPU of the profile: check what was built"
+)
+FIRMWARE = Quantity(
+    "firmware",
+    "1",
+    "VBIOS, InfoROM and driver where the rack file states them",
+    action="bring the firmware to the release that the rack file states",
+)
 _FIRMWARE_OF_GPU = ("vbios", "inforom")
 
 

@@ -10,8 +10,18 @@ from burnin.checks.base import Check, Context, Evidence, Quantity, of_window
 from burnin.events import Measurement
 from burnin.telemetry.series import Series
 
-MARGIN = Quantity("gpu.tlimit.load", "Cel", "lowest T.Limit margin under load")
-HBM = Quantity("hbm.temp.load", "Cel", "highest memory temperature under load")
+MARGIN = Quantity(
+    "gpu.tlimit.load",
+    "Cel",
+    "lowest T.Limit margin under load",
+    action="check coolant and cold plate of this GPU, then run again",
+)
+HBM = Quantity(
+    "hbm.temp.load",
+    "Cel",
+    "highest memory temperature under load",
+    action="check the cold plate over the memory of this GPU, then run again",
+)
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:

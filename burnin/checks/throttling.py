@@ -11,9 +11,24 @@ from burnin.checks.base import Check, Context, Evidence, Quantity, of_window
 from burnin.events import Measurement
 from burnin.telemetry.series import Series
 
-SW_THERMAL = Quantity("throttle.sw_thermal.fraction", "1", "share of the loaded time in software thermal slowdown")
-HW_THERMAL = Quantity("throttle.hw_thermal.growth", "s", "time in hardware thermal slowdown")
-HW_BRAKE = Quantity("throttle.hw_brake.growth", "s", "time in hardware power brake: shelf, PSU or busbar")
+SW_THERMAL = Quantity(
+    "throttle.sw_thermal.fraction",
+    "1",
+    "share of the loaded time in software thermal slowdown",
+    action="check coolant and cold plate of this GPU, then run again",
+)
+HW_THERMAL = Quantity(
+    "throttle.hw_thermal.growth",
+    "s",
+    "time in hardware thermal slowdown",
+    action="do not load it again before coolant and cold plate were checked",
+)
+HW_BRAKE = Quantity(
+    "throttle.hw_brake.growth",
+    "s",
+    "time in hardware power brake: shelf, PSU or busbar",
+    action="check power shelf, busbar contact and power brake cable of this tray",
+)
 
 
 def _share(series: Series) -> float:

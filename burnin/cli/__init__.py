@@ -1,5 +1,88 @@
-"""The command line: parse, call, exit code."""
+"""The command line: parse, call, exit code. Heavy imports stay inside commands, so that `burnin --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+
+from burnin.errors import BurninError, InputError, NotReady, StoreError
 
 
 def main() -> None:
-    """Entry point of the `burnin` command."""
+    """Entry point of `burnin`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """One command, and its exit code: whatever happens inside, 1 only ever means FAIL."""
+    from burnin.cli import exits
+    from burnin.cli.app import Escaped, command
+
+    try:
+        code = command().main(args=argv, prog_name="burnin", standalone_mode=False)
+        sys.stdout.flush()
+    except Escaped as escaped:
+        return _outcome(escaped.error)
+    except BrokenPipeError:
+        return _nobody_reads()
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "show"):  # the parser's own words about the arguments
+            error.show()
+            return exits.USAGE
+        return exits.INTERRUPTED if type(error).__name__ == "Abort" else _outcome(error)
+    return code if isinstance(code, int) else exits.PASS
+
+
+def _outcome(error: BaseException) -> int:
+    from burnin.cli import exits
+
+    if isinstance(error, KeyboardInterrupt):
+        return exits.INTERRUPTED
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else exits.BROKEN
+    if isinstance(error, BrokenPipeError):
+        return _nobody_reads()
+    if isinstance(error, InputError):
+        _say(str(error))
+        return exits.USAGE
+    if isinstance(error, NotReady):
+        _say(str(error))
+        return exits.HOLD
+    if isinstance(error, BaseExceptionGroup):
+        inner = [e for e in error.exceptions if isinstance(e, BurninError)]
+        if inner and len(inner) == len(error.exceptions):
+            return max(_outcome(e) for e in inner)
+    if isinstance(error, StoreError):
+        _say(str(error))
+        return exits.BROKEN
+    return _broken(error)
+
+
+def _broken(error: BaseException) -> int:
+    from burnin.cli import exits
+
+    with tempfile.NamedTemporaryFile("w", prefix="burnin-failure-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    _say(f"burnin failed by itself; this says nothing about the rack: {what} (details: {file.name})")
+    return exits.BROKEN
+
+
+def _nobody_reads() -> int:
+    """Our output is a closed pipe (`| head`): what was to be said was not, so no verdict is implied."""
+    from burnin.cli import exits
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exits.BROKEN
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -111,8 +111,8 @@ class AgentLink:
         self._greeted: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[str] = loop.create_future()
 
-    async def open(self, seq: int) -> dict[str, Any]:
-        """Connect, push if needed, attach from record `seq`: the hello body. Raises TrayError."""
+    async def open(self, seq: int) -> wire.Record:
+        """Connect, push if needed, attach from record `seq`: the hello record. Raises TrayError."""
         self._connection = await self._dialer.connect(self.part)
         session = await self._exec(seq)
         if session.status == _NOT_THERE:
@@ -124,7 +124,7 @@ class AgentLink:
             raise ProtocolError(
                 f"{self.part}: the agent speaks protocol {self.hello.body.get('protocol')}, we speak {wire.PROTOCOL}"
             )
-        return self.hello.body
+        return self.hello
 
     async def _exec(self, seq: int) -> _Session:
         assert self._connection is not None

@@ -67,7 +67,7 @@ class Dialer:
         self, endpoints: Mapping[str, Endpoint], known: KnownHosts, rack_file: str, timeout_s: float, jump: str | None
     ) -> None:
         self.endpoints = dict(endpoints)
-        self._known, self._rack_file, self._timeout_s, self._jump = known, rack_file, timeout_s, jump
+        self.known, self._rack_file, self._timeout_s, self._jump = known, rack_file, timeout_s, jump
         self._gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
         self._options: dict[tuple[str, Path | None], asyncssh.SSHClientConnectionOptions] = {}
         self._tunnel: asyncssh.SSHClientConnection | None = None
@@ -85,7 +85,7 @@ class Dialer:
                 username=user,
                 client_keys=keys,
                 agent_path=None if key else os.environ.get("SSH_AUTH_SOCK"),
-                known_hosts=self._known.match,
+                known_hosts=self.known.match,
                 config=None,
                 gss_host=None,
                 preferred_auth="publickey",
@@ -118,7 +118,7 @@ class Dialer:
             except asyncssh.PermissionDenied:
                 raise LoginRefused(f"{part} refuses {at.user}@{at.host}: none of our keys is accepted there") from None
             except asyncssh.KeyExchangeFailed as error:
-                if self._known.keys(at.host, at.port) and "host key" in str(error).lower():
+                if self.known.keys(at.host, at.port) and "host key" in str(error).lower():
                     raise self._wrong_key(at, None) from None
                 raise Unreachable(f"{part} at {at.host}:{at.port} speaks no SSH that burnin accepts: {error}") from None
             except (OSError, asyncssh.Error) as error:
@@ -139,7 +139,7 @@ class Dialer:
         return self._tunnel
 
     def _wrong_key(self, at: Endpoint, offered: asyncssh.SSHKey | None) -> HostKeyError:
-        enrolled = self._known.keys(at.host, at.port)
+        enrolled = self.known.keys(at.host, at.port)
         shown = fingerprint(offered) if offered else "a key of another type"
         if not enrolled:
             return HostKeyError(

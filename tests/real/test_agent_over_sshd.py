@@ -17,7 +17,7 @@ async def test_push_attach_identify_and_leave(sshd: RealSshd) -> None:
     records: list[wire.Record] = []
     link = AgentLink(sshd.dialer(), "t00", build(), "run-1", records.extend)
     hello = await link.open(0)
-    assert hello["run"] == "run-1"
+    assert hello.body["run"] == "run-1"
     identity = await link.order("identify")
     assert identity["host"]["machine"] == __import__("os").uname().machine
     assert await link.order("bye") == "bye"

@@ -1,0 +1,5 @@
+"""`python -m burnin`."""
+
+from burnin.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""All the evidence of one run, out of the database: what judging is given, whoever asks and whenever.
+
+The run's own copies of rack, profile, suite and catalogue are used, never today's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from burnin.checks.base import Answer, Order
+from burnin.events import LogLine, Status, TrayState
+from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.store import Store
+from burnin.store.records import Attempt, Run, Stage
+from burnin.suites.schema import Suite
+from burnin.telemetry.series import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run's evidence. `answers`: (stage, check, part, attempt) -> rounds of answers; `identities`: tray -> identify."""
+
+    run: Run
+    rack: Rack
+    profile: Profile
+    suite: Suite
+    catalogue: Catalogue
+    versions: Mapping[str, str]
+    trays: tuple[str, ...]
+    only: tuple[str, ...]
+    identities: Mapping[str, Mapping[str, Any]]
+    stages: tuple[Stage, ...]
+    attempts: tuple[Attempt, ...]
+    answers: Mapping[tuple[str, str, str, int], tuple[tuple[Answer, ...], ...]]
+    telemetry: Telemetry
+    log: tuple[LogLine, ...]
+    states: tuple[TrayState, ...]
+
+    def gpus(self) -> list[str]:
+        """Every GPU that this run was about."""
+        return [gpu for tray in self.compute for gpu in self.profile.topology.gpus(tray)]
+
+    @property
+    def compute(self) -> tuple[str, ...]:
+        """The compute trays that this run was about."""
+        return tuple(tray for tray in self.trays if tray.startswith("t"))
+
+
+def gather(store: Store, run_id: str) -> Case:
+    """Everything about one run. Raises InputError when there is no such run, StoreError when it cannot be read."""
+    run = store.run(run_id)
+    config = store.config(run.id)
+    answers: dict[tuple[str, str, str, int], dict[int, list[Answer]]] = {}
+    for one in store.evidence(run.id):
+        rounds = answers.setdefault((one.stage, one.step, one.part, one.attempt), {})
+        rounds.setdefault(one.round, []).append(Answer(Order(one.part, one.kind), one.body["ok"], one.body["body"]))
+    return Case(
+        run=run,
+        rack=Rack.model_validate(config["rack"]),
+        profile=Profile.model_validate(config["profile"]),
+        suite=Suite.model_validate(config["suite"]),
+        catalogue=Catalogue.model_validate(config["catalogue"]),
+        versions=config["versions"],
+        trays=tuple(config["plan"]["trays"]),
+        only=tuple(config["plan"]["only"]),
+        identities={tray.part: tray.identity for tray in store.trays(run.id) if tray.identity},
+        stages=tuple(store.stages(run.id)),
+        attempts=tuple(store.attempts(run.id)),
+        answers={key: tuple(tuple(rounds[i]) for i in sorted(rounds)) for key, rounds in answers.items()},
+        telemetry=store.telemetry(run.id),
+        log=tuple(store.log(run.id)),
+        states=tuple(store.states(run.id)),
+    )
+
+
+def last_state(case: Case, tray: str, until_s: float = float("inf")) -> TrayState | None:
+    """What the tray was at that time of the run; `done` at a run's end says nothing about it."""
+    before = [s for s in case.states if s.tray == tray and s.t_s <= until_s and s.state != "done"]
+    return before[-1] if before else None
+
+
+def ended(stage: Stage) -> bool:
+    """True when the stage went through."""
+    return stage.t1_s is not None and stage.status is Status.COMPLETE

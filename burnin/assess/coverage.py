@@ -1,0 +1,71 @@
+"""What had to be read, and was it: slots of (part, required metric, phase). Pure.
+
+A slot is measured when it has the suite's share of the readings that were due in that phase's stretch. The floor holds
+for every slot: one GPU that was not sampled is a hole, whatever the mean says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from burnin.assess.case import Case, ended
+from burnin.events import Coverage
+from burnin.suites.schema import Stage
+
+_PER = {
+    "gpu": "GPU",
+    "hbm": "GPU",
+    "throttle": "GPU",
+    "ecc": "GPU",
+    "remap": "GPU",
+    "load": "GPU",
+    "c2c": "GPU",
+    "nvlink": "NVLink",
+}
+"""What a metric is read of, by its first word; all others have one slot for the rack."""
+
+
+def coverage(case: Case) -> Coverage:
+    """Required and measured slots over all stages that were owed."""
+    required = 0
+    missing = []
+    for stage in _owed(case):
+        for metric in case.suite.coverage.metrics:
+            for part in _parts(case, metric):
+                required += 1
+                if not _measured(case, stage, part, metric):
+                    missing.append((part, metric, stage.phase or ""))
+    return Coverage(required, required - len(missing), tuple(missing))
+
+
+def _owed(case: Case) -> Iterator[Stage]:
+    """Stages whose phase must be covered; one that only a suspicion calls for is owed once it began."""
+    began = {stage.name for stage in case.stages if stage.phase is not None}
+    for stage in case.suite.stages:
+        asked = stage.phase is not None and any(stage.phase.split("-")[0].split("@")[0] == p for p in case.suite.coverage.phases)
+        left_out = case.only and not stage.load and not any(step.check in case.only for step in stage.steps)
+        if asked and not left_out and (stage.when == "always" or stage.stage in began):
+            yield stage
+
+
+def _parts(case: Case, metric: str) -> list[str]:
+    per = _PER.get(metric.split(".")[0])
+    if per == "GPU":
+        return case.gpus()
+    if per == "NVLink":
+        links = case.profile.topology.links_per_gpu
+        return [f"{gpu}.l{i}" for gpu in case.gpus() for i in range(links)] if links else case.gpus()
+    return ["rack"]
+
+
+def _measured(case: Case, stage: Stage, part: str, metric: str) -> bool:
+    went = next((s for s in case.stages if s.name == stage.stage and ended(s)), None)
+    if went is None or went.t1_s is None:
+        return False
+    row = case.catalogue.metrics.get(metric)
+    period = case.suite.sample_slow if row is not None and row.slow else case.suite.sample
+    due = math.floor(stage.duration / period)
+    # readings stand on the tray's own grid, so a stretch may hold one fewer than its length says
+    need = max(1, math.ceil(case.suite.coverage.floor * due) - 1)
+    return case.telemetry.of(part, metric).between(went.t0_s, went.t1_s).present >= need

@@ -1,0 +1,188 @@
+"""What was measured and judged -> findings and holds that name part, serial, slot, reason and what to do. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from burnin.assess.case import Case, last_state
+from burnin.checks import CHECKS
+from burnin.events import Coverage, Finding, Hold, Measurement, Result, Severity, Status, Step
+from burnin.rack.parts import kind, tray_of
+
+_REPEAT = "run this stage again on {tray}"
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A part as a person finds it: what is pulled, its serial, the slot it sits in."""
+
+    fru: str
+    serial: str
+    slot: str
+
+
+def who(case: Case, part: str) -> Who:
+    """FRU name, serial and slot of a part, as far as the tray itself said."""
+    fru = case.profile.frus.get(kind(part), kind(part))
+    identity = case.identities.get(tray_of(part), {})
+    gpus = {gpu["gpu"]: gpu for gpu in identity.get("gpus", [])}
+    slots = {gpu.get("slot") for gpu in gpus.values()} - {None}
+    slot = f"slot {slots.pop()}" if len(slots) == 1 else ""
+    name = part.split(".")[1] if "." in part else ""
+    if name in gpus:
+        gpu = gpus[name]
+        return Who(fru, gpu.get("serial") or gpu.get("uuid") or "", f"{slot}, module {int(name[1:]) + 1}" if slot else "")
+    serial = identity.get("host", {}).get("serial") if part == tray_of(part) else None
+    return Who(fru, serial or "", slot)
+
+
+def named(case: Case, one: Finding) -> Finding:
+    """A finding with serial and slot, and the FRU's name where the signature does not give one."""
+    found = who(case, one.part)
+    return replace(one, fru=one.fru or found.fru, serial=found.serial, slot=found.slot)
+
+
+# ---------------------------------------------------------------- findings
+
+
+def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
+    """One finding per failed measurement."""
+    for step in steps:
+        for one in step.measurements:
+            if one.result is Result.FAIL:
+                yield named(case, _failed(case, step, one))
+            elif one.name == "xid" and one.why:
+                severity = Severity.HOLD if one.result is Result.UNKNOWN else Severity.WATCH
+                yield named(case, replace(_failed(case, step, one), severity=severity))
+
+
+def _failed(case: Case, step: Step, one: Measurement) -> Finding:
+    quantity = next((q for q in CHECKS[step.name].quantities if q.name == one.name), None)
+    action = quantity.action if quantity is not None else ""
+    signature = one.name
+    if one.name == "xid" and isinstance(one.value, float):
+        row = case.catalogue.xids.get(int(one.value))
+        action = row.action if row is not None else "look it up in NVIDIA's XID catalogue, and repeat the run"
+        signature = f"xid.{int(one.value)}"
+    shown = f"{one.value:g}" if isinstance(one.value, float) else str(one.value)
+    unit = "" if one.unit == "1" else f" {one.unit}"
+    why = one.why or f"{one.name} is {shown}{unit}, limit {one.limit}"
+    if step.stage:
+        why = f"{why} ({step.stage})"
+    return Finding(
+        part=one.part,
+        signature=signature,
+        severity=Severity.FAIL,
+        value=one.value if isinstance(one.value, float) else None,
+        limit=_number(one.limit),
+        unit=one.unit,
+        why=why,
+        action=action,
+        evidence={"stage": step.stage, "step": step.name, "limit": one.limit},
+    )
+
+
+def _number(limit: str) -> float | None:
+    found = re.fullmatch(r"[<>=]=? (-?[\d.]+(?:e[+-]?\d+)?)(?: \S+)?", limit)
+    return float(found[1]) if found else None
+
+
+def of_trays(case: Case) -> Iterator[Finding]:
+    """Trays that were lost or refused or belong elsewhere, and GPUs that the driver lost or hangs on."""
+    for line in case.log:
+        if line.kind == "interlock" and line.code == "bad":
+            action = "compare the rack file's address with the place of this tray; nothing is loaded before they agree"
+            yield _trouble(case, line.part, f"interlock.{line.text.split(':')[0]}", line.text, action)
+    for tray in case.trays:
+        state = last_state(case, tray)
+        if state is None or state.state != "ready":
+            why = state.why if state is not None and state.why else f"{tray} was never reached"
+            what = "refused" if state is not None and state.state == "refused" else "lost"
+            yield _trouble(case, tray, f"tray.{what}", why, "look at power, cable and console of this tray, then run again")
+        else:
+            times = sum(s.tray == tray and s.state == "LOST" for s in case.states)
+            if times:
+                text = f"the link to {tray} was lost and came back ({times} times)"
+                watch = _trouble(case, tray, "tray.link", text, "look at the management network of this tray")
+                yield replace(watch, severity=Severity.WATCH)
+    for gpu, (reason, metrics) in sorted(_silent(case).items()):
+        texts = {"hung": "the driver hangs on it", "lost": "the driver has lost it"}
+        why = f"{gpu}: {texts[reason]} ({metrics} metrics no longer read)"
+        action = "power-cycle the tray and run again; when it returns, replace it"
+        yield _trouble(case, gpu, f"gpu.{reason}", why, action)
+
+
+def _trouble(case: Case, part: str, signature: str, why: str, action: str) -> Finding:
+    return named(case, Finding(part, signature, Severity.HOLD, None, None, "1", why, action))
+
+
+def _silent(case: Case) -> dict[str, tuple[str, int]]:
+    out: dict[str, tuple[str, int]] = {}
+    for (part, _), reason in case.telemetry.absent.items():
+        if reason in ("hung", "lost"):
+            out[part] = (reason, out.get(part, (reason, 0))[1] + 1)
+    return out
+
+
+# ---------------------------------------------------------------- holds
+
+
+def causes(case: Case, trouble: list[Finding]) -> dict[str, str]:
+    """Parts whose trouble explains what is missing beneath them, and the whole rack where load was refused."""
+    return {f.part: f.why for f in trouble if f.severity is Severity.HOLD}
+
+
+def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Finding]) -> Iterator[Hold]:
+    """Every reason that keeps the rack from PASS although no part is condemned."""
+    for one in trouble:
+        if one.severity is Severity.HOLD:
+            yield Hold("unmeasured", one.part, one.why, one.action)
+    if case.run.status == "RUNNING" or case.run.ended is None:
+        yield Hold("aborted", "rack", "the run was cut off: its controller ended without finishing it", "run the suite again")
+    elif case.run.status != "COMPLETE":
+        yield Hold("aborted", "rack", "the run was stopped before its end", "run the suite again")
+    for stage in case.stages:
+        if stage.status is Status.SKIPPED and stage.why.startswith("not loaded"):
+            yield Hold("unmeasured", "rack", stage.why, "make the interlocks good, or waive them by name in the rack file")
+    refused = {s.name for s in case.stages if s.status is Status.SKIPPED}
+    for step in steps:
+        if step.status is not Status.COMPLETE and step.stage not in refused:
+            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _REPEAT.format(tray=step.part))
+        for m in step.measurements:
+            if m.result is Result.UNKNOWN and not _said_elsewhere(case, step, m):
+                yield _unknown(step, m)
+    for part, text in _missing(case, coverage, refused).items():
+        yield Hold("unmeasured", part, text, _REPEAT.format(tray=tray_of(part)))
+
+
+def _said_elsewhere(case: Case, step: Step, one: Measurement) -> bool:
+    advisory = {q.name for q in CHECKS[step.name].quantities if q.advisory} if not case.suite.ships else set()
+    return one.name in advisory or (one.name == "xid" and one.value is not None)
+
+
+def _unknown(step: Step, one: Measurement) -> Hold:
+    if one.reason == "not_attained":
+        again = f"find out why {one.part} does not reach its power, then run again"
+        return Hold("unmeasured", one.part, f"{step.stage}: {one.why}", again)
+    kind = "suspect" if step.name == "as-found" and one.value is not None else "unmeasured"
+    return Hold(kind, one.part, f"{one.name} in {step.stage}: {one.why or one.reason}", _REPEAT.format(tray=tray_of(one.part)))
+
+
+def _missing(case: Case, coverage: Coverage, refused: set[str]) -> Mapping[str, str]:
+    """Missing slots, one line a part. Phases of stages that were refused are explained by the refusal."""
+    not_run = {stage.phase for stage in case.suite.stages if stage.stage in refused}
+    groups: dict[str, dict[str, list[str]]] = {}
+    for part, metric, phase in coverage.missing:
+        if phase not in not_run:
+            groups.setdefault(part, {}).setdefault(phase, []).append(metric)
+    out = {}
+    for part, phases in groups.items():
+        texts = [f"{phase}: {_few(metrics)}" for phase, metrics in phases.items()]
+        out[part] = "not read often enough in " + "; ".join(texts)
+    return out
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,57 @@
+"""Evidence -> verdict. The one way: at a run's end, in `burnin judge`, behind the gate and under every report."""
+
+from __future__ import annotations
+
+from burnin.assess import findings as found
+from burnin.assess.case import Case, gather
+from burnin.assess.coverage import coverage
+from burnin.assess.steps import steps, unloaded
+from burnin.events import Finding, Severity, Verdict
+from burnin.signatures import thermal
+from burnin.store import Store
+from burnin.verdict import fold
+
+
+def judge(case: Case) -> Verdict:
+    """The verdict of one run, from its evidence alone."""
+    judged = steps(case)
+    covered = coverage(case)
+    trouble = list(found.of_trays(case))
+    weak = signatures(case)
+    findings = fold.findings([*found.of_steps(case, judged), *weak, *trouble])
+    holds = fold.holds(
+        found.holds(case, judged, covered, trouble), found.causes(case, trouble), case.profile.topology, case.compute
+    )
+    run = case.run
+    return Verdict(
+        run=run.id,
+        rack=run.rack,
+        profile=run.profile,
+        suite=run.suite,
+        ships=run.ships,
+        whole=run.whole,
+        word=fold.word(findings, holds, judged, covered),
+        started=run.started,
+        ended=run.ended or run.started,
+        coverage=covered,
+        findings=findings,
+        holds=holds,
+        steps=tuple(judged),
+        waivers=run.waivers,
+        versions=case.versions,
+    )
+
+
+def signatures(case: Case) -> list[Finding]:
+    """What the early-failure signatures find, with serials and slots."""
+    rows = case.catalogue.signatures
+    return [
+        named
+        for one in thermal.find(case.telemetry, case.profile.topology, rows, unloaded(case))
+        for named in [found.named(case, one)]
+    ]
+
+
+def suspects(store: Store, run_id: str) -> list[str]:
+    """Parts that a signature holds at this moment of a run and that a re-test would confirm or clear."""
+    return sorted({one.part for one in signatures(gather(store, run_id)) if one.severity is not Severity.WATCH})

@@ -1,0 +1,129 @@
+"""Every step that was owed, judged: the check's own judge on the evidence of its last attempt. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from burnin.assess.case import Case, last_state
+from burnin.checks import ALWAYS, CHECKS
+from burnin.checks.base import Context, Evidence
+from burnin.checks.gpu_load import power_fraction
+from burnin.events import Measurement, Result, Status, Step
+from burnin.store.records import Attempt
+from burnin.store.records import Stage as Went
+from burnin.suites.schema import Stage
+from burnin.suites.schema import Step as Asked
+from burnin.telemetry.series import Stretch
+
+LEAVE = "leave"
+_LEAVE_STAGE = Stage.model_validate({"stage": LEAVE, "steps": list(ALWAYS)})
+
+
+def steps(case: Case) -> list[Step]:
+    """All steps in the order of the suite, then what every run does at its end."""
+    went = {stage.name: stage for stage in case.stages}
+    out: list[Step] = []
+    for stage in case.suite.stages:
+        for asked in stage.steps:
+            if case.only and asked.check not in case.only:
+                continue
+            if owed(stage, went.get(stage.stage)):
+                out += [_step(case, stage, went.get(stage.stage), asked, tray) for tray in case.compute]
+    for name in ALWAYS:
+        out += [_step(case, _LEAVE_STAGE, None, Asked.model_validate({"check": name}), tray) for tray in case.compute]
+    return out
+
+
+def owed(stage: Stage, went: Went | None) -> bool:
+    """A stage that only a suspicion calls for is owed once it began; all others always."""
+    return stage.when == "always" or (went is not None and went.phase is not None)
+
+
+def unloaded(case: Case) -> dict[str, frozenset[str]]:
+    """Stage -> GPUs whose load was not reached, or not known to be reached, in it (design rule 3)."""
+    out = {}
+    for went in case.stages:
+        stage = next((s for s in case.suite.stages if s.stage == went.name), None)
+        if stage is not None and stage.load is not None and (stretch := _stretch(stage, went)) is not None:
+            evidence = Evidence(telemetry=case.telemetry, stretch=stretch)
+            want = case.suite.load_fraction
+            out[stage.stage] = frozenset(gpu for gpu in case.gpus() if not power_fraction(evidence, gpu) >= want)
+    return out
+
+
+def _stretch(stage: Stage, went: Went | None) -> Stretch | None:
+    if went is None or went.t1_s is None or went.phase is None:
+        return None
+    return Stretch(stage.stage, went.phase, went.t0_s, went.t1_s, stage.settle)
+
+
+def _step(case: Case, stage: Stage, went: Went | None, asked: Asked, tray: str) -> Step:
+    tries = [a for a in case.attempts if (a.stage, a.name, a.part) == (stage.stage, asked.check, tray)]
+    if not tries:
+        why = "the run ended before it" if went is None or went.t1_s is None else went.why or "it was not run"
+        return Step(asked.check, stage.stage, tray, Status.ABORTED, Result.UNKNOWN, 0, (), why)
+    last = tries[-1]
+    if last.status is Status.SKIPPED:
+        return Step(asked.check, stage.stage, tray, last.status, Result.UNKNOWN, len(tries), (), last.why)
+    measurements = tuple(_measure(case, stage, went, asked, tray, last))
+    results = {m.result for m in measurements if not _waits(case, asked.check, m)}
+    if Result.FAIL in results:
+        result = Result.FAIL
+    elif last.status is not Status.COMPLETE or Result.UNKNOWN in results or not measurements:
+        result = Result.UNKNOWN
+    else:
+        result = Result.PASS
+    return Step(asked.check, stage.stage, tray, last.status, result, len(tries), measurements, last.why)
+
+
+def _waits(case: Case, check: str, one: Measurement) -> bool:
+    """An identity that the build record does not state: unknown, but only a suite that ships a rack must know it."""
+    advisory = {q.name for q in CHECKS[check].quantities if q.advisory}
+    return one.result is Result.UNKNOWN and one.name in advisory and not case.suite.ships
+
+
+def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, tray: str, last: Attempt) -> Iterator[Measurement]:
+    check = CHECKS[asked.check]
+    end = went.t1_s if went is not None and went.t1_s is not None else float("inf")
+    state = last_state(case, tray, end)
+    evidence = Evidence(
+        answers=case.answers.get((stage.stage, asked.check, tray, last.attempt), ()),
+        telemetry=case.telemetry,
+        stretch=_stretch(stage, went),
+        log=[line for line in case.log if line.part.split(".")[0] == tray and line.t_s <= end],
+        sources=_sources(case, tray),
+        lost=state is None or state.state != "ready",
+    )
+    context = Context(tray, case.rack, case.profile, case.suite, stage, case.catalogue, asked.args)
+    gap = (
+        _not_attained(case, evidence)
+        if check.loaded and stage.load is not None and stage.phase and stage.phase.startswith("load")
+        else {}
+    )
+    for one in check.judge(context, evidence):
+        why = gap.get(one.part)
+        if why is not None and one.result is Result.PASS:
+            yield replace(one, result=Result.UNKNOWN, reason="not_attained", why=why)
+        else:
+            yield one
+
+
+def _not_attained(case: Case, evidence: Evidence) -> dict[str, str]:
+    out = {}
+    for gpu in case.gpus():
+        reached = power_fraction(evidence, gpu)
+        if not reached >= case.suite.load_fraction:
+            out[gpu] = (
+                f"the load was not reached: {reached:.3g} of the power limit" if reached == reached else "its power is not known"
+            )
+    return out
+
+
+def _sources(case: Case, tray: str) -> dict[str, str | None]:
+    """Why XID events and kernel log were not watched, as the agent said at some time; None where they always were."""
+    out: dict[str, str | None] = {}
+    for line in case.log:
+        if line.kind == "source" and line.part == tray:
+            out[line.code] = out.get(line.code) or line.text or None
+    return {source: out.get(source, "missing") for source in ("xid", "kmsg")}

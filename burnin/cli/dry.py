@@ -1,0 +1,44 @@
+"""A plan before anything is touched: stages, times, load, checks and the questions they ask."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from burnin.rack.parts import fold
+from burnin.rack.schema import Profile, Rack
+from burnin.run.plan import Plan
+from burnin.suites.schema import Suite
+from burnin.views.terminal import clock
+
+
+def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, console: Console) -> None:
+    """Print the plan."""
+    parts = fold([*plan.trays, *plan.switches])
+    console.print(f"{suite.suite} on rack {rack.rack} ({profile.profile}): {parts}, about {clock(plan.seconds())}")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("at", "stage", "phase", "for", "load", "checks"):
+        table.add_column(title)
+    at = 0.0
+    for leg in plan.legs:
+        stage = leg.stage
+        gpus = len(plan.trays) * profile.topology.gpus_per_tray
+        watts = profile.gpu.power_limit_w
+        load = ""
+        if stage.load is not None:
+            power = f", up to {gpus * watts / 1000:.0f} kW" if watts else ""
+            load = f"{stage.load.kernel} on {gpus} GPUs{power}{', tray by tray' if stage.load.stagger else ''}"
+        when = "" if stage.when == "always" else " (if suspicious)"
+        checks = ", ".join(step.check for step in leg.steps)
+        table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(stage.duration), load, checks)
+        at += stage.duration if stage.when == "always" else 0.0
+    console.print(table)
+    console.print(f"interlocks before load: {', '.join(profile.interlocks)}")
+    waived = [f"{w.interlock} (by {w.by} until {w.until})" for w in rack.waive]
+    console.print(f"waived: {', '.join(waived) or 'none'}")
+    console.print("on each compute tray: connect over SSH, put the agent into its private directory, start it, and ask")
+    console.print(
+        "  identify; state; sample; load and unload with a lease; state again; bye. Nothing else is run or changed there."
+    )
+    if not plan.whole:
+        console.print("not whole: checks or trays are left out, so a PASS of this run ships nothing")

@@ -1,0 +1,104 @@
+"""Racks, profiles and suites as files, and what exists: `lint`, `checks`, `suites`, `signatures`, `expect import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from burnin.cli import exits
+from burnin.cli.options import console
+from burnin.errors import InputError
+
+expect = typer.Typer(help="the build record: which serials must be where", no_args_is_help=True, rich_markup_mode=None)
+
+
+def add(app: typer.Typer) -> None:
+    """Put the commands of this file into the tree."""
+    for command in (lint, checks, suites, signatures):
+        app.command()(command)
+    expect.command("import")(expect_import)
+    app.add_typer(expect, name="expect")
+
+
+def lint(
+    files: Annotated[list[Path], typer.Argument(help="rack, profile, suite, catalogue or site files", metavar="FILE...")],
+) -> None:
+    """Check files without touching a tray. 0 good, 2 with every mistake at its line and column."""
+    from burnin.checks import CHECKS
+    from burnin.rack.load import load_catalogue
+    from burnin.suites.lint import lint as check
+
+    problems = check(files, CHECKS, load_catalogue().metrics)
+    for problem in problems:
+        typer.echo(str(problem), err=True)
+    if problems:
+        raise typer.Exit(exits.USAGE)
+    typer.echo(f"{len(files)} files, no mistakes")
+
+
+def checks() -> None:
+    """List all checks: what each measures, in which unit, and what it needs."""
+    from rich.table import Table
+
+    from burnin.checks import ALWAYS, CHECKS
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("check", "measures", "unit", "what it is"):
+        table.add_column(title)
+    for check in CHECKS.values():
+        needs = " (needs load)" if check.loaded else " (in every run)" if check.name in ALWAYS else ""
+        table.add_row(check.name, "", "", f"[bold]{check.about}[/]{needs}")
+        for quantity in check.quantities:
+            table.add_row("", quantity.name, quantity.unit, quantity.about)
+    console().print(table)
+
+
+def suites() -> None:
+    """List the suites that are found here."""
+    from rich.table import Table
+
+    from burnin.checks import CHECKS
+    from burnin.rack.load import load_catalogue
+    from burnin.suites.load import list_suites, load_suite
+    from burnin.views.terminal import clock
+
+    metrics = load_catalogue().metrics
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("suite", "time", "ships", "about", "file"):
+        table.add_column(title)
+    for name, path in list_suites().items():
+        suite = load_suite(path, checks=CHECKS, metrics=metrics)
+        table.add_row(name, clock(suite.duration_s()), "yes" if suite.ships else "no", suite.about, str(path))
+    console().print(table)
+
+
+def signatures(name: Annotated[str, typer.Argument(help="explain this one", metavar="NAME")] = "") -> None:
+    """List the early-failure signatures, or explain one."""
+    from burnin.rack.load import load_catalogue
+
+    rows = load_catalogue().signatures
+    out = console()
+    if name and name not in rows:
+        raise InputError(f"there is no signature {name!r}; there are {', '.join(rows)}")
+    for key, row in rows.items():
+        if not name:
+            out.print(f"[bold]{key}[/]  {row.mechanism}")
+        elif key == name:
+            out.print(f"[bold]{key}[/]  ({row.unit}, from {', '.join(row.signals)})")
+            for title in ("mechanism", "statistic", "confounders", "fru", "action", "evidence"):
+                out.print(f"  [dim]{title}:[/] {getattr(row, title)}")
+            for limit, value in row.limits.items():
+                out.print(f"  [dim]limit {limit}:[/] {value} ({value.mark}: {value.source})")
+
+
+def expect_import(
+    record: Annotated[Path, typer.Argument(help="CSV with the columns part and serial", metavar="RECORD.csv")],
+    rack: Annotated[Path, typer.Argument(help="the rack file to fill in", metavar="RACK.yaml")],
+) -> None:
+    """Fill a rack file's `expect` from a build record, so that nobody types 72 serials."""
+    from burnin.rack.build_record import import_expect
+
+    count = import_expect(rack, record)
+    typer.echo(f"{rack}: {count} serials expected now")

@@ -1,0 +1,153 @@
+"""What was run and what is said about it: `runs`, `show`, `judge`, `gate`."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json as jsonlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from burnin.cli import exits
+from burnin.cli.options import DB, Db, Json, console, pretty, writable, write
+from burnin.errors import InputError
+
+if TYPE_CHECKING:
+    from burnin.rack.schema import Site
+    from burnin.store import Run, Store
+
+RunName = Annotated[str, typer.Argument(help="a run, the beginning of its name, or `last`", metavar="RUN")]
+
+
+def add(app: typer.Typer) -> None:
+    """Put the commands of this file into the tree."""
+    for command in (runs, show, judge, gate):
+        app.command()(command)
+
+
+@contextmanager
+def _reading(db: Path) -> Iterator[Store]:
+    from burnin.store import open_store
+
+    store = open_store(db, create=False)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def runs(db: Db = DB) -> None:
+    """List all runs: when, which rack, which suite, what was said."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from burnin.views.verdict import LOOK
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("run", "rack", "suite", "started", "ended", "operator", "verdict"):
+        table.add_column(title)
+    with _reading(db) as store:
+        for run in store.runs():
+            word = Text(run.word, LOOK[run.word]) if run.word else Text(_unjudged(run), "dim")
+            table.add_row(run.id, run.rack, run.suite or "", run.started, run.ended or "", run.operator, word)
+    console().print(table)
+
+
+def _unjudged(run: Run) -> str:
+    return "running, or cut off" if run.ended is None else "not judged"
+
+
+def show(run: RunName, json: Json = None, db: Db = DB) -> None:
+    """Show a run's verdict as it was stored."""
+    from burnin.views import verdict
+
+    writable(json)
+    with _reading(db) as store:
+        found = store.run(run)
+        text = store.verdict(found.id)
+    if text is None:
+        raise InputError(f"run {found.id} has no verdict yet ({_unjudged(found)}): `burnin judge {found.id}` derives one")
+    document = jsonlib.loads(text)
+    if str(json) != "-":
+        verdict.show(document, console())
+    write(json, text)
+
+
+def judge(run: RunName, json: Json = None, db: Db = DB) -> None:
+    """Derive a run's verdict again, from the evidence in the database alone, and say it."""
+    from burnin.assess.case import gather
+    from burnin.assess.judge import judge as derive
+    from burnin.verdict.document import canonical, document
+    from burnin.views import verdict as view
+
+    writable(json)
+    with _reading(db) as store:
+        case = gather(store, run)
+        verdict = derive(case)
+        if store.verdict(case.run.id) is None:
+            store.keep_verdict(verdict, canonical(verdict))
+    if str(json) != "-":
+        view.show(document(verdict), console())
+    write(json, canonical(verdict))
+    raise typer.Exit(exits.of_word(verdict.word))
+
+
+def gate(
+    rack: Annotated[str, typer.Argument(help="the rack's serial number", metavar="RACK_SERIAL")],
+    suite: Annotated[str, typer.Option(help="the suite that must have passed (site policy names it)", metavar="NAME")] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="do not ask the rack what is in it now: HOLD at best")] = False,
+    json: Json = None,
+    db: Db = DB,
+) -> None:
+    """May this rack ship, now, with the parts that are in it now? 0 yes, 1 it failed, 3 not proven."""
+    from burnin.assess.case import gather
+    from burnin.assess.judge import judge as derive
+    from burnin.rack.load import load_site
+    from burnin.verdict.document import document
+    from burnin.verdict.gate import decide
+    from burnin.views.verdict import LOOK
+
+    writable(json)
+    policy: Site = load_site()
+    wanted = suite or policy.ships_after
+    stored = rejudged = live = run = None
+    with _reading(db) as store:
+        run = store.last_run(rack, wanted)
+        if run is not None and run.ended is not None:
+            text = store.verdict(run.id)
+            stored = jsonlib.loads(text) if text is not None else None
+            rejudged = document(derive(gather(store, run.id)))
+            if not offline:
+                live = _changed(store, run.id)
+    said = decide(stored, rejudged, policy, wanted, dt.datetime.now(dt.UTC), live)
+    if suite and suite != policy.ships_after:
+        reason = f"site policy ships after {policy.ships_after}, not after {suite}"
+        said = type(said)(exits.worse(said.word), (*said.reasons, reason))
+    out = console()
+    if str(json) != "-":
+        out.print(f"[{LOOK[said.word]}]{said.word}[/]  rack {rack}, suite {wanted}, run {run.id if run else 'none'}")
+        for reason in said.reasons:
+            out.print(f"  - {reason}", markup=False)
+    body = {"rack": rack, "suite": wanted, "run": run.id if run else None, "gate": str(said.word), "reasons": list(said.reasons)}
+    write(json, pretty(body))
+    raise typer.Exit(exits.of_word(said.word))
+
+
+def _changed(store: Store, run: str) -> list[str]:
+    """What is in the rack now against what the run tested."""
+    from burnin.rack.load import load_rack
+    from burnin.run.ask import Told, ask
+    from burnin.transport.rack import dialer
+    from burnin.verdict.gate import differences
+
+    tested: dict[str, Mapping[str, Any]] = {tray.part: tray.identity for tray in store.trays(run) if tray.identity}
+    try:
+        file = load_rack(store.config(run)["rack_file"])
+        answers = asyncio.run(ask(dialer(file), file.rack.compute(), f"gate-{run}"))
+    except InputError as error:
+        return [f"the rack cannot be asked what is in it now: {error}"]
+    return differences(tested, {tray: a.identity if isinstance(a, Told) else a for tray, a in answers.items()})

@@ -1,0 +1,138 @@
+"""What must be true before anything heats. Unread is not good.
+
+A profile lists its interlocks. This version reads two of them, rack identity and GPU margins; the others are unread,
+and refuse load until a named person waives them in the rack file, with a reason and a date. Pure: facts in, states out.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from burnin.rack.schema import Profile, Rack
+
+Is = Literal["good", "bad", "unread", "waived"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interlock:
+    """One interlock on one part. A rack-wide one that is bad or unread refuses all load, a GPU's own only its own."""
+
+    name: str
+    part: str
+    state: Is
+    why: str
+
+    @property
+    def allows(self) -> bool:
+        """True when load may go on as far as this interlock is concerned."""
+        return self.state in ("good", "waived")
+
+
+def evaluate(
+    profile: Profile,
+    rack: Rack,
+    today: dt.date,
+    identities: Mapping[str, Mapping[str, Any]],
+    margins: Mapping[str, float | None],
+) -> list[Interlock]:
+    """Every interlock of the profile.
+
+    `identities`: tray -> what its agent's `identify` gave, for the trays that answer; `margins`: GPU -> its last T.Limit
+    margin in Cel, None where it could not be read.
+    """
+    out: list[Interlock] = []
+    for name in profile.interlocks:
+        if name == "rack_identity":
+            found = rack_identity(rack, identities)
+        elif name == "gpu_margin":
+            found = gpu_margins(profile, margins)
+        else:
+            found = [Interlock(name, "rack", "unread", f"this version of burnin cannot read {name}")]
+        out += [_waive(one, rack, today) for one in found]
+    return out
+
+
+def _waive(one: Interlock, rack: Rack, today: dt.date) -> Interlock:
+    if one.state == "good":
+        return one
+    for waiver in rack.waive:
+        if waiver.interlock == one.name:
+            if waiver.until >= today:
+                return Interlock(one.name, one.part, "waived", f"waived by {waiver.by} until {waiver.until}: {waiver.why}")
+            return Interlock(one.name, one.part, one.state, f"{one.why}; the waiver of {waiver.by} ended on {waiver.until}")
+    return one
+
+
+def rack_identity(rack: Rack, identities: Mapping[str, Mapping[str, Any]]) -> list[Interlock]:
+    """Do all trays that answer say the same chassis serial and the tray index that the rack file gives them?
+
+    A mistyped address must not heat the neighbour. A tray that cannot say is only kept from being loaded itself.
+    """
+    said = {tray: _chassis(identity) for tray, identity in identities.items()}
+    known = [chassis for chassis, _ in said.values() if chassis]
+    home = rack.chassis or (max(sorted(set(known)), key=known.count) if known else None)
+    out = []
+    for tray, (chassis, index) in sorted(said.items()):
+        if not chassis or index is None:
+            out.append(Interlock("rack_identity", tray, "unread", f"{tray} does not say in which rack it is"))
+        elif chassis != home:
+            out.append(Interlock("rack_identity", tray, "bad", f"{tray} says chassis {chassis}, the rack is {home}"))
+        elif index != int(tray[1:]):
+            out.append(Interlock("rack_identity", tray, "bad", f"{tray} says it is tray {index}"))
+        else:
+            out.append(Interlock("rack_identity", tray, "good", f"chassis {chassis}, tray {index}"))
+    return out
+
+
+def _chassis(identity: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """Chassis and tray index on which all GPUs of a tray agree; two answers are as good as none."""
+    gpus = identity.get("gpus", [])
+    chassis = {gpu.get("chassis") for gpu in gpus}
+    index = {gpu.get("tray_index") for gpu in gpus}
+    return (chassis.pop() if len(chassis) == 1 else None), (index.pop() if len(index) == 1 else None)
+
+
+def gpu_margins(profile: Profile, margins: Mapping[str, float | None]) -> list[Interlock]:
+    """Is every GPU's T.Limit margin read, and above what the profile wants before load?"""
+    limit = profile.limits.get("gpu.tlimit.start")
+    least = limit.min if limit is not None else None
+    out = []
+    for gpu, margin in sorted(margins.items()):
+        if margin is None:
+            out.append(Interlock("gpu_margin", gpu, "unread", f"the T.Limit margin of {gpu} is not read"))
+        elif least is None:
+            out.append(Interlock("gpu_margin", gpu, "unread", f"profile {profile.profile} knows no margin to start with"))
+        elif margin < least:
+            out.append(
+                Interlock("gpu_margin", gpu, "bad", f"the T.Limit margin of {gpu} is {margin:g} Cel, needed are {least:g}")
+            )
+        else:
+            out.append(Interlock("gpu_margin", gpu, "good", f"{margin:g} Cel"))
+    return out
+
+
+def refusal(interlocks: Sequence[Interlock]) -> str | None:
+    """Why nothing at all may be loaded, in one sentence; None when the rack as a whole may.
+
+    Any rack-wide interlock that does not allow it refuses, and so does any tray that says it belongs elsewhere.
+    """
+    no = [
+        one
+        for one in interlocks
+        if not one.allows and (one.part == "rack" or (one.name == "rack_identity" and one.state == "bad"))
+    ]
+    if not no:
+        return None
+    reasons: dict[str, list[str]] = {}
+    for one in no:
+        reasons.setdefault(one.why.replace(one.name, "{}"), []).append(one.name)
+    return "; ".join(why.format(", ".join(names)) for why, names in reasons.items())
+
+
+def loadable(interlocks: Sequence[Interlock], gpus: Sequence[str]) -> list[str]:
+    """Of these GPUs, those that no interlock of their own or of their tray keeps from being loaded."""
+    kept = {one.part for one in interlocks if not one.allows}
+    return [gpu for gpu in gpus if gpu not in kept and gpu.split(".")[0] not in kept]

@@ -1,0 +1,89 @@
+"""Where a run's events go: to the store's writer, and to whoever watches.
+
+When evidence cannot be kept the run must not go on: the first failure stops it, and is raised when it has ended safely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from burnin.assess.judge import suspects
+from burnin.errors import StoreError
+from burnin.events import Result
+from burnin.run.loop import Event, Kept
+from burnin.store import Attempt, Evidence, Store, Tray, Writer
+
+
+class Keep:
+    """The run's Keeper. `watch` gets every event and attempt after it was given to the writer."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        addresses: Mapping[str, tuple[str, str | None]],
+        stop: asyncio.Event,
+        watch: Sequence[Callable[[Event | Kept], None]],
+    ) -> None:
+        self._store, self._run, self._addresses, self._stop, self._watch = store, run, addresses, stop, watch
+        self._writer = Writer(store)
+        self.failure: StoreError | None = None
+
+    def _put(self, item: Any) -> None:
+        if self.failure is None:
+            try:
+                self._writer.put(item)
+            except StoreError as error:
+                self.failure = error
+                self._stop.set()
+
+    def event(self, event: Event) -> None:
+        """An event, in order."""
+        self._put(event)
+        for watcher in self._watch:
+            watcher(event)
+
+    def attempt(self, kept: Kept) -> None:
+        """An attempt that ended, with what its rounds brought back."""
+        for number, answers in enumerate(kept.answers):
+            for answer in answers:
+                body = {"ok": answer.ok, "body": answer.body}
+                one = Evidence(kept.stage, kept.check, kept.part, kept.attempt, number, answer.order.verb, body)
+                self._put(lambda one=one: self._store.keep_evidence(one))
+        ended = Attempt(
+            kept.stage, kept.check, kept.part, kept.attempt, kept.status, Result.UNKNOWN, kept.t0_s, kept.t1_s, kept.why
+        )
+        self._put(lambda: self._store.end_attempt(ended))
+        for watcher in self._watch:
+            watcher(kept)
+
+    def identity(self, tray: str, identity: Mapping[str, Any]) -> None:
+        """Who answered as this tray."""
+        address, key = self._addresses.get(tray, ("", None))
+        serial = identity.get("host", {}).get("serial")
+        row = Tray(tray, address, key, serial, dict(identity))
+        self._put(lambda: self._store.keep_tray(row))
+
+    async def flush(self) -> None:
+        """Returns when everything so far is on the disk, or when it is known that it cannot be."""
+        if self.failure is None:
+            try:
+                await self._writer.flush()
+            except StoreError as error:
+                self.failure = error
+                self._stop.set()
+
+    async def suspects(self) -> list[str]:
+        """Parts under suspicion, by the same judging as at the run's end."""
+        return await asyncio.to_thread(suspects, self._store, self._run)
+
+    async def close(self) -> None:
+        """Write what waits. Raises the StoreError that stopped the run, if one did."""
+        try:
+            await self._writer.close()
+        except StoreError as error:
+            self.failure = self.failure or error
+        if self.failure is not None:
+            raise self.failure

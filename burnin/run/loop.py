@@ -1,0 +1,309 @@
+"""The one place that waits: takes a plan through its stages, on every tray at once, and keeps what comes back.
+
+Order of a run: connect all trays; ask each who it is and how it is set; stage after stage (interlocks before any load,
+load brought up, wait, ask what the checks want to know); unload; ask again how it is set; leave. Whatever happens,
+the load ends: by order when we can give one, by the agents' leases when we cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from burnin.checks import ALWAYS, CHECKS
+from burnin.checks.base import Answer, Context, Order
+from burnin.errors import TrayError
+from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TrayState
+from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.run import interlocks
+from burnin.run.plan import Leg, Plan
+from burnin.run.tray import CONNECTING, Clock, TraySession
+from burnin.suites.schema import Step, Suite
+
+Event = Tick | LogLine | TrayState | StageBegan | StageEnded
+
+CUTOFF = "gpu.tlimit.cutoff"
+LEAVE = "leave"
+"""Stage name under which the checks of every run's end are kept."""
+SETTLE_S = 45.0
+"""How long trays may take to connect before the run goes on without those that have not."""
+UNLOAD_S = 5.0
+FLUSH_S = 5.0
+LOAD_SPARE_S = 120.0
+"""Beyond the planned end of a load, before the agent ends it by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One attempt at one step, and what each of its rounds brought back."""
+
+    stage: str
+    check: str
+    part: str
+    attempt: int
+    status: Status
+    t0_s: float
+    t1_s: float
+    why: str
+    answers: tuple[tuple[Answer, ...], ...]
+
+
+class Keeper(Protocol):
+    """Where everything goes: the store's writer, and whoever watches."""
+
+    def event(self, event: Event) -> None:
+        """An event, in order."""
+        ...
+
+    def attempt(self, kept: Kept) -> None:
+        """An attempt that ended."""
+        ...
+
+    def identity(self, tray: str, identity: Mapping[str, Any]) -> None:
+        """Who answered."""
+        ...
+
+    async def flush(self) -> None:
+        """Everything so far is on the disk."""
+        ...
+
+    async def suspects(self) -> list[str]:
+        """Parts under suspicion, judged from what was kept so far."""
+        ...
+
+
+@dataclass
+class Job:
+    """One run: what to do, with whom, and where it is kept. Times are seconds of `clock` since `start_s`."""
+
+    plan: Plan
+    rack: Rack
+    profile: Profile
+    suite: Suite
+    catalogue: Catalogue
+    sessions: Mapping[str, TraySession]
+    knock: Callable[[str], Awaitable[None]]
+    """Reaches a switch tray once, or raises TrayError."""
+    keeper: Keeper
+    clock: Clock
+    start_s: float
+    today: dt.date
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Run:
+    """See the module. `run()` returns True when the plan was gone through, False when it was stopped."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._identities: dict[str, dict[str, Any]] = {}
+        self._states: dict[str, list[Answer]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _now(self) -> float:
+        return self.job.clock.now() - self.job.start_s
+
+    async def run(self) -> bool:
+        """The whole run."""
+        async with asyncio.TaskGroup() as group:
+            for session in self.job.sessions.values():
+                self._tasks.append(group.create_task(session.live()))
+            housekeeping = group.create_task(self._keep_stored())
+            try:
+                await self._arrive()
+                for leg in self.job.plan.legs:
+                    if self.job.stop.is_set():
+                        break
+                    await self._stage(leg)
+            finally:
+                await self._leave()
+                housekeeping.cancel()
+        return not self.job.stop.is_set()
+
+    # ---- arriving and leaving
+
+    async def _arrive(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await asyncio.gather(*(s.settled.wait() for s in self.job.sessions.values()), self._knock())
+        await asyncio.gather(*(self._meet(tray) for tray in self.job.sessions))
+
+    async def _knock(self) -> None:
+        async def one(part: str) -> None:
+            try:
+                await self.job.knock(part)
+                self.job.keeper.event(TrayState(part, self._now(), "ready", ""))
+            except TrayError as error:
+                self.job.keeper.event(TrayState(part, self._now(), "LOST", str(error)))
+
+        await asyncio.gather(*(one(part) for part in self.job.plan.switches))
+
+    async def _meet(self, tray: str) -> None:
+        session = self.job.sessions[tray]
+        if not session.ready:
+            if session.state == CONNECTING:
+                self.job.keeper.event(TrayState(tray, self._now(), "LOST", f"{tray}: not connected within {SETTLE_S:g} s"))
+            return
+        with contextlib.suppress(TrayError):
+            identity = await session.order("identify")
+            self._identities[tray] = identity
+            self.job.keeper.identity(tray, identity)
+        await self._snapshot(tray)
+
+    async def _snapshot(self, tray: str) -> None:
+        order = Order(tray, "state")
+        self._states.setdefault(tray, []).append(await self._ask(order))
+
+    async def _leave(self) -> None:
+        await self._unload(list(self.job.sessions))
+        t0 = self._now()
+        await asyncio.gather(*(self._snapshot(tray) for tray in self.job.sessions))
+        for name in ALWAYS:
+            for tray, answers in sorted(self._states.items()):
+                rounds = tuple((answer,) for answer in answers) if CHECKS[name].name == "as-found" else ()
+                there = all(answer.ok for answer in answers)
+                status = Status.COMPLETE if there or not rounds else Status.ERROR
+                why = "" if status is Status.COMPLETE else str(next(a.body for a in answers if not a.ok))
+                self.job.keeper.attempt(Kept(LEAVE, name, tray, 1, status, t0, self._now(), why, rounds))
+        await asyncio.gather(*(session.leave() for session in self.job.sessions.values()))
+
+    async def _unload(self, trays: list[str]) -> None:
+        """Order the load off and wait until the agents say that it is; what does not answer is left to its lease."""
+
+        async def one(tray: str) -> None:
+            session = self.job.sessions[tray]
+            with contextlib.suppress(TrayError):
+                await session.order("unload", timeout_s=UNLOAD_S)
+                end = self._now() + UNLOAD_S
+                while session.loaded and session.ready and self._now() < end:
+                    await self.job.clock.sleep(0.1)
+
+        await asyncio.gather(*(one(tray) for tray in trays))
+
+    async def _keep_stored(self) -> None:
+        """Every few seconds: what is on the disk, the agents need not keep."""
+        while True:
+            await self.job.clock.sleep(FLUSH_S)
+            seen = {tray: session.seen_seq for tray, session in self.job.sessions.items()}
+            await self.job.keeper.flush()
+            for tray, seq in seen.items():
+                self.job.sessions[tray].stored_seq = max(self.job.sessions[tray].stored_seq, seq)
+
+    # ---- stages
+
+    async def _stage(self, leg: Leg) -> None:
+        stage, begin = leg.stage, self._now()
+        if stage.when == "suspect" and not await self._suspected():
+            self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, "no suspicion to confirm"))
+            return
+        refused = None
+        if stage.load is not None:
+            refused = interlocks.refusal(found := self._interlocks())
+        if refused is not None:
+            await self._unload(list(self.job.sessions))
+            self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, f"not loaded: {refused}"))
+            for step in leg.steps:
+                for tray in self.job.sessions:
+                    kept = Kept(stage.stage, step.check, tray, 1, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
+                    self.job.keeper.attempt(kept)
+            return
+        self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin))
+        if stage.load is None:
+            await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded])
+        else:
+            await self._bring_up(leg, found, begin)
+        await self._wait_until(begin + stage.duration)
+        if self.job.stop.is_set():
+            self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.ABORTED, "the run was stopped"))
+            return
+        await self._steps(leg)
+        self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.COMPLETE))
+
+    async def _suspected(self) -> bool:
+        await self.job.keeper.flush()
+        return bool(await self.job.keeper.suspects())
+
+    async def _wait_until(self, end_s: float) -> None:
+        stopped = asyncio.ensure_future(self.job.stop.wait())
+        while (left := end_s - self._now()) > 0 and not stopped.done():
+            slept = asyncio.ensure_future(self.job.clock.sleep(left))
+            await asyncio.wait((stopped, slept), return_when=asyncio.FIRST_COMPLETED)
+            slept.cancel()
+        stopped.cancel()
+
+    # ---- load
+
+    def _interlocks(self) -> list[interlocks.Interlock]:
+        there = [tray for tray, session in self.job.sessions.items() if session.ready]
+        fresh_s = self._now() - 5 * self.job.suite.sample
+        margins: dict[str, float | None] = {}
+        for tray in there:
+            for gpu in self.job.profile.topology.gpus(tray):
+                t_s, value = self.job.sessions[tray].latest.get((gpu, "gpu.tlimit"), (-1e9, None))
+                margins[gpu] = value if t_s >= fresh_s else None
+        known = {tray: self._identities[tray] for tray in there if tray in self._identities}
+        found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, margins)
+        for one in found:
+            if one.state != "good":
+                self.job.keeper.event(
+                    LogLine(one.part, self._now(), "interlock", one.state, f"{one.name}: {one.why}", "controller")
+                )
+        return found
+
+    async def _bring_up(self, leg: Leg, found: list[interlocks.Interlock], begin: float) -> None:
+        stage = leg.stage
+        assert stage.load is not None
+        trays = [tray for tray, session in self.job.sessions.items() if session.ready and tray in self._identities]
+        gap = stage.duration / len(trays) if stage.load.stagger and trays else 0.0
+        limit = self.job.profile.limits.get(CUTOFF)
+        cutoff = limit.min if limit is not None and limit.min is not None else 0.0
+        args: dict[str, Any] = {
+            "kernel": f"{stage.load.kernel}_burn",
+            "cutoff_margin_c": cutoff,
+            "max_s": self.job.plan.load_seconds(leg.index) + LOAD_SPARE_S,
+        }
+
+        async def one(number: int, tray: str) -> None:
+            await self._wait_until(begin + number * gap)
+            if self.job.stop.is_set():
+                return
+            gpus = [gpu.split(".")[1] for gpu in interlocks.loadable(found, self.job.profile.topology.gpus(tray))]
+            try:
+                await self.job.sessions[tray].order("load", gpus=gpus, **args)
+            except TrayError as error:
+                self.job.keeper.event(LogLine(tray, self._now(), "load", "refused", str(error), "controller"))
+
+        await asyncio.gather(*(one(number, tray) for number, tray in enumerate(trays)))
+
+    # ---- steps
+
+    async def _steps(self, leg: Leg) -> None:
+        await asyncio.gather(*(self._step(leg, step, tray) for step in leg.steps for tray in self.job.sessions))
+
+    async def _step(self, leg: Leg, step: Step, tray: str) -> None:
+        check = CHECKS[step.check]
+        job = self.job
+        context = Context(tray, job.rack, job.profile, job.suite, leg.stage, job.catalogue, step.args)
+        for attempt in range(1, job.suite.retries + 2):
+            begin = self._now()
+            answers: list[tuple[Answer, ...]] = []
+            why = "" if job.sessions[tray].ready else job.sessions[tray].why or f"{tray} is not connected"
+            while not why and (orders := check.orders(context, answers)):
+                answers.append(tuple(await asyncio.gather(*map(self._ask, orders))))
+                why = next((str(answer.body) for answer in answers[-1] if not answer.ok), "")
+            status = Status.ERROR if why else Status.COMPLETE
+            job.keeper.attempt(Kept(leg.stage.stage, check.name, tray, attempt, status, begin, self._now(), why, tuple(answers)))
+            if status is Status.COMPLETE or not answers:
+                return  # a tray that is not there is not asked again: it is LOST, and that is said once
+
+    async def _ask(self, order: Order) -> Answer:
+        try:
+            return Answer(
+                order, True, await self.job.sessions[order.to].order(order.verb, timeout_s=order.timeout_s, **order.args)
+            )
+        except TrayError as error:
+            return Answer(order, False, str(error))

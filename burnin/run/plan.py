@@ -1,0 +1,86 @@
+"""What is owed: suite x rack -> the stages to run, on which parts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from burnin.checks.base import Check
+from burnin.errors import InputError
+from burnin.rack.parts import unfold
+from burnin.rack.schema import Profile, Rack
+from burnin.suites.schema import Stage, Step, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One stage with what is left of its steps, and its number in the suite."""
+
+    index: int
+    stage: Stage
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole of a run. `whole` False: parts or checks were left out, so a PASS ships nothing."""
+
+    legs: tuple[Leg, ...]
+    trays: tuple[str, ...]
+    switches: tuple[str, ...]
+    whole: bool
+
+    def seconds(self) -> float:
+        """Planned duration, without stages that only a suspicion calls for."""
+        return sum(leg.stage.duration for leg in self.legs if leg.stage.when == "always")
+
+    def load_seconds(self, index: int) -> float:
+        """From stage `index` to the end of the stretch of loaded stages it stands in."""
+        total = 0.0
+        for leg in self.legs:
+            if leg.index >= index:
+                if leg.stage.load is None:
+                    break
+                total += leg.stage.duration
+        return total
+
+
+def make(
+    suite: Suite,
+    rack: Rack,
+    profile: Profile,
+    checks: Mapping[str, Check],
+    only: Collection[str] = (),
+    parts: Collection[str] = (),
+) -> Plan:
+    """The plan of one run. Raises InputError for a check or part that is not there."""
+    in_suite = {step.check for stage in suite.stages for step in stage.steps}
+    for name in only:
+        if name not in checks:
+            raise InputError(f"--only {name}: there is no such check; `burnin checks` lists them")
+        if name not in in_suite:
+            raise InputError(f"--only {name}: suite {suite.suite} does not use it; it uses {', '.join(sorted(in_suite))}")
+    chosen = _parts(parts, rack)
+    legs = []
+    for index, stage in enumerate(suite.stages):
+        steps = tuple(step for step in stage.steps if not only or step.check in only)
+        if steps or (only and stage.load is not None):
+            legs.append(Leg(index, stage, steps))
+    trays = tuple(part for part in rack.compute() if not chosen or part in chosen)
+    switches = tuple(part for part in rack.switches() if not chosen or part in chosen)
+    missing = [part for part in profile.topology.trays() if part not in rack.trays]
+    return Plan(tuple(legs), trays, switches, whole=not only and not chosen and not missing)
+
+
+def _parts(parts: Collection[str], rack: Rack) -> set[str]:
+    out: set[str] = set()
+    for word in parts:
+        try:
+            names = unfold(word)
+        except ValueError as error:
+            raise InputError(f"--parts {word}: {error}") from None
+        for name in names:
+            if name not in rack.trays:
+                raise InputError(f"--parts {word}: {name} is no tray of rack {rack.rack}")
+            out.add(name)
+    return out

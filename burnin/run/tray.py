@@ -1,0 +1,283 @@
+"""One tray during a run: connected, lost, found again; its records turned into events.
+
+A tray that stops answering is LOST and says why; the run goes on with the others, and this keeps trying until the run
+ends. What a tray recorded while the link was down comes after it, by sequence number, so a short cut leaves no gap.
+Readings are placed in the run's time by the tray's own monotonic clock; its wall clock may say what it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from burnin import wire
+from burnin.errors import AgentBusy, HostKeyError, LoginRefused, TrayError, TrayUnfit
+from burnin.events import LogLine, Tick, TrayState
+
+BEAT_LOST_S = 5.0
+"""A beat comes every second; a channel that is silent for so long leads nowhere, whatever TCP thinks."""
+RETRY_S = (1.0, 2.0, 4.0, 8.0)
+_OFFSETS = 64
+"""Live records that the clock offset is taken over: about half a minute, so that it follows drifting clocks."""
+_HOPELESS = (HostKeyError, LoginRefused, TrayUnfit, AgentBusy)
+
+CONNECTING, READY, LOST, REFUSED, DONE = "connecting", "ready", "LOST", "refused", "done"
+
+Event = Tick | LogLine | TrayState
+
+
+class Link(Protocol):
+    """What a session needs of `burnin.transport.agent.AgentLink`."""
+
+    gone: asyncio.Future[str]
+    heard_s: float
+
+    async def open(self, seq: int) -> wire.Record:
+        """Connect and attach from record `seq`: the hello record."""
+        ...
+
+    async def order(self, verb: str, *, timeout_s: float = ..., ident: str | None = None, **args: Any) -> Any:
+        """Give an order, wait for its answer."""
+        ...
+
+    def lease(self, seconds: float, stored_seq: int) -> None:
+        """Renew the lease."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the link."""
+        ...
+
+
+class Clock(Protocol):
+    """Monotonic seconds; `sleep` may be a test's."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class TraySession:
+    """See the module. `connect(on_records)` makes a fresh link; `emit` takes events in order; times are run seconds."""
+
+    def __init__(
+        self,
+        tray: str,
+        connect: Callable[[Callable[[list[wire.Record]], None]], Link],
+        emit: Callable[[Event], None],
+        clock: Clock,
+        run_start_s: float,
+        lease_s: float,
+        sample: Mapping[str, float],
+    ) -> None:
+        self.tray, self._connect, self._emit, self._clock = tray, connect, emit, clock
+        self._run_start_s, self._lease_s, self._sample = run_start_s, lease_s, dict(sample)
+        self.state, self.why = CONNECTING, ""
+        self.settled = asyncio.Event()
+        """Set once the first attempt to connect has an outcome."""
+        self.loaded: set[str] = set()
+        """GPUs (t07.g2) that the agent last said are loaded."""
+        self.latest: dict[tuple[str, str], tuple[float, float | None]] = {}
+        """(part, metric) -> (run second, value) of the last reading."""
+        self.sources: dict[str, str | None] = {"xid": "missing", "kmsg": "missing"}
+        """Why XID events and kernel log could not be watched at some time; None where they always were."""
+        self.seen_seq = -1
+        self.stored_seq = -1
+        self._link: Link | None = None
+        self._holder = ""
+        self._tables: list[tuple[tuple[str, str], ...]] = []
+        self._absent: dict[int, dict[int, str]] = {}
+        self._offsets: deque[float] = deque(maxlen=_OFFSETS)
+        self._replay_until = -1
+        self._stop = asyncio.Event()
+        self._leaving = False
+        self._said_hello = False
+
+    def now_s(self) -> float:
+        """Seconds since the run began."""
+        return self._clock.now() - self._run_start_s
+
+    # ---- living: connect, keep the lease, notice silence, connect again
+
+    async def live(self) -> None:
+        """Until `stop`. One task per tray; it raises nothing that a tray can cause."""
+        tries = 0
+        while not self._stop.is_set():
+            try:
+                await self._attach()
+                tries = 0
+                await self._keep()
+            except TrayError as error:
+                hopeless = isinstance(error, _HOPELESS) and not self._said_hello
+                self._become(REFUSED if hopeless else LOST, str(error))
+                if hopeless:
+                    break
+            finally:
+                await self._drop()
+            if not self._stop.is_set():
+                pause = RETRY_S[min(tries, len(RETRY_S) - 1)]
+                tries += 1
+                await self._pause(pause)
+        if self.state not in (REFUSED, LOST):
+            self._become(DONE, "")
+
+    async def _pause(self, seconds: float) -> None:
+        stopped = asyncio.ensure_future(self._stop.wait())
+        slept = asyncio.ensure_future(self._clock.sleep(seconds))
+        _, pending = await asyncio.wait((stopped, slept), return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+
+    async def _attach(self) -> None:
+        self._link = self._connect(self._take)
+        record = await self._link.open(self.seen_seq + 1)
+        hello = record.body
+        if self._holder and hello["holder"] != self._holder:
+            self._note("the agent that was here is gone, with its load and what it had not told; a new one has started")
+        if hello["holder"] != self._holder:
+            self._holder, self.seen_seq, self._absent = hello["holder"], -1, {}
+            self._offsets.clear()
+        self._offsets.append(self._clock.now() - record.mono_ns / 1e9)
+        self._replay_until = int(hello["next"]) - 1
+        self._tables = [tuple((part, metric) for part, metric in table) for table in hello["tables"]]
+        self._watched(hello)
+        self._link.lease(self._lease_s, self.stored_seq)
+        if hello["nvml"] is None and not self._tables:
+            done = await self._link.order("sample", ident=f"sample-{self._holder}", **self._sample)
+            self._tables = [tuple((part, metric) for part, metric in table) for table in done["tables"]]
+        self._said_hello = True
+        self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
+
+    async def _keep(self) -> None:
+        link = self._link
+        assert link is not None
+        while not self._stop.is_set():
+            link.lease(self._lease_s, self.stored_seq)
+            await self._pause_or_gone(link, min(1.0, self._lease_s / 4))
+            if link.gone.done() and self._leaving:
+                return
+            if link.gone.done():
+                why = link.gone.result()
+                raise TrayError(f"{self.tray}: the link is gone{': ' + why if why else ''}")
+            silent = self._clock.now() - link.heard_s
+            if silent > BEAT_LOST_S:
+                raise TrayError(f"{self.tray}: nothing was heard for {silent:.0f} s")
+
+    async def _pause_or_gone(self, link: Link, seconds: float) -> None:
+        slept = asyncio.ensure_future(self._clock.sleep(seconds))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((slept, stopped, link.gone), return_when=asyncio.FIRST_COMPLETED)
+        slept.cancel()
+        stopped.cancel()
+
+    async def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await link.close()
+
+    async def leave(self) -> None:
+        """Tell the agent to unload and go, as far as it can be told, and end `live`."""
+        self._leaving = True
+        with contextlib.suppress(TrayError):
+            await self.order("bye", timeout_s=5.0)
+        self._stop.set()
+
+    def _become(self, state: str, why: str) -> None:
+        if (state, why) != (self.state, self.why):
+            self.state, self.why = state, why
+            self._emit(TrayState(self.tray, self.now_s(), state, why))
+        self.settled.set()
+
+    # ---- orders
+
+    @property
+    def ready(self) -> bool:
+        """True while orders can be given."""
+        return self.state == READY and self._link is not None
+
+    async def order(self, verb: str, timeout_s: float = 20.0, **args: Any) -> Any:
+        """Give an order and wait. Raises TrayError when the tray is not there, says no, or does not answer."""
+        if self._link is None or self.state != READY:
+            raise TrayError(self.why or f"{self.tray} is not connected")
+        return await self._link.order(verb, timeout_s=timeout_s, **args)
+
+    # ---- records -> events
+
+    def _take(self, records: list[wire.Record]) -> None:
+        for record in records:
+            if record.seq <= self.seen_seq:
+                continue
+            if record.seq > self.seen_seq + 1 and self.seen_seq >= 0:
+                self._note(f"{record.seq - self.seen_seq - 1} records were lost before they could be fetched")
+            self.seen_seq = record.seq
+            t_s = self._time(record)
+            if record.kind == "sample":
+                self._sampled(record, t_s)
+            elif record.kind == "absent":
+                self._absent[int(record.body["c"])] = {int(i): str(why) for i, why in record.body["why"].items()}
+            elif record.kind == "beat":
+                self.loaded = {f"{self.tray}.{gpu}" for gpu in record.body["load"]}
+                self._watched(record.body)
+            else:
+                self._logged(record, t_s)
+
+    def _time(self, record: wire.Record) -> float:
+        """Run second of a record: tray's monotonic time plus the smallest delay of recent live records."""
+        mono_s = record.mono_ns / 1e9
+        if record.seq > self._replay_until:
+            self._offsets.append(self._clock.now() - mono_s)
+        return mono_s + min(self._offsets) - self._run_start_s
+
+    def _sampled(self, record: wire.Record, t_s: float) -> None:
+        table = int(record.body["c"])
+        if table >= len(self._tables):
+            return
+        t_s += (record.body["n"] - record.mono_ns) / 1e9  # when it was read, not when it was written down
+        columns = tuple((f"{self.tray}.{part}" if part else self.tray, metric) for part, metric in self._tables[table])
+        values = tuple(record.body["v"])
+        for column, value in zip(columns, values, strict=True):
+            self.latest[column] = (t_s, value)
+        self._emit(Tick(self.tray, t_s, columns, values, self._absent.get(table, {})))
+
+    def _logged(self, record: wire.Record, t_s: float) -> None:
+        body = record.body
+        part = f"{self.tray}.{body['gpu']}" if body.get("gpu") else self.tray
+        if record.kind == "event":
+            self._emit(LogLine(part, t_s, "xid", str(body["code"]), str(body.get("text", "")), str(body["source"])))
+        elif record.kind == "load":
+            self._emit(LogLine(part, t_s, "load", str(body["state"]), str(body.get("why", "")), "agent"))
+        elif record.kind == "cut":
+            self._emit(LogLine(part, t_s, "cut", str(body["why"]), _cut(part, str(body["why"]), float(body["value"])), "agent"))
+        elif record.kind == "note":
+            self._emit(LogLine(part, t_s, "note", "", str(body["text"]), "agent"))
+
+    def _watched(self, body: Mapping[str, Any]) -> None:
+        """A source that was once not watched stays so in the record: what it missed is gone."""
+        for source in ("xid", "kmsg"):
+            if source in body:
+                first = not self._said_hello and self.sources[source] == "missing"
+                if first or (body[source] is not None and self.sources[source] is None):
+                    self.sources[source] = body[source]
+                    self._emit(LogLine(self.tray, self.now_s(), "source", source, body[source] or "", "agent"))
+
+    def _note(self, text: str) -> None:
+        self._emit(LogLine(self.tray, self.now_s(), "link", "", f"{self.tray}: {text}", "controller"))
+
+
+def _cut(part: str, why: str, value: float) -> str:
+    texts = {
+        "lease": f"the agent ended the load of {part}: the controller was not heard in time",
+        "time": f"the agent ended the load of {part}: its time was over",
+        "sensor": f"the agent ended the load of {part}: its T.Limit margin was not read for {value:.1f} s",
+        "margin": f"the agent ended the load of {part}: T.Limit margin {value:g} Cel",
+    }
+    return texts.get(why, f"the agent ended the load of {part}: {why}")
