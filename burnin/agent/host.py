@@ -20,6 +20,7 @@ _DMI = {
     "bios": "bios_version",
 }
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2})(?:\.\d)?\): (\d+)(?:, |$)(.*)")
+_UNKNOWN = re.compile(r"pid='?<unknown>'?, |name=<unknown>, ")
 _TEXT_MAX = 400
 
 
@@ -75,7 +76,7 @@ class Xid(NamedTuple):
 def parse_xid(line: str) -> Xid | None:
     """An XID in a kernel log line of any origin (kmsg, dmesg, journal), or None."""
     found = _XID.search(line)
-    return Xid(found[1].lower(), int(found[2]), found[3].strip()[:_TEXT_MAX]) if found else None
+    return Xid(found[1].lower(), int(found[2]), _UNKNOWN.sub("", found[3]).strip()[:_TEXT_MAX]) if found else None
 
 
 def same_device(bdf: str, nvml_bdf: str | None) -> bool:

@@ -20,8 +20,8 @@ from burnin.agent.lease import Deadlines
 from burnin.agent.nvml import Reading
 from burnin.errors import ProtocolError
 
-SENSOR_LOST_NS = 3_000_000_000
-"""A loaded GPU whose margin was not read for so long is cut."""
+SENSOR_LOST_NS = 4_000_000_000
+"""A loaded GPU whose margin was not read for so long is cut: a period, the sampler's patience with another GPU, and room."""
 KILL_NS = 1_000_000_000
 """What a load process is given to see that its deadline is over."""
 

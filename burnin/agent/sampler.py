@@ -65,7 +65,7 @@ class Sampler:
         emit: Callable[[Sample], None],
         now_ns: Callable[[], int],
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
-        hang_s: float = 3.0,
+        hang_s: float = 2.0,
     ) -> None:
         self.tables = list(tables)
         self._emit, self._now_ns, self._wait = emit, now_ns, wait

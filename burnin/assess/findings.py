@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 from burnin.assess.case import Case, last_state
 from burnin.checks import CHECKS
+from burnin.checks.gpu_load import FRACTION
 from burnin.events import Coverage, Finding, Hold, Measurement, Result, Severity, Status, Step
 from burnin.rack.parts import kind, tray_of
+from burnin.signatures import thermal
 
 _REPEAT = "run this stage again on {tray}"
 
@@ -47,12 +49,34 @@ def named(case: Case, one: Finding) -> Finding:
 # ---------------------------------------------------------------- findings
 
 
+THERMAL = ("gpu.tlimit.load", "hbm.temp.load", "throttle.sw_thermal.fraction", "throttle.hw_thermal.growth")
+
+
+def attributed(findings: list[Finding]) -> list[Finding]:
+    """The same findings, where what a hot tray or a bad cold plate explains does not condemn a board.
+
+    It stays measured and bad; but the part to see to is the one that explains it, and the board is judged again after.
+    """
+    weak = {f.part: f for f in findings if f.signature in (thermal.TRAY_ROW, thermal.GPU_ROW)}
+    out = []
+    for one in findings:
+        cause = weak.get(tray_of(one.part)) or weak.get(one.part)
+        if one.signature in THERMAL and cause is not None:
+            one = replace(one, fru=cause.fru, action=f"see to {cause.part} first ({cause.signature}), then run again")
+        out.append(one)
+    return out
+
+
 def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
-    """One finding per failed measurement."""
+    """One finding per failed measurement, per XID, and per GPU whose load was not reached."""
     for step in steps:
         for one in step.measurements:
             if one.result is Result.FAIL:
                 yield named(case, _failed(case, step, one))
+            elif one.name == FRACTION.name and one.reason == "not_attained":
+                action = f"find out why {one.part} does not reach its power, then run again"
+                hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD, action=action)
+                yield named(case, hold)
             elif one.name == "xid" and one.why:
                 severity = Severity.HOLD if one.result is Result.UNKNOWN else Severity.WATCH
                 yield named(case, replace(_failed(case, step, one), severity=severity))
@@ -69,8 +93,6 @@ def _failed(case: Case, step: Step, one: Measurement) -> Finding:
     shown = f"{one.value:g}" if isinstance(one.value, float) else str(one.value)
     unit = "" if one.unit == "1" else f" {one.unit}"
     why = one.why or f"{one.name} is {shown}{unit}, limit {one.limit}"
-    if step.stage:
-        why = f"{why} ({step.stage})"
     return Finding(
         part=one.part,
         signature=signature,
@@ -159,13 +181,10 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
 
 def _said_elsewhere(case: Case, step: Step, one: Measurement) -> bool:
     advisory = {q.name for q in CHECKS[step.name].quantities if q.advisory} if not case.suite.ships else set()
-    return one.name in advisory or (one.name == "xid" and one.value is not None)
+    return one.name in advisory or (one.name == "xid" and one.value is not None) or one.reason == "not_attained"
 
 
 def _unknown(step: Step, one: Measurement) -> Hold:
-    if one.reason == "not_attained":
-        again = f"find out why {one.part} does not reach its power, then run again"
-        return Hold("unmeasured", one.part, f"{step.stage}: {one.why}", again)
     kind = "suspect" if step.name == "as-found" and one.value is not None else "unmeasured"
     return Hold(kind, one.part, f"{one.name} in {step.stage}: {one.why or one.reason}", _REPEAT.format(tray=tray_of(one.part)))
 

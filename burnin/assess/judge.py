@@ -18,7 +18,7 @@ def judge(case: Case) -> Verdict:
     covered = coverage(case)
     trouble = list(found.of_trays(case))
     weak = signatures(case)
-    findings = fold.findings([*found.of_steps(case, judged), *weak, *trouble])
+    findings = fold.findings(found.attributed([*found.of_steps(case, judged), *weak, *trouble]))
     holds = fold.holds(
         found.holds(case, judged, covered, trouble), found.causes(case, trouble), case.profile.topology, case.compute
     )

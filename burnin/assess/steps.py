@@ -8,7 +8,7 @@ from dataclasses import replace
 from burnin.assess.case import Case, last_state
 from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import Context, Evidence
-from burnin.checks.gpu_load import power_fraction
+from burnin.checks.gpu_load import not_reached, power_fraction
 from burnin.events import Measurement, Result, Status, Step
 from burnin.store.records import Attempt
 from burnin.store.records import Stage as Went
@@ -114,9 +114,7 @@ def _not_attained(case: Case, evidence: Evidence) -> dict[str, str]:
     for gpu in case.gpus():
         reached = power_fraction(evidence, gpu)
         if not reached >= case.suite.load_fraction:
-            out[gpu] = (
-                f"the load was not reached: {reached:.3g} of the power limit" if reached == reached else "its power is not known"
-            )
+            out[gpu] = not_reached(evidence, gpu)
     return out
 
 

@@ -27,6 +27,9 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
         if was is None or now is None:
             out.append(SETTINGS.unknown(part, "missing", "it was not read both before and after", "as found"))
             continue
+        if any(was[key] is not None and now.get(key) is None for key in was):
+            out.append(SETTINGS.unknown(part, "missing", "it could not be read after the run"))
+            continue
         changed = [f"{key} was {was[key]}, is {now.get(key)}" for key in sorted(was) if was[key] != now.get(key)]
         result = Result.UNKNOWN if changed else Result.PASS
         out.append(

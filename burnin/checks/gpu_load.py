@@ -27,6 +27,17 @@ def power_fraction(evidence: Evidence, part: str) -> float:
     return evidence.window(part, "gpu.power").mean() / limit if limit > 0 else math.nan
 
 
+def not_reached(evidence: Evidence, part: str) -> str:
+    """Why a load proves nothing, for a person: how far it came, and what the agent said about it."""
+    reached = power_fraction(evidence, part)
+    if math.isnan(reached):
+        return "the load is not known to have been reached: its power was not read"
+    clock = evidence.window(part, "gpu.clock_sm").mean()
+    at = "" if math.isnan(clock) else f" at {clock:.0f} MHz"
+    said = dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load") if line.text)
+    return "; ".join([f"the load was not reached: {reached:.3g} of the power limit{at}", *said])
+
+
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Power attained, and mismatches counted, per GPU."""
     return [m for part in context.gpus for m in (_fraction(context, evidence, part), _mismatches(context, evidence, part))]
@@ -41,8 +52,7 @@ def _fraction(context: Context, evidence: Evidence, part: str) -> Measurement:
     value = round(reached, 6)
     if reached >= want:
         return Measurement(FRACTION.name, part, value, "1", limit, Result.PASS)
-    why = "; ".join(dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load")))
-    return Measurement(FRACTION.name, part, value, "1", limit, Result.UNKNOWN, "not_attained", why or "the load was not reached")
+    return Measurement(FRACTION.name, part, value, "1", limit, Result.UNKNOWN, "not_attained", not_reached(evidence, part))
 
 
 def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:

@@ -45,17 +45,16 @@ def faults(json: Annotated[bool, typer.Option("--json", help="as JSON")] = False
 
     from burnin.twin.faults import KINDS
 
-    rows = [
-        {"kind": k.kind, "parts": list(k.parts), "unit": k.unit, "severity": k.default, "about": k.about} for k in KINDS.values()
-    ]
     if json:
+        rows = [
+            {"kind": k.kind, "parts": k.parts, "unit": k.unit, "severity": k.default, "about": k.about} for k in KINDS.values()
+        ]
         typer.echo(pretty(rows), nl=False)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("kind", "parts", "unit of SEVERITY", "default", "what it does"):
+    for title in ("kind", "parts", "SEVERITY is", "default", "what it does"):
         table.add_column(title)
-    for row in rows:
-        table.add_row(
-            str(row["kind"]), ", ".join(map(str, row["parts"])), str(row["unit"]), f"{row['severity']:g}", str(row["about"])
-        )
+    for kind in KINDS.values():
+        default = f"{kind.default:g}" if kind.has_severity else ""
+        table.add_row(kind.kind, ", ".join(kind.parts), kind.unit, default, kind.about)
     console().print(table)

@@ -192,7 +192,7 @@ class TraySession:
         self._stop.set()
 
     def _become(self, state: str, why: str) -> None:
-        if (state, why) != (self.state, self.why):
+        if state != self.state or (state != LOST and why != self.why):  # a loss is said once, with its first reason
             self.state, self.why = state, why
             self._emit(TrayState(self.tray, self.now_s(), state, why))
         self.settled.set()

@@ -122,7 +122,7 @@ class Dialer:
                     raise self._wrong_key(at, None) from None
                 raise Unreachable(f"{part} at {at.host}:{at.port} speaks no SSH that burnin accepts: {error}") from None
             except (OSError, asyncssh.Error) as error:
-                why = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+                why = "no answer" if isinstance(error, TimeoutError) else _plain(error)
                 raise Unreachable(f"{part} at {at.host}:{at.port}: {why}") from None
 
     async def _through(self) -> asyncssh.SSHClientConnection | None:
@@ -155,6 +155,11 @@ class Dialer:
         if self._tunnel is not None:
             self._tunnel.close()
             await self._tunnel.wait_closed()
+
+
+def _plain(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else str(error) or type(error).__name__
 
 
 def script(text: str) -> str:

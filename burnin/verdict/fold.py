@@ -36,8 +36,11 @@ def findings(found: Iterable[Finding]) -> tuple[Finding, ...]:
     out = []
     for group in groups.values():
         gravest = min(group, key=lambda f: rank.index(f.severity))
-        others = list(dict.fromkeys(f.why for f in group if f.why != gravest.why))
-        out.append(replace(gravest, why=_joined([gravest.why, *others])))
+        stages: dict[str, list[str]] = {gravest.why: []}
+        for one in group:
+            stages.setdefault(one.why, []).extend([stage] if (stage := one.evidence.get("stage")) else [])
+        texts = [f"{why} ({', '.join(dict.fromkeys(where))})" if where else why for why, where in stages.items()]
+        out.append(replace(gravest, why=_joined(texts)))
     return tuple(sorted(out, key=lambda f: (rank.index(f.severity), f.part.count("."), f.part, f.signature)))
 
 
@@ -77,4 +80,3 @@ def _joined(reasons: Iterable[str]) -> str:
     many = list(reasons)
     more = f"; and {len(many) - _MOST_REASONS} more" if len(many) > _MOST_REASONS else ""
     return "; ".join(many[:_MOST_REASONS]) + more
-
