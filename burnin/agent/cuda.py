@@ -45,14 +45,20 @@ class CudaError(RuntimeError):
     """A driver call failed; the text names call, code and its CUDA_ERROR_ name."""
 
 
-class Cuda:
-    """The driver library. Raises CudaError when it is not there or too old."""
+def open_driver() -> Cuda:
+    """The tray's own driver. Raises CudaError when there is none, or it is too old."""
+    try:
+        library = c.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise CudaError(f"no CUDA driver: {error}") from None
+    return Cuda(library)
 
-    def __init__(self) -> None:
-        try:
-            self._lib = c.CDLL("libcuda.so.1")
-        except OSError as error:
-            raise CudaError(f"no CUDA driver: {error}") from None
+
+class Cuda:
+    """The driver library, initialised. Raises CudaError when it is too old or will not start."""
+
+    def __init__(self, library: Any) -> None:
+        self._lib = library
         for name, args in SYMBOLS.items():
             symbol = getattr(self._lib, name, None)
             if symbol is None:
@@ -103,6 +109,7 @@ class Burn:
         self._bad = cuda.get("cuMemAlloc_v2", _PTR, 4)
         self._stream = _VOID(cuda.get("cuStreamCreate", _VOID, _NON_BLOCKING))
         self._events = [[_VOID(cuda.get("cuEventCreate", _VOID, 0)) for _ in range(2)] for _ in range(2)]
+        self._flown = [0, 0]
         cuda.call("cuMemsetD32Async", self._bad, 0, 1, self._stream)
         cuda.call("cuStreamSynchronize", self._stream)
         self.iters = 1000
@@ -127,17 +134,20 @@ class Burn:
         self._cuda.call("cuEventRecord", begin, self._stream)
         self._cuda.call("cuLaunchKernel", self._function, self.grid, 1, 1, THREADS, 1, 1, 0, self._stream, pointers, None)
         self._cuda.call("cuEventRecord", end, self._stream)
+        self._flown[self.launches % 2] = self.iters
         self.launches += 1
         if self.launches > 1:
-            self._finish(self._events[self.launches % 2])
+            self._finish(self.launches % 2)
 
-    def _finish(self, events: list[c.c_void_p]) -> None:
-        begin, end = events
+    def _finish(self, which: int) -> None:
+        """Wait for one of the two in flight, and take the length of the next from what its own iterations took."""
+        begin, end = self._events[which]
         self._cuda.call("cuEventSynchronize", end)
         took_ms = self._cuda.get("cuEventElapsedTime", c.c_float, begin, end)
         self.busy_ms += took_ms
         if took_ms > 0:  # at most 4x at once: the first launches run on a cold clock
-            self.iters = int(min(max(self.iters * self._launch_ms / took_ms, self.iters / 4, 1), self.iters * 4, 1 << 30))
+            flown = self._flown[which]
+            self.iters = int(min(max(flown * self._launch_ms / took_ms, flown / 4, 1), flown * 4, 1 << 30))
 
     def wrong(self) -> int:
         """Results so far that disagreed; waits for what is in flight."""

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from burnin.agent.cuda import Burn, Cuda, CudaError
+from burnin.agent.cuda import Burn, CudaError, open_driver
 from burnin.agent.lease import Deadlines
 
 _PR_SET_PDEATHSIG = 1
@@ -68,7 +68,7 @@ def main(uuid: str, kernel: str, lease_fd: int, slot: int, slots: int, parent: i
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        cuda = Cuda()
+        cuda = open_driver()
         burn = Burn(cuda, cuda.device(uuid_bytes(uuid)), ptx, kernel)
         run(burn, Deadlines(lease_fd, slots), slot, now_ns, tell)
     except CudaError as error:

@@ -48,7 +48,8 @@ def _fraction(context: Context, evidence: Evidence, part: str) -> Measurement:
     reached = power_fraction(evidence, part)
     limit = f">= {want:g}"
     if math.isnan(reached):
-        return FRACTION.unknown(part, evidence.why_absent(part, "gpu.power"), "power or its limit was not read", limit)
+        silent = "gpu.power_limit" if evidence.window(part, "gpu.power").present else "gpu.power"
+        return FRACTION.unknown(part, evidence.why_absent(part, silent), f"{silent} was not read", limit)
     value = round(reached, 6)
     if reached >= want:
         return Measurement(FRACTION.name, part, value, "1", limit, Result.PASS)
@@ -58,7 +59,7 @@ def _fraction(context: Context, evidence: Evidence, part: str) -> Measurement:
 def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:
     wrong = evidence.window(part, "load.wrong")
     if not wrong.present:
-        return MISMATCHES.unknown(part, "lost" if evidence.lost else "missing", "no load process reported its results")
+        return MISMATCHES.unknown(part, evidence.why_absent(part, "load.wrong"), "no load process reported its results")
     return MISMATCHES.judge(part, wrong.highest(), context.limits)
 
 

@@ -1,0 +1,150 @@
+"""What an emulated libcuda.so.1 holds in one process: devices, their primary contexts, and everything with a handle."""
+
+from __future__ import annotations
+
+import ctypes as c
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..state import Row, State
+from .abi import Refuse, address, number
+from .memory import Memory
+
+INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED, NO_DEVICE, INVALID_DEVICE = 1, 2, 3, 100, 101
+INVALID_CONTEXT, ECC_UNCORRECTABLE, INVALID_PTX, NOT_FOUND, INVALID_HANDLE, NOT_READY = 201, 214, 218, 500, 400, 600
+UNKNOWN = 999
+NAMES = {
+    0: b"CUDA_SUCCESS",
+    1: b"CUDA_ERROR_INVALID_VALUE",
+    2: b"CUDA_ERROR_OUT_OF_MEMORY",
+    3: b"CUDA_ERROR_NOT_INITIALIZED",
+    100: b"CUDA_ERROR_NO_DEVICE",
+    101: b"CUDA_ERROR_INVALID_DEVICE",
+    201: b"CUDA_ERROR_INVALID_CONTEXT",
+    214: b"CUDA_ERROR_ECC_UNCORRECTABLE",
+    218: b"CUDA_ERROR_INVALID_PTX",
+    400: b"CUDA_ERROR_INVALID_HANDLE",
+    500: b"CUDA_ERROR_NOT_FOUND",
+    600: b"CUDA_ERROR_NOT_READY",
+    999: b"CUDA_ERROR_UNKNOWN",
+}
+CONTEXT_BYTES = 512 << 20
+"""What a context takes of the GPU's memory (assumption)."""
+_NAP_S = 0.05
+
+
+class Device:
+    """One GPU as CUDA sees it: `row` what moves, `own` and `facts` what does not."""
+
+    def __init__(self, row: Row, own: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        self.row, self.own, self.facts = row, own, facts
+        self.context: Context | None = None
+        self.retained = self.handle = 0
+
+
+class Context:
+    """A device's primary context in this process."""
+
+    def __init__(self, device: Device, slot: Row) -> None:
+        self.device, self.slot = device, slot
+        self.poisoned = device.row["poisoned"]
+        self.memory = Memory((device.facts["memory_mib"] - device.facts["reserved_mib"] << 20) - CONTEXT_BYTES)
+        slot["mem_bytes"] = CONTEXT_BYTES
+
+    def fault(self) -> int:
+        """The sticky error of this context, 0 when it lives."""
+        if self.device.row["lost"]:
+            return UNKNOWN
+        return ECC_UNCORRECTABLE if self.device.row["poisoned"] > self.poisoned else 0
+
+    def check(self) -> Context:
+        """This context, if it lives."""
+        if self.fault():
+            raise Refuse(self.fault())
+        return self
+
+
+class Cuda:
+    """The driver's state in one process. Everything that has a handle is in `things`."""
+
+    def __init__(self, facts: Mapping[str, Any], state: State, environ: Mapping[str, str]) -> None:
+        self.facts, self.state = facts, state
+        self.devices = _visible(
+            [Device(state.gpus[own["position"]], own, facts["facts"]) for own in facts["gpus"]],
+            environ.get("CUDA_VISIBLE_DEVICES"),
+        )
+        self.ready = False
+        self.things: dict[int, Any] = {}
+        self.texts = {code: c.create_string_buffer(text) for code, text in NAMES.items()}
+        self.here = threading.local()
+        self.lock = threading.RLock()
+        self._handle = 0x55550000
+
+    def keep(self, thing: Any) -> int:
+        """A handle for it."""
+        with self.lock:
+            self._handle += 16
+            self.things[self._handle] = thing
+            return self._handle
+
+    def thing(self, kind: type, handle: Any) -> Any:
+        """What a handle stands for. Refuses with INVALID_HANDLE."""
+        found = self.things.get(address(handle))
+        if not isinstance(found, kind):
+            raise Refuse(INVALID_HANDLE)
+        return found
+
+    def device(self, ordinal: Any) -> Device:
+        """A device by its CUDA ordinal."""
+        if not 0 <= number(ordinal) < len(self.devices):
+            raise Refuse(INVALID_DEVICE)
+        return self.devices[number(ordinal)]
+
+    def context(self) -> Context:
+        """This thread's context, if it lives."""
+        current = getattr(self.here, "context", None)
+        if not isinstance(current, Context):
+            raise Refuse(INVALID_CONTEXT)
+        return current.check()
+
+    def wait(self, context: Context, until_ns: int) -> None:
+        """Sleep until then; refuses as soon as the context dies."""
+        while True:
+            context.check()
+            left_s = (until_ns - time.monotonic_ns()) / 1e9
+            if left_s <= 0:
+                return
+            time.sleep(min(left_s, _NAP_S))
+
+
+class Function(str):
+    """A kernel, by name."""
+
+
+class Module(frozenset[str]):
+    """The kernels of a loaded PTX image."""
+
+
+class Stream:
+    """A stream; all streams of a process share its GPU's one queue."""
+
+
+class Event:
+    """When the queue had reached it, CLOCK_MONOTONIC; None before it was recorded."""
+
+    at_ns: int | None = None
+
+
+def _visible(devices: list[Device], wanted: str | None) -> list[Device]:
+    """CUDA_VISIBLE_DEVICES: ordinals or beginnings of UUIDs; the first unknown one ends the list."""
+    if wanted is None:
+        return devices
+    out: list[Device] = []
+    for word in (w.strip() for w in wanted.split(",")):
+        found = [d for i, d in enumerate(devices) if word and (word == str(i) or d.own["uuid"].startswith(word))]
+        if len(found) != 1:
+            break
+        out += found
+    return out

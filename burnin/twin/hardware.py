@@ -1,0 +1,184 @@
+"""The silicon of one compute tray: reads what its processes want of the GPUs, moves the physics, publishes what sensors
+and driver say, and lets planted faults happen at their time. Time is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from burnin.rack.parts import within
+from burnin.twin.faults import Plant
+from burnin.twin.host import KernelLog
+from burnin.twin.model import Model
+from burnin.twin.physics import Tray, TrayDraw
+from burnin.twin.state import Event, Row, State
+
+LOADED = 0.2
+"""Activity of a GPU from which on its tray counts as loaded."""
+SOON_S = 4.0
+"""When ecc_ue and xid happen, after the tray's first load began."""
+_LONGEST_STEP_S = 20.0
+_SWEEP_NS = 1_000_000_000
+_XID_EVENT = 0x8
+_DRAIN_AND_RESET = 4
+_NOBODY = "pid='<unknown>', name=<unknown>"
+XID_TEXT = {
+    13: "Graphics SM Warp Exception on (GPC 2, TPC 1, SM 0): Out Of Range Address",
+    31: "Ch 00000010, intr 00000000. MMU Fault: ENGINE GRAPHICS faulted @ 0x7f52_00000000",
+    43: "Ch 00000010",
+    45: "Ch 00000010",
+    48: "An uncorrectable double bit error (DBE) has been detected on GPU in the framebuffer",
+    63: "Row Remapper: New row marked for remapping, reset gpu to activate.",
+    64: "Row Remapper: Error writing to row remap entry",
+    74: "NVLink: fatal error detected on link 2(0x10000, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0)",
+    79: "GPU has fallen off the bus.",
+    94: "Contained: SM (0x1). RST: No, D-RST: No",
+    95: "Uncontained: LTC TAG (0x2,0x0). RST: Yes, D-RST: No",
+    119: "Timeout after 6s of waiting for RPC response from GPU0 GSP! Expected function 76 (GSP_RM_CONTROL)",
+    140: "An uncorrectable ECC error has been detected",
+}
+"""What the driver writes behind the number; any other XID says no more than its number."""
+
+
+class Hardware:
+    """One tray in motion: call `step` about ten times a second."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        draw: TrayDraw,
+        plants: Sequence[Plant],
+        state: State,
+        log: KernelLog,
+        seed: int,
+    ) -> None:
+        self.name, self._model, self._state, self._log = name, model, state, log
+        chance = Random(f"{model.profile}/{seed}/{name}/noise")
+        self._tray = Tray(model, draw, chance)
+        self._tray.step(30, [0.0] * len(draw.gpus))
+        for gpu in self._tray.gpus:  # counters run since the driver was loaded, not since we look
+            gpu.energy_mj += chance.uniform(1e9, 5e9)
+            gpu.sw_power_s += chance.uniform(0, 15)
+        self._now_ns: int | None = None
+        self._swept_ns = 0
+        self._load_ns: int | None = None
+        self._done: dict[tuple[int, int, int], int] = {}
+        self._lit = True
+        self._due = sorted((self._moment(plant) for plant in plants), key=lambda moment: moment[0])
+        self._publish()
+
+    def step(self, now_ns: int) -> bool:
+        """Bring the tray to `now_ns` (CLOCK_MONOTONIC). False when it has gone dark and must be pulled down."""
+        dt = (now_ns - self._now_ns) / 1e9 if self._now_ns is not None else 0.1
+        activity = self._activity(now_ns, dt)
+        self._now_ns = now_ns
+        if self._load_ns is None and max(activity) >= LOADED:
+            self._load_ns = now_ns
+        self._tray.step(min(max(dt, 1e-3), _LONGEST_STEP_S), activity)
+        self._happen(now_ns)
+        for position, gpu in enumerate(self._tray.gpus):
+            if gpu.off and not self._state.gpus[position]["lost"]:
+                self._fall_off(position)
+        self._publish()
+        self._state.beat_ns = now_ns
+        return self._lit
+
+    # ---- what processes want
+
+    def _activity(self, now_ns: int, dt_s: float) -> list[float]:
+        """Mean activity of each GPU since the last step: work its processes' queues got done, times its kernel's weight."""
+        if now_ns - self._swept_ns >= _SWEEP_NS:
+            self._state.sweep()
+            self._swept_ns = now_ns
+        activity = [0.0] * len(self._state.gpus)
+        done: dict[tuple[int, int, int], int] = {}
+        for number, slot in self._state.slots():
+            key = (number, slot["pid"], slot["born"])
+            before = self._done.get(key, 0)
+            done[key] = max(before, slot["busy_ns"] - max(0, slot["end_ns"] - now_ns))
+            if not self._state.gpus[slot["gpu"]]["lost"]:
+                activity[slot["gpu"]] += (done[key] - before) * slot["activity_ppm"] / (dt_s * 1e15)
+        self._done = done
+        return [min(1.0, a) for a in activity]
+
+    # ---- what sensors and driver say
+
+    def _publish(self) -> None:
+        for position, (row, gpu) in enumerate(zip(self._state.gpus, self._tray.gpus, strict=True)):
+            row["temp_c"], row["margin_c"], row["hbm_c"] = gpu.temp_c, gpu.margin_c, gpu.hbm_c
+            row["power_mw"], row["power_avg_mw"] = int(gpu.power_meter_w * 1000), int(gpu.power_avg_w * 1000)
+            row["hbm_power_mw"] = int(gpu.hbm_power_w * 1000)
+            row["module_power_mw"] = int(self._tray.module_w(position) * 1000)
+            row["energy_mj"] = int(gpu.energy_mj)
+            row["clock_mhz"], row["clock_busy_mhz"] = int(gpu.clock_mhz), int(gpu.clock_busy_mhz)
+            row["reasons"], row["util_pct"] = gpu.reasons, int(gpu.util > 0.01) * max(1, int(gpu.util * 100))
+            row["sw_power_ns"] = int(gpu.sw_power_s * 1e9)
+            row["sw_thermal_ns"] = int(gpu.sw_thermal_s * 1e9)
+            row["hw_thermal_ns"] = int(gpu.hw_thermal_s * 1e9)
+
+    # ---- what goes wrong
+
+    def _moment(self, plant: Plant) -> tuple[float, Callable[[], None]]:
+        """When (seconds after the load began) and what; parts of physics and identity were weak from the start."""
+        timed: dict[str, tuple[float, Callable[[Plant], None]]] = {
+            "ecc_ue": (SOON_S, self._memory_error),
+            "xid": (SOON_S, self._xid),
+            "gpu_off_bus": (plant.severity, self._off_bus),
+            "nvml_hang": (plant.severity, self._hang),
+            "tray_dead": (plant.severity, self._die),
+        }
+        after_s, act = timed.get(plant.kind, (0.0, lambda _: None))
+        return after_s, lambda: act(plant)
+
+    def _happen(self, now_ns: int) -> None:
+        while self._load_ns is not None and self._due and now_ns - self._load_ns >= self._due[0][0] * 1e9:
+            self._due.pop(0)[1]()
+
+    def _gpu(self, plant: Plant) -> tuple[int, Row]:
+        position = next(i for i in range(len(self._state.gpus)) if within(f"{self.name}.g{i}", plant.part))
+        return position, self._state.gpus[position]
+
+    def _bdf(self, position: int) -> str:
+        """`0008:06:00`, as the kernel writes it."""
+        bdf = self._model.gpu.bdf[self._model.gpu.module_id.index(position + 1)]
+        return f"{int(bdf[:8], 16):04x}{bdf[8:14].lower()}"
+
+    def _say(self, position: int, code: int, who: str = _NOBODY, text: str | None = None) -> None:
+        tail = XID_TEXT.get(code, "") if text is None else text
+        self._log.add(f"NVRM: Xid (PCI:{self._bdf(position)}): {code}, {who}" + (f", {tail}" if tail else ""))
+        self._state.add_event(Event(position, _XID_EVENT, code))
+
+    def _memory_error(self, plant: Plant) -> None:
+        position, row = self._gpu(plant)
+        count = int(plant.severity)
+        for _ in range(min(count, 8)):
+            self._say(position, 48)
+            self._say(position, 63)
+        row["ecc_ue_volatile"] += count
+        row["ecc_ue_aggregate"] += count
+        row["remap_unc"] += count
+        row["remap_pending"], row["recovery_action"] = 1, _DRAIN_AND_RESET
+        row["poisoned"] += 1
+        self._say(position, 94)
+        for _, slot in self._state.slots():
+            if slot["gpu"] == position:
+                self._say(position, 94, f"pid={slot['pid']}, name=python3", "Ch 00000008")
+
+    def _xid(self, plant: Plant) -> None:
+        self._say(self._gpu(plant)[0], int(plant.severity))
+
+    def _off_bus(self, plant: Plant) -> None:
+        self._fall_off(self._gpu(plant)[0])
+
+    def _fall_off(self, position: int) -> None:
+        self._say(position, 79)
+        self._log.add(f"NVRM: GPU {self._bdf(position)}.0: GPU has fallen off the bus.", level=3)
+        self._state.gpus[position]["lost"] = 1
+
+    def _hang(self, plant: Plant) -> None:
+        self._gpu(plant)[1]["hung"] = 1
+
+    def _die(self, plant: Plant) -> None:
+        self._lit = False

@@ -1,0 +1,124 @@
+"""Who the parts of a twin rack are: serials, UUIDs, places; drawn by seed, so that the same seed is the same rack.
+
+The build record is the true one; what stands at an address may be something else (a `wrong_serial` plant).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from burnin.rack.parts import tray_of
+from burnin.twin.faults import Plant
+from burnin.twin.model import Model
+
+SLOT_OFFSET = 10
+"""Slot = tray index + 10, as in all captured trays."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuId:
+    """One GPU. `serial` is its module's, which two GPUs of a GB200 or GB300 share."""
+
+    uuid: str
+    serial: str
+    pdi: int
+    guid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrayId:
+    """One compute tray: chassis serial of its rack, its own serials, its index, its GPUs in module order."""
+
+    chassis: str
+    serial: str
+    board_serial: str
+    index: int
+    gpus: tuple[GpuId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RackId:
+    """One rack: `serial` as its rack file names it, the chassis serial its trays report, its trays in order."""
+
+    serial: str
+    chassis: str
+    cluster_uuid: str
+    trays: dict[str, TrayId]
+
+
+def build(model: Model, seed: int | str) -> RackId:
+    """The rack of this seed as it was built."""
+    chance = Random(f"{model.profile}/{seed}/identity")
+    chassis = f"182{chance.randrange(10**10):010}"
+    cluster = f"{chance.getrandbits(128):032x}"
+    trays = {t: _tray(model, chance, chassis, i) for i, t in enumerate(model.topology.trays())}
+    tag = f"{seed:04}" if isinstance(seed, int) else seed
+    return RackId(f"TWIN-{model.profile.upper()}-{tag}", chassis, cluster, trays)
+
+
+def _tray(model: Model, chance: Random, chassis: str, index: int) -> TrayId:
+    serial, board = (f"{letters}{chance.randrange(10**8):08}" for letters in ("J1", "B1"))
+    modules = -(-model.topology.gpus_per_tray // model.gpu.gpus_per_module)
+    serials = [f"165{chance.randrange(10**10):010}" for _ in range(modules)]
+    gpus = (_gpu(chance, serials[i // model.gpu.gpus_per_module]) for i in range(model.topology.gpus_per_tray))
+    return TrayId(chassis, serial, board, index, tuple(gpus))
+
+
+def _gpu(chance: Random, serial: str) -> GpuId:
+    uuid = f"{chance.getrandbits(128):032x}"
+    grouped = "-".join((uuid[:8], uuid[8:12], uuid[12:16], uuid[16:20], uuid[20:]))
+    return GpuId(f"GPU-{grouped}", serial, chance.getrandbits(63), b"\xa0\x88\xc2" + chance.randbytes(5))
+
+
+def swap(model: Model, rack: RackId, seed: int, plants: Iterable[Plant]) -> dict[str, TrayId]:
+    """What stands at each address: the built trays, but for `wrong_serial` plants.
+
+    A tray is replaced by the tray of the same index of the rack next door; a GPU by one from the spares' shelf.
+    """
+    out = dict(rack.trays)
+    for plant in plants:
+        if plant.kind != "wrong_serial":
+            continue
+        name = tray_of(plant.part)
+        if plant.part == name:
+            out[name] = build(model, f"{seed}-next").trays[name]
+            continue
+        position = int(plant.part.rsplit("g", 1)[1])
+        chance = Random(f"{model.profile}/{seed}/spare/{plant.part}")
+        spare = _gpu(chance, f"165{chance.randrange(10**10):010}")
+        gpus = out[name].gpus
+        out[name] = replace(out[name], gpus=(*gpus[:position], spare, *gpus[position + 1 :]))
+    return out
+
+
+def for_emulation(model: Model, tray: TrayId, cluster_uuid: str) -> dict[str, Any]:
+    """What the emulated libraries of one tray need to know, as JSON values; GPUs in NVML order."""
+    facts = model.gpu
+    gpus = []
+    for index, module in enumerate(facts.module_id):
+        gpu = tray.gpus[module - 1]
+        gpus.append(
+            {
+                "position": module - 1,
+                "index": index,
+                "bdf": facts.bdf[index],
+                "uuid": gpu.uuid,
+                "serial": gpu.serial,
+                "pdi": gpu.pdi,
+                "guid": gpu.guid.hex(),
+            }
+        )
+    return {
+        "driver": model.driver.version,
+        "cuda": model.driver.cuda,
+        "chassis": tray.chassis,
+        "slot": tray.index + SLOT_OFFSET,
+        "tray_index": tray.index,
+        "cluster_uuid": cluster_uuid,
+        "kernels": model.kernels,
+        "facts": facts.model_dump(),
+        "gpus": gpus,
+    }

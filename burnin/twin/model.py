@@ -1,0 +1,171 @@
+"""What one architecture is made of, for the twin: the files `<profile>.yaml` beside this module.
+
+Physics, spreads and what the hardware calls itself. Nothing here says what is good or bad: no limit that judges.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from burnin.errors import InputError
+from burnin.rack.schema import Data, Topology
+
+
+class Machine(Data):
+    """The host of a compute tray."""
+
+    vendor: str
+    product: str
+    bios: str
+    cpu: str
+    module_w: float = Field(description="what a module draws beside its GPUs, W")
+
+
+class GpuFacts(Data):
+    """What one GPU answers when asked who it is; lists go by NVML index."""
+
+    name: str
+    board_part: str
+    vbios: str
+    inforom: str
+    inforom_oem: str
+    inforom_ecc: str
+    pci_device: int
+    pci_subsystem: int
+    bdf: list[str]
+    module_id: list[int]
+    gpus_per_module: int
+    architecture: int
+    compute_capability: tuple[int, int]
+    sms: int
+    memory_mib: int
+    reserved_mib: int
+    bar1_mib: int
+    limit_w: float
+    limit_min_w: float
+    module_limit_w: float | None
+    module_limit_min_w: float | None
+    clock_max_mhz: int
+    clock_idle_mhz: int
+    clock_mem_mhz: int
+    clock_video_mhz: int
+    clock_video_max_mhz: int
+    pcie_gen: int
+    remap_banks: int
+    max_operating_c: int
+    slowdown_margin_c: int
+    shutdown_margin_c: int
+    nvlinks: int
+    nvlink_version: int
+    nvlink_mbps: int
+    c2c_links: int
+    c2c_mbps: int
+    platform_info: bool
+    fabric_clique: int | None
+
+
+class Driver(Data):
+    """The driver of every tray."""
+
+    version: str
+    cuda: int
+
+
+class Power(Data):
+    """Electrical power of one GPU at activity a, clock f and die temperature T, W:
+
+    fixed + hbm_idle + (hbm_full - hbm_idle) a + dynamic a v^2 f/f_ref + leakage v exp((T - leak_at_c) / leak_per_c),
+    v = max(v_min, (f / f_ref)^v_exponent).
+    """
+
+    fixed_w: float
+    hbm_idle_w: float
+    hbm_full_w: float
+    dynamic_w: float
+    leakage_w: float
+    leak_at_c: float
+    leak_per_c: float
+    f_ref_mhz: float
+    v_exponent: float
+    v_min: float
+
+
+class Thermal(Data):
+    """Die - TIM - plate - coolant: resistances in K/W (convection at nominal flow), capacities in J/K."""
+
+    r_die: float
+    r_tim: float
+    r_plate: float
+    r_convection: float
+    flow_exponent: float
+    stagnant: float = Field(description="fraction of nominal flow below which convection gets no worse")
+    r_hbm: float
+    c_die: float
+    c_plate: float
+    tau_hbm_s: float
+    tau_coolant_s: float
+
+
+class Coolant(Data):
+    """The loop: `loops` lists GPU positions in flow order; each loop takes an equal share of the tray's flow."""
+
+    supply_c: float
+    tray_lpm: float
+    w_per_k_per_lpm: float = Field(description="density x heat capacity")
+    manifold_drop: float = Field(description="fraction of the pressure lost from the first tray to the last")
+    own_rise: float = Field(description="share of its own coolant rise that a GPU sees")
+    preheat: float = Field(description="share of an upstream GPU's coolant rise that a GPU sees")
+    loops: list[list[int]]
+
+
+class Spread(Data):
+    """How healthy parts differ: relative standard deviations."""
+
+    capacitance: float
+    voltage: float
+    leakage: float
+    tim: float
+    plate: float
+    convection: float
+    branch: float = Field(description="of a tray's hydraulic resistance")
+
+
+class Sensors(Data):
+    """How sensors lie: standard deviations."""
+
+    temp_offset_k: float
+    temp_noise_k: float
+    power_gain: float
+    power_noise_w: float
+
+
+class Model(Data):
+    """One architecture as the twin builds it."""
+
+    profile: str
+    about: str
+    topology: Topology
+    machine: Machine
+    driver: Driver
+    gpu: GpuFacts
+    kernels: dict[str, float] = Field(description="activity of a load kernel, by its name")
+    power: Power
+    thermal: Thermal
+    coolant: Coolant
+    spread: Spread
+    sensors: Sensors
+
+
+def profiles() -> list[str]:
+    """Profiles of which a twin can be made."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
+
+
+def load(profile: str) -> Model:
+    """The model of one profile. Raises InputError when there is none."""
+    if profile not in profiles():
+        raise InputError(f"there is no twin of {profile!r}; there are {', '.join(profiles())}")
+    return Model.model_validate(YAML(typ="safe").load(Path(__file__).with_name(f"{profile}.yaml")))

@@ -1,0 +1,167 @@
+"""One OS process of the twin: a compute tray with its SSH server and its silicon, or the switch trays of a rack.
+
+It owns every process that its logins started, also those that cut loose (it is their subreaper): when the tray goes
+dark, or the twin ends, they all go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import asyncssh
+
+from burnin.twin import host
+from burnin.twin.faults import Plant
+from burnin.twin.hardware import Hardware
+from burnin.twin.identity import TrayId, for_emulation
+from burnin.twin.model import Model
+from burnin.twin.physics import TrayDraw
+from burnin.twin.sshd import Children, Tray, listen
+from burnin.twin.state import State
+
+STEP_S = 0.1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+@dataclass(frozen=True, slots=True)
+class Silicon:
+    """What makes a compute tray more than a shell: who it is, how its parts are, what is planted in them."""
+
+    model: Model
+    identity: TrayId
+    cluster_uuid: str
+    draw: TrayDraw
+    plants: tuple[Plant, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One tray: its folder, bound socket, host key; `silicon` None for a switch tray."""
+
+    part: str
+    at: Path
+    sock: socket.socket
+    host_key: asyncssh.SSHKey
+    silicon: Silicon | None = None
+
+
+def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int, parent: int) -> NoReturn:
+    """Be these trays, in a freshly forked process, until told to end (SIGTERM) or the parent dies. One byte on
+    `ready_fd` says that all of them listen."""
+    code = 1
+    try:
+        die_with(parent, signal.SIGTERM)
+        adopt_orphans()
+        asyncio.run(_serve(endpoints, clients, ready_fd))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        kill_descendants()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+async def _serve(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int) -> None:
+    loop, over, children = asyncio.get_running_loop(), asyncio.Event(), Children()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C at the terminal is for the twin, which then ends us
+    loop.add_signal_handler(signal.SIGCHLD, children.reap)
+    for endpoint in endpoints:
+        hardware = _build(endpoint)
+        if hardware is not None:
+            hardware.step(time.monotonic_ns())
+            loop.call_later(STEP_S, _beat, hardware, loop.time() + STEP_S, over)
+        home = endpoint.at / "home"
+        await listen(endpoint.sock, Tray(home, host.environment(endpoint.at), children), endpoint.host_key, clients)
+    os.write(ready_fd, b"!")
+    os.close(ready_fd)
+    await over.wait()
+
+
+def _build(endpoint: Endpoint) -> Hardware | None:
+    silicon = endpoint.silicon
+    if silicon is None:
+        host.make_switch(endpoint.at)
+        return None
+    emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid)
+    host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
+    log = host.KernelLog(endpoint.at)
+    log.booted(silicon.model.driver.version)
+    state = State.create(str(endpoint.at / "state"), silicon.model.topology.gpus_per_tray)
+    return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed)
+
+
+def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:
+    """One step of the physics, and the appointment for the next."""
+    if not hardware.step(time.monotonic_ns()):
+        kill_descendants()  # the tray went dark
+        os._exit(0)
+    loop = asyncio.get_running_loop()
+    following = max(due_s + STEP_S, loop.time())
+    loop.call_at(following, _beat, hardware, following, over)
+
+
+# ---------------------------------------------------------------- processes
+
+
+def die_with(parent: int, number: signal.Signals) -> None:
+    """Get this signal when the parent dies; at once if it already has."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose parents die."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants(root: int) -> list[int]:
+    """Living processes below this one, from /proc; one whose parent dies during the look may be missed."""
+    below: dict[int, list[int]] = {}
+    dead: set[int] = set()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        below.setdefault(int(fields[1]), []).append(int(entry))
+        if fields[0] in (b"Z", b"X"):
+            dead.add(int(entry))
+    found, heads = [], [root]
+    while heads:
+        heads = [child for head in heads for child in below.get(head, [])]
+        found += heads
+    return [pid for pid in found if pid not in dead]
+
+
+def kill_descendants(patience_s: float = 5.0) -> None:
+    """SIGKILL to every process below this one, until there was none at two looks in a row."""
+    end, quiet = time.monotonic() + patience_s, 0
+    while quiet < 2 and time.monotonic() < end:
+        living = descendants(os.getpid())
+        quiet = 0 if living else quiet + 1
+        for pid in living:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            pass
+        time.sleep(0.005)

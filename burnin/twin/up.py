@@ -1,0 +1,303 @@
+"""Brings a twin rack up, writes the rack file that reaches it, and takes everything down again.
+
+Two kinds of files, far apart: beside the rack file lies what a site has of a rack (rack file, client key, known_hosts) and
+nothing of what was planted; a private folder holds the trays' own files and `trays.json` (part -> pid, host, port, dir).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from burnin.errors import InputError
+from burnin.rack.parts import fold, kind, tray_of
+from burnin.twin import identity, physics, tray
+from burnin.twin.faults import Plant
+from burnin.twin.model import Model, load
+from burnin.twin.rackfile import Place, write_rack
+
+PORT = 2222
+START_S = 30.0
+"""How long the trays may take until all of them listen."""
+END_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A running twin: its rack file, its trays by part id, its private folder, and the process that serves it."""
+
+    rack_file: Path
+    trays: dict[str, Place]
+    private: Path
+    pid: int
+
+
+def serve(
+    profile: str,
+    seed: int,
+    plants: Sequence[Plant],
+    inventory: Path,
+    *,
+    ready: Callable[[Path], None] | None = None,
+    trays: int | None = None,
+    switches: int | None = None,
+    private: Path | None = None,
+) -> None:
+    """Draw the rack, start it, write `inventory`, call `ready` with it, and serve until SIGTERM or SIGINT.
+
+    `trays` and `switches`: only the first so many. `private`: an empty folder for the trays' files (default: a fresh one,
+    removed at the end). Raises InputError for a profile or plant that cannot be; call from the main thread.
+    """
+    model = load(profile)
+    parts = model.topology.trays()[:trays] + model.topology.switches()[:switches]
+    _check(plants, model, parts)
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    folder = private if private is not None else Path(tempfile.mkdtemp(prefix="burnin-twin-"))
+    pids: set[int] = set()
+    try:
+        tray.adopt_orphans()
+        sockets = _bind(parts)
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        host_keys = {part: asyncssh.generate_private_key("ssh-ed25519") for part in parts}
+        rack = identity.build(model, seed)
+        endpoints = _endpoints(model, rack, seed, plants, folder, sockets, host_keys)
+        where = _start(endpoints, asyncssh.import_authorized_keys(key.export_public_key().decode()), before, pids)
+        (folder / "trays.json").write_text(
+            json.dumps({p: {"pid": w.pid, "host": w.host, "port": w.port, "dir": str(w.dir)} for p, w in where.items()})
+        )
+        write_rack(inventory, model, rack, where, key, host_keys)
+        if ready is not None:
+            ready(inventory)
+        while signal.sigwait(signals) == signal.SIGCHLD:
+            _reap(pids)
+    finally:
+        _end(pids)
+        if private is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str]) -> None:
+    for plant in plants:
+        name = tray_of(plant.part)
+        there = plant.part in ({name} | set(model.topology.gpus(name))) if name in parts else False
+        if not there:
+            last = model.topology.gpus_per_tray - 1
+            trays = fold(p for p in parts if kind(p) == "compute tray")
+            raise InputError(f"{plant}: this {model.profile} has no {plant.part}; it has {trays}, each with g0 to g{last}")
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def _bind(parts: Sequence[str]) -> dict[str, socket.socket]:
+    """A bound socket per part: 127.A.1.(10+i) for compute trays and 127.A.2.(10+i) for switch trays, all on one port,
+    with the first A that is free; where only 127.0.0.1 can be bound, a port each on that."""
+    first = 16 + os.getpid() % 200
+    for a in (16 + (first - 16 + i) % 224 for i in range(224)):
+        sockets: dict[str, socket.socket] = {}
+        try:
+            for part in parts:
+                net = 1 if part.startswith("t") else 2
+                sockets[part] = _bound(f"127.{a}.{net}.{10 + int(part[1:])}", PORT)
+            return sockets
+        except OSError as error:
+            for sock in sockets.values():
+                sock.close()
+            if not sockets and error.errno == errno.EADDRNOTAVAIL:  # one loopback address is all there is
+                break
+    return {part: _bound("127.0.0.1", 0) for part in parts}
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(128)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+# ---------------------------------------------------------------- processes
+
+
+def _endpoints(
+    model: Model,
+    rack: identity.RackId,
+    seed: int,
+    plants: Sequence[Plant],
+    folder: Path,
+    sockets: dict[str, socket.socket],
+    host_keys: dict[str, asyncssh.SSHKey],
+) -> list[tray.Endpoint]:
+    drawn = physics.weaken(physics.draw(model, seed), plants)
+    standing = identity.swap(model, rack, seed, plants)
+    out = []
+    for part, sock in sockets.items():
+        silicon = None
+        if part in drawn:
+            own = tuple(plant for plant in plants if tray_of(plant.part) == part)
+            silicon = tray.Silicon(model, standing[part], rack.cluster_uuid, drawn[part], own, seed)
+        out.append(tray.Endpoint(part, folder / part, sock, host_keys[part], silicon))
+    return out
+
+
+def _start(
+    endpoints: Sequence[tray.Endpoint],
+    clients: asyncssh.SSHAuthorizedKeys,
+    mask: set[signal.Signals | int],
+    pids: set[int],
+) -> dict[str, Place]:
+    """Fork one process per compute tray and one for all switch trays; returns when all of them listen."""
+    groups = [[e] for e in endpoints if e.silicon is not None]
+    groups += [[e for e in endpoints if e.silicon is None]]
+    where: dict[str, Place] = {}
+    waiting: list[int] = []
+    parent = os.getpid()
+    gc.freeze()  # what is loaded is shared by all: the collector shall not touch, and so copy, its pages
+    try:
+        for group in filter(None, groups):
+            ready_r, ready_w = os.pipe()
+            sys.stdout.flush()
+            pid = os.fork()
+            if pid == 0:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                for other in endpoints:
+                    if other not in group:
+                        other.sock.close()
+                tray.run(group, clients, ready_w, parent)
+            os.close(ready_w)
+            pids.add(pid)
+            waiting.append(ready_r)
+            for endpoint in group:
+                host, port = endpoint.sock.getsockname()
+                where[endpoint.part] = Place(pid, host, port, endpoint.at)
+                endpoint.sock.close()
+        _await_all(waiting)
+    finally:
+        gc.unfreeze()
+        for fd in waiting:
+            os.close(fd)
+    return where
+
+
+def _await_all(waiting: Sequence[int]) -> None:
+    end = time.monotonic() + START_S
+    for fd in waiting:
+        readable, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
+        if not readable or not os.read(fd, 1):
+            raise RuntimeError("a tray of the twin did not start; its reason is on standard error")
+
+
+def _reap(pids: set[int]) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            pids.discard(ended)
+
+
+def _end(pids: set[int]) -> None:
+    """SIGTERM to the trays, which end what they run; then whatever is left below us gets SIGKILL."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)  # a frozen tray must hear it too
+    end = time.monotonic() + END_S
+    while pids and time.monotonic() < end:
+        _reap(pids)
+        time.sleep(0.01)
+    tray.kill_descendants()
+
+
+# ---------------------------------------------------------------- for tests
+
+
+@contextlib.contextmanager
+def running(
+    profile: str,
+    seed: int,
+    plants: Sequence[Plant] = (),
+    *,
+    where: Path,
+    trays: int | None = None,
+    switches: int | None = None,
+) -> Iterator[Twin]:
+    """A twin in a process of its own, its rack file in `where`; ended when the block is left, however."""
+    private = Path(tempfile.mkdtemp(prefix="burnin-twin-"))
+    wish = {
+        "profile": profile,
+        "seed": seed,
+        "plants": [(p.kind, p.part, p.severity) for p in plants],
+        "inventory": str(where / "rack.yaml"),
+        "private": str(private),
+        "trays": trays,
+        "switches": switches,
+        "parent": os.getpid(),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from burnin.twin.up import _serve_as_told; _serve_as_told()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(wish).encode())
+        process.stdin.close()
+        rack_file = Path(process.stdout.readline().decode().strip())
+        if not rack_file.is_file():
+            raise RuntimeError("the twin did not come up; its reason is on standard error")
+        places = json.loads((private / "trays.json").read_text())
+        found = {p: Place(w["pid"], w["host"], w["port"], Path(w["dir"])) for p, w in places.items()}
+        yield Twin(rack_file, found, private, process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_S + 5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _serve_as_told() -> None:
+    wish = json.load(sys.stdin)
+    tray.die_with(wish["parent"], signal.SIGTERM)
+
+    def ready(rack_file: Path) -> None:
+        print(rack_file, flush=True)  # noqa: T201 - the other end of a pipe of ours
+
+    private = Path(wish["private"])
+    try:
+        serve(
+            wish["profile"],
+            wish["seed"],
+            [Plant(*plant) for plant in wish["plants"]],
+            Path(wish["inventory"]),
+            ready=ready,
+            trays=wish["trays"],
+            switches=wish["switches"],
+            private=private,
+        )
+    finally:
+        shutil.rmtree(private, ignore_errors=True)  # who asked may be gone

@@ -1,0 +1,319 @@
+"""Each check: its own fault is FAIL, silence is UNKNOWN with a reason, health is PASS, and the neighbour's fault is not its."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from burnin.checks import ALWAYS, CHECKS
+from burnin.checks.base import Answer, Context, Evidence, Order, Quantity
+from burnin.events import LogLine, Measurement, Result
+from burnin.telemetry.series import Stretch, Telemetry
+from tests import build
+
+GPUS = [f"t07.g{i}" for i in range(4)]
+HEALTHY = {
+    "gpu.power": {build.IDLE: 190.0, build.LOAD: 1395.0},
+    "gpu.util": {build.IDLE: 0.0, build.LOAD: 1.0},
+    "gpu.power_limit": {build.IDLE: 1400.0, build.LOAD: 1400.0},
+    "gpu.tlimit": {build.IDLE: 50.0, build.LOAD: 17.0},
+    "gpu.clock_sm": {build.IDLE: 120.0, build.LOAD: 1890.0},
+    "hbm.temp": {build.IDLE: 36.0, build.LOAD: 70.0},
+    "load.wrong": {build.LOAD: 0.0},
+    **{f"throttle.{x}": {build.IDLE: 5.0, build.LOAD: 5.0} for x in ("sw_thermal", "hw_thermal", "hw_brake")},
+    **{f"ecc.{x}": {build.IDLE: 3.0, build.LOAD: 3.0} for x in ("dram_ue", "sram_ue", "dram_ce", "sram_ce")},
+    **{f"remap.{x}": {build.IDLE: 2.0, build.LOAD: 2.0} for x in ("uncorrectable", "correctable")},
+    **{f"remap.{x}": {build.IDLE: 0.0, build.LOAD: 0.0} for x in ("pending", "failed")},
+}  # fmt: skip
+
+
+def telemetry(change: dict[tuple[str, str], Any] | None = None) -> Telemetry:
+    """A healthy tray t07, with the readings of some (gpu, metric) changed (None: never read)."""
+    rows: dict[tuple[str, str], Any] = {(gpu, metric): dict(value) for gpu in GPUS for metric, value in HEALTHY.items()}
+    for key, value in (change or {}).items():
+        if value is None:
+            del rows[key]
+        else:
+            rows[key] = {**rows[key], **value}
+    return build.series(rows)
+
+
+def context(stage: str = "load", **more: Any) -> Context:
+    suite = build.suite()
+    (one,) = (s for s in suite.stages if s.stage == stage)
+    return replace(Context("t07", build.rack(), build.profile(), suite, one, build.catalogue()), **more)
+
+
+def judge(name: str, stage: str = "load", change: Any = None, log: Sequence[LogLine] = (), **more: Any) -> list[Measurement]:
+    stretch: Stretch = {"idle": build.IDLE, "load": build.LOAD}[stage]
+    evidence = Evidence(telemetry=telemetry(change), stretch=stretch, log=log, sources={"xid": None, "kmsg": None})
+    return CHECKS[name].judge(context(stage), replace(evidence, **more))
+
+
+def results(measurements: list[Measurement], part: str = "t07.g2") -> dict[str, Result]:
+    return {m.name: m.result for m in measurements if m.part == part}
+
+
+def others_pass(measurements: list[Measurement], part: str = "t07.g2") -> bool:
+    return all(m.result is Result.PASS for m in measurements if m.part != part)
+
+
+STAGES = {
+    "idle-baseline": "idle",
+    "gpu-load": "load",
+    "thermal-margin": "load",
+    "throttling": "load",
+    "ecc": "load",
+    "xid": "load",
+}
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES.items())
+def test_a_healthy_tray_passes(name: str, stage: str) -> None:
+    got = judge(name, stage)
+    assert got
+    assert [m for m in got if m.result is not Result.PASS] == []
+
+
+FAULTS = [
+    ("idle-baseline", "idle", {("t07.g2", "gpu.power"): {build.IDLE: 420.0}}, "gpu.idle_power"),
+    ("idle-baseline", "idle", {("t07.g2", "gpu.util"): {build.IDLE: 0.4}}, "gpu.idle_util"),
+    ("idle-baseline", "idle", {("t07.g2", "gpu.power_limit"): {build.IDLE: 1200.0}}, "gpu.power_limit"),
+    ("gpu-load", "load", {("t07.g2", "load.wrong"): {build.LOAD: [0.0] * 14 + [1.0] * 10}}, "gpu.mismatches"),
+    ("thermal-margin", "load", {("t07.g2", "gpu.tlimit"): {build.LOAD: [17.0] * 20 + [1.0] * 4}}, "gpu.tlimit.load"),
+    ("thermal-margin", "load", {("t07.g2", "hbm.temp"): {build.LOAD: 106.0}}, "hbm.temp.load"),
+    ("throttling", "load", {("t07.g2", "throttle.hw_thermal"): {build.LOAD: [5.0] * 23 + [6.0]}}, "throttle.hw_thermal.growth"),
+    ("throttling", "load", {("t07.g2", "throttle.hw_brake"): {build.LOAD: [5.0] * 20 + [5.01] * 4}}, "throttle.hw_brake.growth"),
+    ("throttling", "load", {("t07.g2", "throttle.sw_thermal"): {build.LOAD: [5.0 + i for i in range(24)]}},
+     "throttle.sw_thermal.fraction"),
+    ("ecc", "load", {("t07.g2", "ecc.dram_ue"): {build.LOAD: [3.0] * 20 + [4.0] * 4}}, "ecc.dram_ue.growth"),
+    ("ecc", "load", {("t07.g2", "ecc.sram_ue"): {build.LOAD: 4.0}}, "ecc.sram_ue.growth"),
+    ("ecc", "load", {("t07.g2", "ecc.dram_ce"): {build.LOAD: 8.0}}, "ecc.dram_ce.growth"),
+    ("ecc", "load", {("t07.g2", "remap.uncorrectable"): {build.LOAD: 3.0}}, "remap.uncorrectable.growth"),
+    ("ecc", "load", {("t07.g2", "remap.pending"): {build.LOAD: [0.0] * 23 + [1.0]}}, "remap.pending"),
+    ("ecc", "load", {("t07.g2", "remap.failed"): {build.IDLE: 1.0, build.LOAD: 1.0}}, "remap.failed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "stage", "change", "measurement"), FAULTS, ids=[f"{n}-{m}" for n, _, _, m in FAULTS])
+def test_each_fault_fails_its_own_measurement_on_its_own_part_only(name: str, stage: str, change: Any, measurement: str) -> None:
+    got = judge(name, stage, change)
+    failed = [(m.part, m.name) for m in got if m.result is not Result.PASS]
+    assert failed == [("t07.g2", measurement)]
+    for other in STAGES.keys() - {name}:
+        assert others_pass(judge(other, STAGES[other], change))
+        assert set(results(judge(other, STAGES[other], change)).values()) <= {Result.PASS}
+
+
+def test_what_a_gpu_brought_along_is_its_baseline() -> None:
+    old = {("t07.g2", "ecc.dram_ue"): {build.IDLE: 900.0, build.LOAD: 900.0}}
+    assert set(results(judge("ecc", change=old)).values()) == {Result.PASS}
+
+
+def test_a_counter_that_was_reset_still_counts_what_came_after() -> None:
+    reset = {("t07.g2", "ecc.dram_ue"): {build.IDLE: 900.0, build.LOAD: [0.0] * 12 + [1.0] * 12}}
+    (m,) = (m for m in judge("ecc", change=reset) if (m.part, m.name) == ("t07.g2", "ecc.dram_ue.growth"))
+    assert (m.value, m.result) == (1.0, Result.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [(check.name, metric) for check in CHECKS.values() if check.name in STAGES for metric in check.metrics],
+)
+def test_what_was_not_read_is_unknown_and_says_why(name: str, metric: str) -> None:
+    stage = STAGES[name]
+    silent = telemetry({("t07.g2", metric): None})
+    evidence = Evidence(
+        telemetry=replace(silent, absent={("t07.g2", metric): "not_supported"}),
+        stretch=build.IDLE if stage == "idle" else build.LOAD,
+        sources={"xid": None, "kmsg": None},
+    )
+    got = CHECKS[name].judge(context(stage), evidence)
+    unknown = [m for m in got if m.part == "t07.g2" and m.result is not Result.PASS]
+    assert unknown
+    assert {m.result for m in unknown} == {Result.UNKNOWN}
+    assert all(m.value is None and m.reason is not None for m in unknown)
+    assert "not_supported" in {m.reason for m in unknown}
+    assert others_pass(got)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_evidence_at_all_passes_nothing(name: str) -> None:
+    got = CHECKS[name].judge(context(STAGES[name]), Evidence())
+    assert got
+    assert [m for m in got if m.result is not Result.UNKNOWN] == []
+
+
+def test_a_value_against_no_limit_is_unknown() -> None:
+    hot = Quantity("gpu.temp", "Cel", "t")
+    for limits in ({}, build.limits(gpu__temp={"max": None, "unit": "Cel"})):
+        m = hot.judge("t07.g2", 20.0, limits)
+        assert (m.result, m.reason, m.value) == (Result.UNKNOWN, "missing", 20.0)
+
+
+@pytest.mark.parametrize(("power", "result"), [(1330.0, Result.PASS), (1329.0, Result.UNKNOWN), (190.0, Result.UNKNOWN)])
+def test_a_load_that_was_not_reached_proves_nothing(power: float, result: Result) -> None:
+    got = judge("gpu-load", change={("t07.g2", "gpu.power"): {build.LOAD: power}})
+    (m,) = (m for m in got if (m.part, m.name) == ("t07.g2", "gpu.power_fraction"))
+    assert m.result is result
+    assert m.reason == (None if result is Result.PASS else "not_attained")
+    assert others_pass(got)
+
+
+def test_a_load_that_the_agent_cut_says_so() -> None:
+    cut = LogLine("t07.g2", 20.0, "cut", "margin", "the agent ended the load of t07.g2: T.Limit margin 0 Cel", "agent")
+    got = judge("gpu-load", change={("t07.g2", "gpu.power"): {build.LOAD: 700.0}}, log=[cut])
+    (m,) = (m for m in got if (m.part, m.name) == ("t07.g2", "gpu.power_fraction"))
+    assert "0.5 of the power limit at 1890 MHz" in m.why
+    assert "T.Limit margin 0 Cel" in m.why
+
+
+# ---------------------------------------------------------------- XIDs
+
+
+def xid(part: str, code: int, source: str = "kmsg", t_s: float = 20.0) -> LogLine:
+    return LogLine(part, t_s, "xid", str(code), "text", source)
+
+
+@pytest.mark.parametrize(("code", "result"), [(79, Result.FAIL), (13, Result.UNKNOWN), (43, Result.PASS), (999, Result.UNKNOWN)])
+def test_an_xid_is_judged_by_the_catalogue_and_an_unknown_one_holds(code: int, result: Result) -> None:
+    got = [m for m in judge("xid", log=[xid("t07.g2", code), xid("t07.g2", code, "nvml")]) if m.name == "xid"]
+    (m,) = got
+    assert (m.part, m.value, m.result) == ("t07.g2", float(code), result)
+    assert "once" in m.why, "two sources that tell of one XID do not make it two"
+
+
+def test_an_xid_before_the_stage_is_not_lost() -> None:
+    got = judge("xid", log=[xid("t07.g2", 79, t_s=1.0)])
+    assert results(got) == {"xid": Result.FAIL}
+
+
+@pytest.mark.parametrize(("source", "name"), [("xid", "log.nvml"), ("kmsg", "log.kernel")])
+def test_a_log_that_could_not_be_opened_is_unknown(source: str, name: str) -> None:
+    sources = {"xid": None, "kmsg": None, source: "no_permission"}
+    got = judge("xid", sources=sources)
+    assert {(m.name, m.result, m.reason) for m in got if m.result is not Result.PASS} == {(name, Result.UNKNOWN, "no_permission")}
+    assert "xid" not in {m.name for m in got}, "nothing is said about XIDs that could not be seen"
+
+
+def test_a_link_that_was_lost_leaves_no_clean_log() -> None:
+    assert {m.result for m in judge("xid", lost=True)} == {Result.UNKNOWN}
+
+
+# ---------------------------------------------------------------- inventory
+
+
+def identity(**change: Any) -> dict[str, Any]:
+    gpus = [
+        {"gpu": f"g{i}", "name": "NVIDIA GB300", "uuid": f"GPU-{i}", "serial": f"S{i // 2}", "vbios": "97.1", "tray_index": 7}
+        for i in range(4)
+    ]
+    return {"host": {"serial": "J7"}, "nvml": None, "driver": "580.1", "gpus": gpus, "failed": {}, "hung": [], **change}
+
+
+def inventory(body: Any, ok: bool = True, **rack: Any) -> list[Measurement]:
+    expect = {"t07": {"serial": "J7", "gpus": [f"GPU-{i}" for i in range(4)]}}
+    ctx = replace(context("audit"), rack=build.rack(**{"expect": expect, **rack}))
+    return CHECKS["inventory"].judge(ctx, Evidence(answers=[[Answer(Order("t07", "identify"), ok, body)]]))
+
+
+def bad(measurements: list[Measurement]) -> list[tuple[str, str, Result]]:
+    return [(m.part, m.name, m.result) for m in measurements if m.result is not Result.PASS]
+
+
+def test_what_was_built_passes() -> None:
+    got = inventory(identity(), firmware={"vbios": "97.1", "driver": "580.1"})
+    assert bad(got) == []
+    assert {m.name for m in got} >= {"tray.serial", "tray.index", "gpu.count", "gpu.serial", "gpu.name", "firmware.vbios"}
+
+
+def test_a_wrong_gpu_a_wrong_tray_a_missing_gpu_and_old_firmware_are_named() -> None:
+    swapped = identity()
+    swapped["gpus"][2] = {**swapped["gpus"][2], "uuid": "GPU-other"}
+    assert bad(inventory(swapped)) == [("t07.g2", "gpu.serial", Result.FAIL)]
+    assert bad(inventory(identity(host={"serial": "J9"}))) == [("t07", "tray.serial", Result.FAIL)]
+    moved = identity()
+    for gpu in moved["gpus"]:
+        gpu["tray_index"] = 8
+    assert bad(inventory(moved)) == [("t07", "tray.index", Result.FAIL)]
+    three = identity()
+    del three["gpus"][3]
+    assert bad(inventory(three)) == [("t07", "gpu.count", Result.FAIL), ("t07.g3", "gpu.name", Result.UNKNOWN)]
+    assert bad(inventory(identity(), firmware={"vbios": "97.2"})) == [(g, "firmware.vbios", Result.FAIL) for g in GPUS]
+
+
+def test_serials_are_compared_where_the_record_has_serials() -> None:
+    record = {"t07": {"serial": "J7", "gpus": ["S0", "S0", "S1", "S1"]}}
+    assert bad(inventory(identity(), expect=record)) == []
+
+
+def test_without_a_build_record_identity_is_unknown() -> None:
+    got = bad(inventory(identity(), expect={}))
+    assert {(name, result) for _, name, result in got} == {("tray.serial", Result.UNKNOWN), ("gpu.serial", Result.UNKNOWN)}
+
+
+@pytest.mark.parametrize(("body", "ok"), [("link lost", False), (identity(nvml="no libnvidia-ml.so.1", gpus=[]), True)])
+def test_a_tray_that_does_not_answer_is_unknown_never_fail(body: Any, ok: bool) -> None:
+    got = inventory(body, ok) if ok else inventory({}, ok)
+    assert {m.result for m in got if m.name != "tray.serial"} == {Result.UNKNOWN}
+
+
+def test_inventory_asks_once() -> None:
+    check = CHECKS["inventory"]
+    (order,) = check.orders(context("audit"), [])
+    assert (order.to, order.verb) == ("t07", "identify")
+    assert check.orders(context("audit"), [[Answer(order, True, {})]]) == []
+
+
+# ---------------------------------------------------------------- as found
+
+
+def snapshots(*states: dict[str, Any] | None) -> Evidence:
+    order = Order("t07", "state")
+    return Evidence(answers=[[Answer(order, s is not None, s if s is not None else "lost")] for s in states])
+
+
+def settings(**change: Any) -> dict[str, Any]:
+    return {f"g{i}": {"power_limit_w": 1400.0, "persistence": 1, "processes": 0, **change} for i in range(4)}
+
+
+def test_a_tray_left_as_it_was_found_passes_and_a_difference_holds() -> None:
+    check = CHECKS["as-found"]
+    assert bad(check.judge(context(), snapshots(settings(), settings()))) == []
+    changed = settings()
+    changed["g2"]["power_limit_w"] = 1200.0
+    (m,) = (m for m in check.judge(context(), snapshots(settings(), changed)) if m.result is not Result.PASS)
+    assert (m.part, m.result) == ("t07.g2", Result.UNKNOWN)
+    assert m.why == "power_limit_w was 1400.0, is 1200.0"
+
+
+@pytest.mark.parametrize("states", [(), (settings(),), (settings(), None), (None, settings())])
+def test_as_found_needs_both_looks(states: tuple[dict[str, Any] | None, ...]) -> None:
+    assert {m.result for m in CHECKS["as-found"].judge(context(), snapshots(*states))} == {Result.UNKNOWN}
+
+
+def test_a_setting_that_can_no_longer_be_read_is_unknown_not_changed() -> None:
+    (m,) = (m for m in CHECKS["as-found"].judge(context(), snapshots(settings(), settings(persistence=None)))[:1])
+    assert (m.value, m.result) == (None, Result.UNKNOWN)
+
+
+# ---------------------------------------------------------------- declarations
+
+
+def test_every_check_declares_what_it_measures() -> None:
+    for name, check in CHECKS.items():
+        assert check.name == name
+        assert check.about
+        assert check.quantities
+        assert all(q.name and q.unit and q.about for q in check.quantities)
+    assert set(ALWAYS) <= set(CHECKS)
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES.items())
+def test_nothing_is_measured_that_was_not_declared(name: str, stage: str) -> None:
+    declared = {q.name: q.unit for q in CHECKS[name].quantities}
+    for m in judge(name, stage, log=[xid("t07.g2", 79)]):
+        assert declared[m.name] == m.unit

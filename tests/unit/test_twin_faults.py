@@ -1,0 +1,69 @@
+"""What people type to plant a fault, and what they are told when it makes no sense."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from burnin.errors import InputError
+from burnin.twin.faults import GPU, KINDS, TRAY, Plant, parse
+
+
+def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
+    names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang"
+    assert set(KINDS) == set(names.split())
+    assert all(kind.about.endswith(".") and kind.parts and kind.unit for kind in KINDS.values())
+    assert all(kind.least <= kind.default <= kind.most for kind in KINDS.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "plant"),
+    [
+        ("tim_void:t07.g2:1.25", Plant("tim_void", "t07.g2", 1.25)),
+        ("tray_flow:t03", Plant("tray_flow", "t03", 0.4)),
+        ("xid:t00.g0:119", Plant("xid", "t00.g0", 119)),
+        ("wrong_serial:t11", Plant("wrong_serial", "t11", 0)),
+        ("wrong_serial:t11.g3", Plant("wrong_serial", "t11.g3", 0)),
+        ("tray_dead:t17:0", Plant("tray_dead", "t17", 0)),
+    ],
+)
+def test_parse(text: str, plant: Plant) -> None:
+    assert parse(text) == plant
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("melt:t07.g2", "there are clock_cap, ecc_ue, gpu_off_bus"),
+        ("", "there is no fault ''"),
+        ("tim_void", "'' is not a part id; tim_void takes a GPU"),
+        ("tim_void:t7.g2", "'t7.g2' is not a part id"),
+        ("tim_void:t07", "t07 is a compute tray, but tim_void takes a GPU (t07.g2)"),
+        ("tray_flow:t07.g2", "t07.g2 is a GPU, but tray_flow takes a compute tray (t07)"),
+        ("wrong_serial:s3", "takes a GPU (t07.g2) or a compute tray (t07)"),
+        ("wrong_serial:t07:1", "wrong_serial takes no severity"),
+        ("tray_flow:t07:1.5", "fraction of the tray's coolant flow lost"),
+        ("tray_flow:t07:", "'' is not a severity"),
+        ("tim_void:t07.g2:nan", "rise of the TIM's thermal resistance"),
+        ("tim_void:t07.g2:hot", "'hot' is not a severity of tim_void"),
+        ("ecc_ue:t07.g2:1.5", "a whole number"),
+        ("gpu_off_bus:t07.g2:-1", "seconds after the tray's first load begins"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_says_what_was_expected(text: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.sampled_from(sorted(KINDS)), st.integers(0, 17), st.integers(0, 3), st.data())
+def test_what_is_printed_parses_back(name: str, tray: int, gpu: int, data: st.DataObject) -> None:
+    kind = KINDS[name]
+    where = data.draw(st.sampled_from(kind.parts))
+    part = f"t{tray:02}" + (f".g{gpu}" if where == GPU else "")
+    assert where in (GPU, TRAY)
+    severity = data.draw(st.integers(int(kind.least) + 1, int(max(kind.most, 1)))) if kind.has_severity else 0
+    plant = Plant(name, part, min(float(severity), kind.most))
+    assert parse(str(plant)) == plant
