@@ -19,6 +19,7 @@ class Owner(Protocol):
     """What an attachment needs of the holder."""
 
     run: str
+    ident: str
     spool: Spool
 
     @property
@@ -40,7 +41,10 @@ class Owner(Protocol):
 
 
 class Attachment:
-    """A channel's socket. The first line is `["attach", run, from_seq]`, the answer `["ok" | "busy" | "stale", ...]`."""
+    """A channel's socket. The first line is `["attach", run, holder, from_seq]`, the answer `["ok" | "busy" | "stale", ...]`.
+
+    `from_seq` counts the records of `holder`; another holder's, which this may be, are sent from its first.
+    """
 
     def __init__(self, owner: Owner, connection: socket.socket) -> None:
         self.socket = connection
@@ -58,7 +62,7 @@ class Attachment:
         owner = self._owner
         self.socket.settimeout(_ATTACH_S)
         try:
-            word, run, seq = json.loads(self._first_line())
+            word, run, holder, seq = json.loads(self._first_line())
             if word != "attach" or not isinstance(seq, int):
                 return False
             if run != owner.run:
@@ -70,7 +74,7 @@ class Attachment:
             self.socket.sendall(b'["ok"]\n' + owner.hello())
         except (OSError, ValueError):
             return False
-        self._seq = seq
+        self._seq = seq if holder == owner.ident else 0
         self.socket.setblocking(False)
         return True
 

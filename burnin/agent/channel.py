@@ -48,7 +48,7 @@ def _read_line(link: socket.socket) -> bytes:
     return line
 
 
-def attach(run: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> socket.socket:
+def attach(run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> socket.socket:
     """A socket to this run's holder, in the working directory. Raises Refused, or OSError when no holder will start."""
     with open("lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two channels must not start two holders
@@ -58,7 +58,7 @@ def attach(run: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes
             link = _connect()
             if link is not None:
                 link.settimeout(START_S)
-                link.sendall(json.dumps(["attach", run, seq]).encode() + b"\n")
+                link.sendall(json.dumps(["attach", run, holder, seq]).encode() + b"\n")
                 answer = _read_line(link) or b'["gone"]'
                 word, *rest = json.loads(answer)
                 if word == "ok":
@@ -99,11 +99,11 @@ def copy(link: socket.socket, stdin: int, stdout: int) -> None:
                         data = data[os.write(stdout, data) :]
 
 
-def main(run: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> int:
+def main(run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> int:
     """Process entry, in the agent's private directory. Exit status: 0 link over, 5 busy, 6 no holder."""
     os.write(1, MARK)
     try:
-        link = attach(run, seq, start_holder)
+        link = attach(run, holder, seq, start_holder)
     except Refused as refused:
         os.write(2, f"busy {refused}\n".encode())
         return 5

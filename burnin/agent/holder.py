@@ -68,7 +68,7 @@ class Holder:
     ) -> None:
         self.run, self.agent, self._open_nvml, self._spawn, self._at = run, agent, open_nvml, spawn, at
         self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
-        self._ident = secrets.token_hex(8)
+        self.ident = secrets.token_hex(8)
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
         self._kmsg = host.KernelLog(at)
@@ -139,7 +139,7 @@ class Holder:
     def hello(self) -> bytes:
         """The first record of every channel; it has no place in the sequence."""
         body = {
-            "protocol": wire.PROTOCOL, "run": self.run, "holder": self._ident, "agent": self.agent, "pid": os.getpid(),
+            "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
             "nvml": self._nvml_reason, "kmsg": self._kmsg.reason, "xid": self._xid_reason, "tables": self._tables(),
             "gpus": list(self._gpus), "loaded": self._loaded(),
@@ -190,7 +190,7 @@ class Holder:
 
     def _ask(self, order: wire.Order) -> None:
         try:
-            result = self._identify() if order.verb == "identify" else self._state()
+            result = self.identify() if order.verb == "identify" else self._state()
             self._post(lambda: self._answer(order.id, result=result))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"

@@ -33,7 +33,7 @@ async def ask(dial: Dialer, trays: Sequence[str], name: str, *, tidy: bool = Fal
         link = AgentLink(dial, tray, build(), name, lambda _: None)
         try:
             async with asyncio.timeout(_ASK_S):
-                hello = await link.open(0)
+                hello = await link.open()
                 off = hello.body["wall_ns"] / 1e9 - time.time()
                 told = Told(hello.body, await link.order("identify"), off)
                 with contextlib.suppress(TrayError):

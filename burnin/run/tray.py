@@ -35,8 +35,8 @@ class Link(Protocol):
     gone: asyncio.Future[str]
     heard_s: float
 
-    async def open(self, seq: int) -> wire.Record:
-        """Connect and attach from record `seq`: the hello record."""
+    async def open(self, holder: str = ..., seq: int = ...) -> wire.Record:
+        """Connect and attach from record `seq` of `holder`: the hello record."""
         ...
 
     async def order(self, verb: str, *, timeout_s: float = ..., ident: str | None = None, **args: Any) -> Any:
@@ -137,7 +137,7 @@ class TraySession:
 
     async def _attach(self) -> None:
         self._link = self._connect(self._take)
-        record = await self._link.open(self.seen_seq + 1)
+        record = await self._link.open(self._holder or "-", self.seen_seq + 1)
         hello = record.body
         if self._holder and hello["holder"] != self._holder:
             self._note("the agent that was here is gone, with its load and what it had not told; a new one has started")

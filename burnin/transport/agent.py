@@ -28,10 +28,10 @@ ORDER_S = 20.0
 PUSH_S = 60.0
 
 
-def _start(at: Endpoint, agent: Agent, run: str, seq: int) -> str:
+def _start(at: Endpoint, agent: Agent, run: str, holder: str, seq: int) -> str:
     check = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
     become = "sudo -n " if at.become else ""
-    words = f"{become}{shlex.quote(at.python)} -I -S {agent.name} channel {shlex.quote(run)} {seq}"
+    words = f"{become}{shlex.quote(at.python)} -I -S {agent.name} channel {shlex.quote(run)} {shlex.quote(holder)} {seq}"
     return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {check}; exec {words}"
 
 
@@ -111,13 +111,13 @@ class AgentLink:
         self._greeted: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[str] = loop.create_future()
 
-    async def open(self, seq: int) -> wire.Record:
-        """Connect, push if needed, attach from record `seq`: the hello record. Raises TrayError."""
+    async def open(self, holder: str = "-", seq: int = 0) -> wire.Record:
+        """Connect, push if needed, attach from record `seq` of `holder`: the hello record. Raises TrayError."""
         self._connection = await self._dialer.connect(self.part)
-        session = await self._exec(seq)
+        session = await self._exec(holder, seq)
         if session.status == _NOT_THERE:
             await push(self._connection, self.at, self._agent)
-            session = await self._exec(seq)
+            session = await self._exec(holder, seq)
         if self.hello is None:
             raise self._unfit(session)
         if self.hello.body.get("protocol") != wire.PROTOCOL:
@@ -126,11 +126,11 @@ class AgentLink:
             )
         return self.hello
 
-    async def _exec(self, seq: int) -> _Session:
+    async def _exec(self, holder: str, seq: int) -> _Session:
         assert self._connection is not None
         self.gone = asyncio.get_running_loop().create_future()
         session = _Session(self._take, self.gone)
-        command = script(_start(self.at, self._agent, self._run, seq))
+        command = script(_start(self.at, self._agent, self._run, holder, seq))
         try:
             channel, _ = await self._connection.create_session(lambda: session, command, encoding=None)
             self._channel = channel

@@ -16,7 +16,7 @@ from tests.real.conftest import RealSshd
 async def test_push_attach_identify_and_leave(sshd: RealSshd) -> None:
     records: list[wire.Record] = []
     link = AgentLink(sshd.dialer(), "t00", build(), "run-1", records.extend)
-    hello = await link.open(0)
+    hello = await link.open()
     assert hello.body["run"] == "run-1"
     identity = await link.order("identify")
     assert identity["host"]["machine"] == __import__("os").uname().machine
@@ -27,12 +27,12 @@ async def test_push_attach_identify_and_leave(sshd: RealSshd) -> None:
 
 async def test_a_second_run_is_refused_while_the_first_one_lives(sshd: RealSshd) -> None:
     first = AgentLink(sshd.dialer(), "t00", build(), "run-1", lambda _: None)
-    await first.open(0)
+    await first.open()
     first.lease(30, -1)
     await first.order("state")  # answered after the lease was heard
     second = AgentLink(sshd.dialer(), "t00", build(), "run-2", lambda _: None)
     with pytest.raises(AgentBusy, match="run-1"):
-        await second.open(0)
+        await second.open()
     await first.order("bye")
     await first.close()
     await second.close()
