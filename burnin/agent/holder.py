@@ -190,7 +190,7 @@ class Holder:
 
     def _ask(self, order: wire.Order) -> None:
         try:
-            result = self.identify() if order.verb == "identify" else self._state()
+            result = self._identify() if order.verb == "identify" else self._state()
             self._post(lambda: self._answer(order.id, result=result))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
