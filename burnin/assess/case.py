@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.events import LogLine, Status, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
@@ -52,6 +53,7 @@ def gather(store: Store, run_id: str) -> Case:
     """Everything about one run. Raises InputError when there is no such run, StoreError when it cannot be read."""
     run = store.run(run_id)
     config = store.config(run.id)
+    suite, catalogue = Suite.model_validate(config["suite"]), Catalogue.model_validate(config["catalogue"])
     answers: dict[tuple[str, str, str, int], dict[int, list[Answer]]] = {}
     for one in store.evidence(run.id):
         rounds = answers.setdefault((one.stage, one.step, one.part, one.attempt), {})
@@ -60,8 +62,8 @@ def gather(store: Store, run_id: str) -> Case:
         run=run,
         rack=Rack.model_validate(config["rack"]),
         profile=Profile.model_validate(config["profile"]),
-        suite=Suite.model_validate(config["suite"]),
-        catalogue=Catalogue.model_validate(config["catalogue"]),
+        suite=suite,
+        catalogue=catalogue,
         versions=config["versions"],
         trays=tuple(config["plan"]["trays"]),
         only=tuple(config["plan"]["only"]),
@@ -69,10 +71,16 @@ def gather(store: Store, run_id: str) -> Case:
         stages=tuple(store.stages(run.id)),
         attempts=tuple(store.attempts(run.id)),
         answers={key: tuple(tuple(rounds[i]) for i in sorted(rounds)) for key, rounds in answers.items()},
-        telemetry=store.telemetry(run.id),
+        telemetry=store.telemetry(run.id, metrics=_needed(suite, catalogue)),
         log=tuple(store.log(run.id)),
         states=tuple(store.states(run.id)),
     )
+
+
+def _needed(suite: Suite, catalogue: Catalogue) -> set[str]:
+    """The metrics that judging looks at: what checks and signatures read, and what must be covered."""
+    read = {metric for check in CHECKS.values() for metric in (*check.metrics, *check.explains)}
+    return read | {s for row in catalogue.signatures.values() for s in row.signals} | set(suite.coverage.metrics)
 
 
 def last_state(case: Case, tray: str, until_s: float = float("inf")) -> TrayState | None:

@@ -156,6 +156,8 @@ class Check:
     judge: Callable[[Context, Evidence], list[Measurement]]
     orders: Callable[[Context, Sequence[Sequence[Answer]]], list[Order]] = no_orders
     metrics: tuple[str, ...] = ()
+    explains: tuple[str, ...] = ()
+    """Metrics that only make the reason clearer."""
     loaded: bool = False
 
 

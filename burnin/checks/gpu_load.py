@@ -69,5 +69,6 @@ CHECK = Check(
     quantities=(FRACTION, MISMATCHES),
     judge=judge,
     metrics=("gpu.power", "gpu.power_limit", "load.wrong"),
+    explains=("gpu.clock_sm",),
     loaded=True,
 )

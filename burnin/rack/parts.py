@@ -8,21 +8,31 @@ x2 cable cartridge      p4.u2 power shelf 4, PSU 2          cdu   manifold   rac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
 
-from ClusterShell.NodeSet import NodeSet, NodeSetParseError
+from ClusterShell.NodeSet import NodeSet
 
 _GRAMMAR = re.compile(
     r"rack|cdu|manifold"
     r"|t\d\d(?:\.(?:g\d(?:\.l\d{1,2})?|c\d|n\d|d\d|bmc))?"
     r"|s\d(?:\.(?:a\d(?:\.p\d{1,2})?|bmc))?"
     r"|x\d"
-    r"|p\d(?:\.u\d)?"
+    r"|p\d(?:\.u\d)?",
+    re.ASCII,
 )
 _KINDS = {
     "t": "compute tray", "s": "switch tray", "x": "cable cartridge", "p": "power shelf",
     "g": "GPU", "c": "CPU", "n": "NIC", "d": "NVMe", "l": "NVLink", "a": "NVSwitch", "u": "PSU", "bmc": "BMC",
 }  # fmt: skip
+KINDS = (*_KINDS.values(), "NVSwitch port", "cdu", "manifold", "rack")
+"""Everything `kind` can answer."""
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+)(?:/(\d+))?)?", re.ASCII)
+_WORD = re.compile(r"(?:\[[^\[\]]*\]|[^\[\],])+")
+_PIECE = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+)")
+MOST = 4096
+"""Names that one folded word may stand for; more is a slip of the finger."""
 
 
 def is_part(text: str) -> bool:
@@ -70,8 +80,33 @@ def fold(parts: Iterable[str]) -> str:
 
 
 def unfold(text: str) -> list[str]:
-    """`t[00-02]` -> t00 t01 t02, in order. Raises ValueError with the parser's reason."""
-    try:
-        return list(NodeSet(text))
-    except NodeSetParseError as error:
-        raise ValueError(f"{text!r} cannot be unfolded: {error}") from None
+    """`t[00-02,05],s1` -> t00 t01 t02 t05 s1, in the order written: addresses are dealt out to trays in this order.
+
+    `[0-16/2]` counts in steps; a leading zero keeps its width. Raises ValueError, with the reason, for anything else.
+    """
+    words = _WORD.findall(text)
+    if not words or ",".join(words) != text:
+        raise ValueError(f"{text!r} cannot be unfolded: a range is written [00-17] or [1,3,5-7]")
+    names: list[str] = []
+    for word in words:
+        pieces = _PIECE.findall(word)
+        choices = [[plain] if plain else list(islice(_numbers(inside, text), MOST + 1)) for inside, plain in pieces]
+        for chosen in product(*choices):
+            names.append("".join(chosen))
+            if len(names) > MOST:
+                raise ValueError(f"{text!r} stands for more than {MOST} names")
+    return names
+
+
+def _numbers(inside: str, text: str) -> Iterator[str]:
+    for item in inside.split(","):
+        found = _RANGE.fullmatch(item)
+        if found is None:
+            raise ValueError(f"{text!r} cannot be unfolded: {item!r} is not a number or a range")
+        first, last, step = found[1], found[2] or found[1], found[3] or "1"
+        if max(len(first), len(last), len(step)) > 9 or int(last) - int(first) >= MOST * max(int(step), 1):
+            raise ValueError(f"{text!r} stands for more than {MOST} names")
+        if int(first) > int(last) or int(step) == 0:
+            raise ValueError(f"{text!r} cannot be unfolded: {item!r} runs from high to low, or stands still")
+        width = len(first) if first.startswith("0") else 0
+        yield from (f"{n:0{width}}" for n in range(int(first), int(last) + 1, int(step)))

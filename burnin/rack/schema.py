@@ -10,9 +10,12 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
-from burnin.rack.parts import is_part, kind, unfold
+from burnin.rack.data import Data as Data
+from burnin.rack.data import together
+from burnin.rack.folded import parts_of, same_address
+from burnin.rack.parts import KINDS, is_part, kind
 
 INTERLOCKS = (
     "rack_identity", "gpu_margin", "coolant_flow", "coolant_supply", "coolant_pressure", "leak", "leak_policy",
@@ -21,15 +24,30 @@ INTERLOCKS = (
 """Every interlock a profile may ask for; `burnin.run.interlocks` says which of them this version can read."""
 
 
-class Data(BaseModel):
-    """Base of everything read from a file: unknown keys are mistakes, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def _secret(value: str) -> str:
     if not re.fullmatch(r"env:[A-Za-z_]\w*|file:.+", value):
         raise ValueError("a secret is named, never written here: env:NAME or file:PATH (mode 0600)")
+    return value
+
+
+def _https(value: str) -> str:
+    if not re.fullmatch(r"https://[^\s/@?#]+(/[^\s@]*)?", value):
+        raise ValueError("expected https://HOST or https://HOST:PORT, without a user or a password in it")
+    return value
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return dt.date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a day (2026-12-31)") from None
+    return value
+
+
+def _kind(value: str) -> str:
+    if value not in KINDS:
+        raise ValueError(f"{value!r} is no kind of part; expected one of {', '.join(KINDS)}")
     return value
 
 
@@ -40,6 +58,8 @@ def _compute_tray(part: str) -> str:
 
 
 Secret = Annotated[str, AfterValidator(_secret)]
+Https = Annotated[str, AfterValidator(_https)]
+Day = Annotated[dt.date, BeforeValidator(_day)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -52,8 +72,8 @@ class Limit(Data):
     min: float | None = None
     max: float | None = None
     equals: float | str | None = None
-    unit: str
-    source: str = Field(min_length=1)
+    unit: str = Field(min_length=1, description="a unit, or 1 for a count or a share")
+    source: str = Field(min_length=1, description="where the number comes from")
     mark: Literal["documented", "reported", "derived", "estimated"] = "documented"
 
     @model_validator(mode="after")
@@ -63,6 +83,8 @@ class Limit(Data):
             raise ValueError("a limit has min, max or equals (null where nobody published it)")
         if "equals" in given and len(given) > 1:
             raise ValueError("a limit has either equals, or min and max")
+        if len({getattr(self, bound) is None for bound in given}) > 1:
+            raise ValueError("one bound is null and the other is not: leave the unknown one out")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"can never be met: min {self.min:g} is above max {self.max:g}")
         return self
@@ -111,7 +133,7 @@ class Topology(Data):
 class Gpu(Data):
     """What one GPU calls itself and what it is made for."""
 
-    names: list[str] = Field(min_length=1, description="as NVML prints it; any of them is right")
+    names: list[str] | None = Field(min_length=1, description="as NVML prints it; any of them is right")
     pci: str | None = None
     power_limit_w: float | None = None
     power_limit_min_w: float | None = None
@@ -124,14 +146,16 @@ class Gpu(Data):
 class Profile(Data):
     """One architecture: topology, GPU, limits, interlocks, and what its replaceable parts are called."""
 
-    profile: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    profile: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="lower-case letters, digits and dashes")
     about: str
     topology: Topology
     gpu: Gpu
     rack_identity: bool = Field(description="true where NVML reports chassis serial and tray index")
     limits: dict[str, Limit]
     interlocks: list[Literal[INTERLOCKS]]  # type: ignore[valid-type]
-    frus: dict[str, str] = Field(description="kind of part (GPU, compute tray ...) -> what is pulled and replaced")
+    frus: dict[Annotated[str, AfterValidator(_kind)], str] = Field(
+        description="kind of part (GPU, compute tray ...) -> what is pulled and replaced"
+    )
 
 
 # ---------------------------------------------------------------- rack: one of them, and where it answers
@@ -145,9 +169,14 @@ class Ssh(Data):
     key: str | None = None
     known_hosts: str
     become: Literal["sudo"] | None = None
-    jump: str | None = Field(default=None, pattern=r"^([^@\s]+@)?[^@\s:]+(:\d+)?$", description="user@host:port")
+    jump: str | None = Field(default=None, pattern=r"^([^@\s:]+@)?[^@\s:]+(:\d+)?$", description="user@host:port")
     dir: str = Field(
-        default=".burnin", pattern=r"^[\w./@+-]+$", description="private directory on the tray, from its login directory"
+        default=".burnin",
+        pattern=r"^[\w./@+-]+$",
+        description="a private directory on the tray, from its login directory (letters, digits, . / @ + - _)",
+    )
+    python: str = Field(
+        default="python3", pattern=r"^[\w./@+-]+$", description="the trays' Python, 3.9 or newer (a name or a path)"
     )
     connect_timeout_s: float = Field(default=10, gt=0, le=120)
 
@@ -155,7 +184,7 @@ class Ssh(Data):
 class Address(Data):
     """Where one tray answers; what is absent comes from `ssh`."""
 
-    host: str = Field(min_length=1)
+    host: str = Field(pattern=r"^[\w.:%-]+$", description="a name or an IP address; many are written 10.1.1.[11-28]")
     port: Port | None = None
     user: str | None = None
     key: str | None = None
@@ -165,7 +194,7 @@ class Address(Data):
 class Bmc(Data):
     """One BMC's Redfish service."""
 
-    url: str = Field(pattern=r"^https://")
+    url: Https
     ca: str
     secret: Secret
     user: str | None = None
@@ -174,7 +203,7 @@ class Bmc(Data):
 class Coolant(Data):
     """Where the coolant is read. A row's CDU is not the rack's."""
 
-    redfish: str = Field(pattern=r"^https://")
+    redfish: Https
     ca: str
     secret: Secret
     user: str | None = None
@@ -193,39 +222,21 @@ class Waiver(Data):
     """An interlock that a named person sets aside, until a date. It is printed in the verdict."""
 
     interlock: Literal[INTERLOCKS]  # type: ignore[valid-type]
-    by: str = Field(min_length=2)
-    why: str = Field(min_length=4)
-    until: dt.date
-
-
-def _unfold_trays(value: Any) -> Any:
-    """`t[00-17]: {host: "10.1.1.[11-28]"}` -> one entry per tray. Overrides (`t07: {port: 2222}`) come after and win."""
-    if not isinstance(value, dict):
-        return value
-    out: dict[str, Any] = {}
-    for names, fields in value.items():
-        parts = unfold(str(names))
-        folded = {k: v for k, v in fields.items() if isinstance(v, str) and "[" in v} if isinstance(fields, dict) else {}
-        spread = {k: unfold(v) for k, v in folded.items()}
-        for key, many in spread.items():
-            if len(many) != len(parts):
-                raise ValueError(f"{names}: {len(parts)} trays but {key} {folded[key]!r} gives {len(many)}")
-        for i, part in enumerate(parts):
-            own = {**fields, **{k: v[i] for k, v in spread.items()}} if isinstance(fields, dict) else fields
-            if part in out and isinstance(own, dict) and "host" in own and "host" in out[part]:
-                raise ValueError(f"{part} is given twice (as {out[part]['host']} and {own['host']})")
-            out[part] = {**out.get(part, {}), **own} if isinstance(own, dict) else own
-    return out
+    by: str = Field(min_length=2, description="the name of the person who answers for it")
+    why: str = Field(min_length=4, description="the reason, in words")
+    until: Day
 
 
 class Rack(Data):
     """One rack: its serial, profile, and where its parts answer."""
 
-    rack: str = Field(min_length=1, pattern=r"^[\w.:-]+$", description="the rack's serial number")
+    rack: str = Field(pattern=r"^[\w.:-]+$", description="the rack's serial number (letters, digits, . : - _)")
     profile: str
     ssh: Ssh | None = None
-    trays: Annotated[dict[str, Address], BeforeValidator(_unfold_trays)]
-    bmc: Annotated[dict[str, Bmc], BeforeValidator(_unfold_trays)] = Field(default_factory=dict)
+    trays: Annotated[dict[str, Address], parts_of("compute tray", "switch tray")] = Field(
+        min_length=1, description="at least one tray"
+    )
+    bmc: Annotated[dict[str, Bmc], parts_of("compute tray", "switch tray", "power shelf")] = Field(default_factory=dict)
     coolant: Coolant | None = None
     chassis: str | None = Field(default=None, description="chassis serial that every tray must report")
     expect: dict[Annotated[str, AfterValidator(_compute_tray)], Expected] = Field(default_factory=dict)
@@ -233,17 +244,11 @@ class Rack(Data):
     waive: list[Waiver] = Field(default_factory=list)
     allow: list[Literal["power_cycle", "power_off_on_leak"]] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _trays_are_trays(self) -> Self:
-        wrong = [p for p in self.trays if not is_part(p) or kind(p) not in ("compute tray", "switch tray")]
-        if wrong:
-            raise ValueError(f"not trays: {', '.join(wrong)} (t00 ... t17, s0 ... s8)")
-        hosts: dict[tuple[str, int | None], str] = {}
-        for part, address in self.trays.items():
-            there = hosts.setdefault((address.host, address.port), part)
-            if there != part:
-                raise ValueError(f"{there} and {part} have the same address {address.host}")
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_address_each(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        valid: Self = together(data, handler, same_address(data))
+        return valid
 
     def compute(self) -> list[str]:
         """Compute trays in order."""
@@ -267,8 +272,9 @@ class Site(Data):
 class Metric(Data):
     """One thing that can be read."""
 
-    unit: str
-    counter: bool = False
+    unit: str = Field(min_length=1)
+    counter: bool = Field(default=False, description="only ever grows; judged by its growth")
+    slow: bool = Field(default=False, description="read every `sample_slow`, not every `sample`")
     about: str
 
 

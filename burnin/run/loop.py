@@ -32,7 +32,7 @@ LEAVE = "leave"
 SETTLE_S = 45.0
 """How long trays may take to connect before the run goes on without those that have not."""
 UNLOAD_S = 5.0
-FLUSH_S = 5.0
+FLUSH_S = 10.0
 LOAD_SPARE_S = 120.0
 """Beyond the planned end of a load, before the agent ends it by itself."""
 

@@ -93,6 +93,7 @@ class TraySession:
         self._link: Link | None = None
         self._holder = ""
         self._tables: list[tuple[tuple[str, str], ...]] = []
+        """(part, metric) of every column, one tuple a table: the store recognises it by identity."""
         self._absent: dict[int, dict[int, str]] = {}
         self._offsets: deque[float] = deque(maxlen=_OFFSETS)
         self._replay_until = -1
@@ -146,12 +147,12 @@ class TraySession:
             self._offsets.clear()
         self._offsets.append(self._clock.now() - record.mono_ns / 1e9)
         self._replay_until = int(hello["next"]) - 1
-        self._tables = [tuple((part, metric) for part, metric in table) for table in hello["tables"]]
+        self._tables = self._columns(hello["tables"])
         self._watched(hello)
         self._link.lease(self._lease_s, self.stored_seq)
         if hello["nvml"] is None and not self._tables:
             done = await self._link.order("sample", ident=f"sample-{self._holder}", **self._sample)
-            self._tables = [tuple((part, metric) for part, metric in table) for table in done["tables"]]
+            self._tables = self._columns(done["tables"])
         self._said_hello = True
         self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
 
@@ -242,11 +243,14 @@ class TraySession:
         if table >= len(self._tables):
             return
         t_s += (record.body["n"] - record.mono_ns) / 1e9  # when it was read, not when it was written down
-        columns = tuple((f"{self.tray}.{part}" if part else self.tray, metric) for part, metric in self._tables[table])
+        columns = self._tables[table]
         values = tuple(record.body["v"])
         for column, value in zip(columns, values, strict=True):
             self.latest[column] = (t_s, value)
         self._emit(Tick(self.tray, t_s, columns, values, self._absent.get(table, {})))
+
+    def _columns(self, tables: list[list[list[str]]]) -> list[tuple[tuple[str, str], ...]]:
+        return [tuple((f"{self.tray}.{part}" if part else self.tray, metric) for part, metric in table) for table in tables]
 
     def _logged(self, record: wire.Record, t_s: float) -> None:
         body = record.body

@@ -1,0 +1,11 @@
+"""What was run, read and said, in one SQLite file: the only place that speaks SQL.
+
+Importing this imports SQLAlchemy, which is dear: commands import it inside.
+"""
+
+from burnin.store.opening import open_store
+from burnin.store.records import RUNNING, Attempt, Enrollment, Evidence, Run, RunStart, Stage, Tray
+from burnin.store.store import Store
+from burnin.store.writer import Writer
+
+__all__ = ["RUNNING", "Attempt", "Enrollment", "Evidence", "Run", "RunStart", "Stage", "Store", "Tray", "Writer", "open_store"]

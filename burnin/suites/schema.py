@@ -8,23 +8,37 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, PlainSerializer, model_validator
 
-from burnin.rack.schema import Data, Limit
+from burnin.rack.data import Data, Mistake, mistakes, together
+from burnin.rack.schema import Limit
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+_NAME = r"^[a-z0-9][a-z0-9-]*$"
+_NAMED = "lower-case letters, digits and dashes"
 PHASES = "idle, load, load@MHZ, ramp, cool; a suffix after - tells windows apart (load-2)"
 
 
 def seconds(value: Any) -> float:
     """`90 s`, `5 min`, `48 h` -> seconds. A bare number is refused: 48 what?"""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)", str(value).strip())
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|min|h)", str(value).strip(), re.ASCII)
     if found is None:
-        raise ValueError(f"{value!r} is not a duration (90 s, 5 min, 48 h)")
+        raise ValueError(f"{value!r} is not a duration; expected a number and its unit (90 s, 5 min, 48 h)")
     return float(found[1]) * _UNITS[found[2]]
 
 
+def _between(low: float, high: float, what: str) -> AfterValidator:
+    def check(value: float) -> float:
+        if not low <= value <= high:
+            raise ValueError(f"{value:g} s is too {'short' if value < low else 'long'}; {what}")
+        return value
+
+    return AfterValidator(check)
+
+
 Duration = Annotated[float, BeforeValidator(seconds), PlainSerializer(lambda s: f"{s:.3f} s", return_type=str)]
+Lease = Annotated[Duration, _between(1, 14400, "a lease is 1 s to 4 h")]
+Cadence = Annotated[Duration, _between(0.05, 3600, "readings are 50 ms to 1 h apart")]
 
 
 class Load(Data):
@@ -48,9 +62,9 @@ def _step(value: Any) -> Any:
 class Stage(Data):
     """A stretch of the run in one condition, and the checks that judge it."""
 
-    stage: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    stage: str = Field(pattern=_NAME, description=_NAMED)
     about: str = ""
-    phase: Annotated[str, Field(pattern=r"^(idle|load|ramp|cool)(@\d+)?(-[a-z0-9]+)*$")] | None = Field(
+    phase: Annotated[str, Field(pattern=r"^(idle|load(@\d+)?|ramp|cool)(-[a-z0-9]+)*$")] | None = Field(
         default=None, description=PHASES
     )
     duration: Duration = Field(default=0.0, alias="for")
@@ -59,22 +73,29 @@ class Stage(Data):
     when: Literal["always", "suspect"] = Field(
         default="always", description="suspect: only if an earlier stage raised a suspicion"
     )
-    steps: list[Annotated[Step, BeforeValidator(_step)]] = Field(min_length=1)
+    steps: list[Annotated[Step, BeforeValidator(_step)]] = Field(
+        min_length=1, description="at least one check: a stage without a step judges nothing"
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
+        name, loaded = f"stage {self.stage}", self.phase is not None and self.phase.startswith(("load", "ramp"))
+        found: list[Mistake] = []
         if self.phase is not None and self.duration <= 0:
-            raise ValueError(f"stage {self.stage}: a phase needs a duration (for: 30 s)")
+            found.append((("phase",), f"{name}: a phase needs a duration (for: 30 s)"))
         if self.phase is None and self.load is not None:
-            raise ValueError(f"stage {self.stage}: a load needs a phase (load, ramp)")
-        if self.phase is not None and self.phase.startswith(("load", "ramp")) and self.load is None:
-            raise ValueError(f"stage {self.stage}: phase {self.phase} needs a load")
-        if self.phase is not None and self.phase.startswith(("idle", "cool")) and self.load is not None:
-            raise ValueError(f"stage {self.stage}: phase {self.phase} is unloaded, but a load is given")
-        if self.settle and self.settle >= self.duration:
-            raise ValueError(
-                f"stage {self.stage}: nothing is left to judge after settling {self.settle:g} of {self.duration:g} s"
-            )
+            found.append((("load",), f"{name}: a load needs a phase (load, ramp)"))
+        if self.phase is None and self.duration > 0:
+            found.append((("for",), f"{name}: a duration needs a phase (idle, load, ramp, cool)"))
+        if loaded and self.load is None:
+            found.append((("phase",), f"{name}: phase {self.phase} needs a load (load: {{kernel: tensor}})"))
+        if self.phase is not None and not loaded and self.load is not None:
+            found.append((("load",), f"{name}: phase {self.phase} is unloaded, but a load is given"))
+        if self.settle and self.settle >= self.duration > 0:
+            left = f"nothing is left to judge after settling {self.settle:g} of {self.duration:g} s"
+            found.append((("settle",), f"{name}: {left}"))
+        if found:
+            raise mistakes(found)
         return self
 
 
@@ -86,35 +107,52 @@ class Coverage(Data):
     phases: list[Literal["idle", "load", "ramp", "cool"]] = Field(default=["idle", "load"])
 
 
+def _used_twice(suite: Any) -> list[Mistake]:
+    stages = suite.get("stages") if isinstance(suite, dict) else None
+    seen: set[str] = set()
+    found: list[Mistake] = []
+    for i, stage in enumerate(stages) if isinstance(stages, list) else ():
+        name = stage.get("stage") if isinstance(stage, dict) else None
+        if isinstance(name, str) and name in seen:
+            found.append((("stages", i, "stage"), f"stage name {name!r} is used twice"))
+        elif isinstance(name, str):
+            seen.add(name)
+    return found
+
+
 class Suite(Data):
     """What to prove about a rack, in which order."""
 
-    suite: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    suite: str = Field(pattern=_NAME, description=_NAMED)
     about: str
     ships: bool = Field(default=False, description="true: a PASS of the whole suite lets a rack ship")
-    lease: Duration = Field(default=5.0, description="load ends when the controller was not heard for so long")
-    sample: Duration = Field(default=1.0, description="one reading of the fast metrics")
-    sample_slow: Duration = Field(default=5.0, description="one reading of the slow metrics")
+    lease: Lease = Field(default=5.0, description="load ends when the controller was not heard for so long")
+    sample: Cadence = Field(default=1.0, description="one reading of the fast metrics")
+    sample_slow: Cadence = Field(default=5.0, description="one reading of the slow metrics")
     load_fraction: float = Field(
         default=0.95, gt=0, le=1, description="mean power / enforced limit below which a load proves nothing"
     )
     retries: int = Field(default=1, ge=0, le=5, description="how often a step that could not measure (ERROR) is tried again")
     coverage: Coverage = Field(default_factory=Coverage)
     limits: dict[str, Limit] = Field(default_factory=dict, description="override the profile's")
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1, description="at least one stage")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _own_names(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        valid: Self = together(data, handler, _used_twice(data))
+        return valid
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        names = [stage.stage for stage in self.stages]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"stage names are used twice: {', '.join(twice)}")
-        if not 1 <= self.lease <= 14400:
-            raise ValueError("a lease is 1 s to 4 h")
-        for stage in self.stages:
+    def _enough_samples(self) -> Self:
+        found: list[Mistake] = []
+        for i, stage in enumerate(self.stages):
             judged = stage.duration - stage.settle
             if stage.phase is not None and judged < 3 * self.sample:
-                raise ValueError(f"stage {stage.stage}: {judged:g} s are judged, fewer than 3 samples of {self.sample:g} s")
+                few = f"{judged:g} s are judged, fewer than 3 samples of {self.sample:g} s"
+                found.append((("stages", i, "for"), f"stage {stage.stage}: {few}"))
+        if found:
+            raise mistakes(found)
         return self
 
     def duration_s(self) -> float:
