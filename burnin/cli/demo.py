@@ -22,7 +22,7 @@ from burnin.cli.twin import Plant, Profile, Seed
 from burnin.errors import InputError
 from burnin.rack.parts import related, tray_of, within
 
-DEFAULT = ("tim_void:t07.g2:2", "tray_flow:t11:0.5")
+DEFAULT = ("tim_void:t07.g2:2", "tray_flow:t11:0.45")
 _UP_S = 60.0
 
 

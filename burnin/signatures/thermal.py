@@ -148,9 +148,12 @@ def _finding(part: str, all_of: Sequence[Excess], rows: Mapping[str, SignatureRo
     worst = max(out, key=lambda e: e.relative)
     value = sum(e.slope for e in out) / len(out)
     peers = worst.slope / (1 + worst.relative)
-    whole = "its four GPUs together are" if name == TRAY_ROW else "it is, beyond what its tray shares,"
-    times = f"in {len(out)} of {len(all_of)} load phases"
-    why = f"thermal resistance {value:.4f} K/W: {whole} {worst.relative:.0%} above the peers (z {worst.z:.1f}), {times}"
+    times = f"(z {worst.z:.1f}), in {len(out)} of {len(all_of)} load phases"
+    far = f"{100 * worst.relative:.0f} % above"
+    if name == TRAY_ROW:
+        why = f"thermal resistance {value:.4f} K/W over its GPUs together, {far} the other trays {times}"
+    else:
+        why = f"thermal resistance {value:.4f} K/W, {far} its peers once its tray's share is taken out {times}"
     action = row.action if reproduced else f"repeat the load on the whole rack once; {row.action}"
     evidence = {
         e.stage: {"slope": _short(e.slope), "relative": _short(e.relative), "z": _short(e.z), "out": e.out} for e in all_of

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from burnin.rack.parts import fold
+from burnin.rack.parts import fold, tray_of
 
 LOOK = {"PASS": "bold green", "FAIL": "bold red", "HOLD": "bold yellow"}
 _MEANS = {
@@ -23,12 +23,12 @@ _RESULTS = ("PASS", "FAIL", "UNKNOWN")
 
 
 def show(document: Mapping[str, Any], console: Console) -> None:
-    """Print the whole verdict."""
-    console.print(_panel(document))
+    """Print the whole verdict; the word and what to do come last, where a person at a terminal looks."""
+    console.print(Padding(_checks(document["steps"]), (1, 1, 0, 1)))
+    console.print(Padding(_small_print(document), (1, 1, 1, 1)))
     for part in _parts(document):
         console.print(Padding(part, (0, 0, 1, 1)))
-    console.print(Padding(_checks(document["steps"]), (0, 1)))
-    console.print(Padding(_footer(document), (1, 1, 0, 1)))
+    console.print(_panel(document))
 
 
 def _panel(document: Mapping[str, Any]) -> Panel:
@@ -47,26 +47,37 @@ def _panel(document: Mapping[str, Any]) -> Panel:
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """One paragraph a part: the gravest finding first, then what else was seen on it."""
-    findings = [f for f in document["findings"] if f["severity"] != "WATCH"]
-    shown: set[tuple[str, str]] = set()
-    for name in dict.fromkeys(f["part"] for f in findings):
-        group = [f for f in findings if f["part"] == name]
-        shown |= {(name, f["why"]) for f in group}
-        yield _finding(group)
-    for hold in document["holds"]:
-        if (hold["part"], hold["why"]) not in shown:
-            yield _paragraph("HOLD", hold["part"], "", [hold["why"]], hold["next"])
+    """What is watched, then what holds, then what fails: one paragraph a part, the gravest nearest to the verdict."""
     watched = [f for f in document["findings"] if f["severity"] == "WATCH"]
     if watched:
         yield Group(*(Text(f"watch  {f['part']}  {f['why']}", "dim") for f in watched))
+    findings = [f for f in document["findings"] if f["severity"] != "WATCH"]
+    said = {(f["part"], f["why"]) for f in findings}
+    for hold in document["holds"]:
+        if not any(hold["part"] == part and hold["why"] in why for part, why in said):
+            yield _paragraph("HOLD", hold["part"], "", [hold["why"]], hold["next"])
+    groups = {name: [f for f in findings if f["part"] == name] for name in dict.fromkeys(f["part"] for f in findings)}
+    below = {name for name in groups if "." in name and _follows(groups[name], groups.get(tray_of(name), []))}
+    for name, group in reversed(groups.items()):
+        if name not in below:
+            yield _finding(group, sorted(part for part in below if tray_of(part) == name))
 
 
-def _finding(group: Sequence[Mapping[str, Any]]) -> RenderableType:
+def _follows(group: Sequence[Mapping[str, Any]], parents: Sequence[Mapping[str, Any]]) -> bool:
+    """True when everything that is wrong with a part is what its whole tray shows: it is named in the tray's paragraph."""
+    serials = any(f["signature"] in ("tray.serial", "interlock.rack_identity") for f in parents)
+    heat = any(f["signature"] == "thermal.tray" for f in parents)
+    return all((serials and f["signature"] == "gpu.serial") or (heat and "see to" in f["action"]) for f in group)
+
+
+def _finding(group: Sequence[Mapping[str, Any]], below: Sequence[str]) -> RenderableType:
     first = group[0]
     serial = f"serial {first['serial']}" if first["serial"] else "serial not known"
     where = ", ".join(text for text in (first["fru"], serial, first["slot"]) if text)
-    return _paragraph(first["severity"], first["part"], where, [f["why"] for f in group], first["action"])
+    why = [f["why"] for f in group]
+    if below:
+        why.append(f"the same shows on {fold(below)}")
+    return _paragraph(first["severity"], first["part"], where, why, first["action"])
 
 
 def _paragraph(word: str, part: str, where: str, why: Sequence[str], action: str) -> RenderableType:
@@ -83,24 +94,32 @@ def _paragraph(word: str, part: str, where: str, why: Sequence[str], action: str
     return table
 
 
-def _checks(steps: Sequence[Mapping[str, Any]]) -> Table:
-    """What ran, folded: one row per check and stage, trays of one result in one word."""
+def _checks(steps: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What ran, folded: one line for all that passed everywhere, one row for each that did not."""
+    rows = {
+        key: [s for s in steps if (s["stage"], s["name"]) == key] for key in dict.fromkeys((s["stage"], s["name"]) for s in steps)
+    }
+    clean = [key for key, row in rows.items() if all(s["result"] == "PASS" for s in row)]
+    trays = fold({s["part"] for s in steps}) if steps else "no tray"
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("stage", "check", *_RESULTS):
         table.add_column(title)
-    for stage, name in dict.fromkeys((s["stage"], s["name"]) for s in steps):
-        row = [s for s in steps if (s["stage"], s["name"]) == (stage, name)]
-        cells = []
-        for result in _RESULTS:
-            parts = [s["part"] for s in row if s["result"] == result]
-            cells.append(Text(fold(parts) if parts else "", {"FAIL": "red", "UNKNOWN": "yellow"}.get(result, "green")))
-        table.add_row(stage, name, *cells)
-    return table
+    for (stage, name), row in rows.items():
+        if (stage, name) not in clean:
+            parts = [[s["part"] for s in row if s["result"] == result] for result in _RESULTS]
+            cells = [Text(fold(p) if p else "", look) for p, look in zip(parts, ("green", "red", "yellow"), strict=True)]
+            table.add_row(stage, name, *cells)
+    line = Text(f"{len(clean)} of {len(rows)} steps passed on {trays}", "green" if len(clean) == len(rows) else "")
+    return Group(line, table) if len(clean) < len(rows) else line
 
 
-def _footer(document: Mapping[str, Any]) -> RenderableType:
+def _small_print(document: Mapping[str, Any]) -> RenderableType:
     coverage = document["coverage"]
     lines = [Text(f"coverage {coverage['measured']} of {coverage['required']} slots; run {document['run']}", "dim")]
-    waived = [f"waived: {w['interlock']}, by {w['by']} until {w['until']}: {w['why']}" for w in document["waivers"]]
-    lines += [Text(text, "dim") for text in waived]
+    waivers: dict[tuple[str, str, str], list[str]] = {}
+    for waiver in document["waivers"]:
+        waivers.setdefault((waiver["by"], waiver["until"], waiver["why"]), []).append(waiver["interlock"])
+    lines += [
+        Text(f"waived by {by} until {until} ({why}): {', '.join(names)}", "dim") for (by, until, why), names in waivers.items()
+    ]
     return Group(*lines)

@@ -1,0 +1,43 @@
+"""Reads suites, and checks what they name: checks and metrics that exist are passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from burnin.errors import InputError, Problem
+from burnin.rack.document import Document, Loc, one_of, read
+from burnin.rack.load import SUITES, listed, named_file, unknown_metrics
+from burnin.rack.yamlfile import check, in_order
+from burnin.suites.schema import Suite
+
+
+def list_suites() -> dict[str, Path]:
+    """Name -> file of every suite."""
+    return listed(SUITES)
+
+
+def load_suite(name_or_path: str | Path, *, checks: Collection[str], metrics: Collection[str]) -> Suite:
+    """Reads one suite by name or path. Raises InputError with every mistake."""
+    suite, problems = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
+    if suite is None or problems:
+        raise InputError(problems)
+    return suite
+
+
+def check_suite(document: Document, checks: Collection[str], metrics: Collection[str]) -> tuple[Suite | None, list[Problem]]:
+    """The suite, or None, and every mistake in it, in the order of its lines."""
+    suite, problems = check(document, Suite)
+    problems += _unknown_checks(document, checks)
+    problems += unknown_metrics(document, ("coverage", "metrics", "*"), metrics)
+    return suite, in_order(problems)
+
+
+def _unknown_checks(document: Document, checks: Collection[str]) -> Iterator[Problem]:
+    named: list[tuple[Loc, object]] = [
+        *((loc, step) for loc, step in document.each("stages", "*", "steps", "*") if isinstance(step, str)),
+        *document.each("stages", "*", "steps", "*", "check"),
+    ]
+    for loc, name in named:
+        if isinstance(name, str) and name not in checks:
+            yield document.problem(loc, f"check {name!r} does not exist", one_of(checks, name))
