@@ -19,12 +19,13 @@ _MEANS = {
     "FAIL": "measured, and bad: replace or repair the parts below",
     "HOLD": "not judged, or suspicious: the rack does not move on",
 }
+_SIGNATURES = "thermal."
 _RESULTS = ("PASS", "FAIL", "UNKNOWN")
 
 
 def show(document: Mapping[str, Any], console: Console) -> None:
     """Print the whole verdict; the word and what to do come last, where a person at a terminal looks."""
-    console.print(Padding(_checks(document["steps"]), (1, 1, 0, 1)))
+    console.print(Padding(_checks(document), (1, 1, 0, 1)))
     console.print(Padding(_small_print(document), (1, 1, 1, 1)))
     for part in _parts(document):
         console.print(Padding(part, (0, 0, 1, 1)))
@@ -94,8 +95,9 @@ def _paragraph(word: str, part: str, where: str, why: Sequence[str], action: str
     return table
 
 
-def _checks(steps: Sequence[Mapping[str, Any]]) -> RenderableType:
+def _checks(document: Mapping[str, Any]) -> RenderableType:
     """What ran, folded: one line for all that passed everywhere, one row for each that did not."""
+    steps = document["steps"]
     rows = {
         key: [s for s in steps if (s["stage"], s["name"]) == key] for key in dict.fromkeys((s["stage"], s["name"]) for s in steps)
     }
@@ -109,7 +111,9 @@ def _checks(steps: Sequence[Mapping[str, Any]]) -> RenderableType:
             parts = [[s["part"] for s in row if s["result"] == result] for result in _RESULTS]
             cells = [Text(fold(p) if p else "", look) for p, look in zip(parts, ("green", "red", "yellow"), strict=True)]
             table.add_row(stage, name, *cells)
-    line = Text(f"{len(clean)} of {len(rows)} steps passed on {trays}", "green" if len(clean) == len(rows) else "")
+    named = {f["part"] for f in document["findings"] if f["signature"].startswith(_SIGNATURES) and f["severity"] != "WATCH"}
+    also = f"; signatures name {fold(named)}" if named else ""
+    line = Text(f"{len(clean)} of {len(rows)} steps passed on {trays}{also}")
     return Group(line, table) if len(clean) < len(rows) else line
 
 
