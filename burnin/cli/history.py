@@ -131,7 +131,7 @@ def gate(
     if str(json) != "-":
         out.print(f"[{LOOK[said.word]}]{said.word}[/]  rack {rack}, suite {wanted}, run {run.id if run else 'none'}")
         for reason in said.reasons:
-            out.print(f"  - {reason}", markup=False)
+            typer.echo(f"  - {reason}")
     body = {"rack": rack, "suite": wanted, "run": run.id if run else None, "gate": str(said.word), "reasons": list(said.reasons)}
     write(json, pretty(body))
     raise typer.Exit(exits.of_word(said.word))

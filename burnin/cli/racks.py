@@ -58,9 +58,8 @@ def enroll(
             f"the jump host {jump[0]} is not in {file.known_hosts}: put its host key there first (ssh-keyscan, compared)"
         )
     fresh, failed = asyncio.run(_scan(wanted, known, file.rack.ssh.connect_timeout_s))
-    out = console()
     for end, done in fresh:
-        out.print(f"{end.part:<5} {done.name:<24} {done.new}" + (f"   replaces {done.old}" if done.old else ""), markup=False)
+        typer.echo(f"{end.part:<5} {done.name:<24} {done.new}" + (f"   replaces {done.old}" if done.old else ""))
     for text in failed:
         typer.echo(text, err=True)
     if fresh and not yes and not typer.confirm(f"Are these the {len(fresh)} fingerprints of rack {file.rack.rack}?"):
@@ -86,7 +85,7 @@ def enroll(
             store.close()
         known.save()
     already = len(ends) - len(wanted)
-    out.print(f"{len(fresh)} recorded in {file.known_hosts}, {already} were known, {len(failed)} not reached")
+    typer.echo(f"{len(fresh)} recorded in {file.known_hosts}, {already} were known, {len(failed)} not reached")
     raise typer.Exit(exits.HOLD if failed else exits.PASS)
 
 

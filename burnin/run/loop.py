@@ -116,13 +116,17 @@ class Run:
             try:
                 await self._arrive()
                 for leg in self.job.plan.legs:
-                    if self.job.stop.is_set():
+                    if self.job.stop.is_set() or not self._anyone():
                         break
                     await self._stage(leg)
             finally:
                 await self._leave()
                 housekeeping.cancel()
         return not self.job.stop.is_set()
+
+    def _anyone(self) -> bool:
+        """False when no tray is there, and none will be: then there is nothing to wait for."""
+        return any(session.ready for session in self.job.sessions.values()) or bool(self._identities)
 
     # ---- arriving and leaving
 

@@ -96,7 +96,7 @@ async def scan(host: str, port: int, timeout: float) -> asyncssh.SSHKey:
     """The host key that a server shows; nothing else is said to it. Raises Unreachable."""
     try:
         async with asyncio.timeout(timeout):
-            key = await asyncssh.get_server_host_key(host, port, config=None, server_host_key_algs=["ssh-ed25519", "default"])
+            key = await asyncssh.get_server_host_key(host, port, config=None)
     except (OSError, asyncssh.Error) as error:
         raise Unreachable(f"{host}:{port} shows no host key: {error or 'no answer'}") from None
     if key is None:
