@@ -42,8 +42,8 @@ def _outcome(error: BaseException) -> int:
 
     if isinstance(error, KeyboardInterrupt):
         return exits.INTERRUPTED
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else exits.BROKEN
+    if isinstance(error, SystemExit):  # not ours (we raise typer.Exit): rich leaves so, with 1, when its pipe is closed
+        return _nobody_reads()
     if isinstance(error, BrokenPipeError):
         return _nobody_reads()
     if isinstance(error, InputError):

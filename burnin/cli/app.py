@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -36,27 +37,26 @@ def _version(asked: bool) -> None:
         raise typer.Exit(0)
 
 
-app = typer.Typer(
-    cls=_Line,
-    help="Burn-in and commissioning of NVL72 racks, over SSH. Exit codes: 0 PASS, 1 FAIL, 3 HOLD; 2 usage, 4 burnin itself.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-@app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say the version")] = False,
 ) -> None:
     pass
 
 
+@cache
 def command() -> Any:
-    """The whole tree, parsed by typer."""
+    """The whole tree, made once."""
     from burnin.cli import demo, files, history, racks, running, twin
 
+    app = typer.Typer(
+        cls=_Line,
+        help="Burn-in and commissioning of NVL72 racks, over SSH. Exit codes: 0 PASS, 1 FAIL, 3 HOLD; 2 usage, 4 burnin itself.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
     for group in (running, history, racks, files, demo, twin):
         group.add(app)
     return typer.main.get_command(app)

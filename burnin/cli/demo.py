@@ -20,7 +20,6 @@ from burnin.cli import exits
 from burnin.cli.options import DB, Db, Json, Plain, console, writable, write
 from burnin.cli.twin import Plant, Profile, Seed
 from burnin.errors import InputError
-from burnin.rack.parts import related, tray_of, within
 
 DEFAULT = ("tim_void:t07.g2:2", "tray_flow:t11:0.45")
 _UP_S = 60.0
@@ -113,6 +112,8 @@ def compare(planted: Sequence[str], document: Mapping[str, Any]) -> list[str]:
     A planted part is found when it or its tray is named. Blame is right on a planted part, what it sits in, what sits in
     it, and its links.
     """
+    from burnin.rack.parts import related, tray_of, within
+
     named = _named(document)
     out = [
         f"{part} was planted and is not named"

@@ -18,7 +18,7 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, console: Consol
     console.print(f"{suite.suite} on rack {rack.rack} ({profile.profile}): {parts}, about {clock(plan.seconds())}")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("at", "stage", "phase", "for", "load", "checks"):
-        table.add_column(title)
+        table.add_column(title, no_wrap=title != "checks")
     at = 0.0
     for leg in plan.legs:
         stage = leg.stage
@@ -26,8 +26,8 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, console: Consol
         watts = profile.gpu.power_limit_w
         load = ""
         if stage.load is not None:
-            power = f", up to {gpus * watts / 1000:.0f} kW" if watts else ""
-            load = f"{stage.load.kernel} on {gpus} GPUs{power}{', tray by tray' if stage.load.stagger else ''}"
+            power = f", {gpus * watts / 1000:.0f} kW" if watts else ""
+            load = f"{stage.load.kernel}: {gpus} GPUs{power}{', tray by tray' if stage.load.stagger else ''}"
         when = "" if stage.when == "always" else " (if suspicious)"
         checks = ", ".join(step.check for step in leg.steps)
         table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(stage.duration), load, checks)

@@ -11,13 +11,12 @@ from burnin.cli import exits
 from burnin.cli.options import console
 from burnin.errors import InputError
 
-expect = typer.Typer(help="the build record: which serials must be where", no_args_is_help=True, rich_markup_mode=None)
-
 
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into the tree."""
     for command in (lint, checks, suites, signatures):
         app.command()(command)
+    expect = typer.Typer(help="the build record: which serials must be where", no_args_is_help=True, rich_markup_mode=None)
     expect.command("import")(expect_import)
     app.add_typer(expect, name="expect")
 

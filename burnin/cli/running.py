@@ -28,8 +28,8 @@ def add(app: typer.Typer) -> None:
 
 
 def run(
-    suite: Annotated[str, typer.Argument(help="a suite: its file, or its name in test_suites/")],
-    rack: Annotated[Path, typer.Argument(help="the rack file")],
+    suite: Annotated[str, typer.Argument(help="a suite: its file, or its name in test_suites/", metavar="SUITE")],
+    rack: Annotated[Path, typer.Argument(help="the rack file", metavar="RACK.yaml")],
     only: Annotated[str, typer.Option(help="only these checks (a,b); such a run ships nothing", metavar="CHECK,...")] = "",
     parts: Annotated[
         str, typer.Option(help="only these trays (t07,t[10-12]); such a run ships nothing", metavar="PART,...")

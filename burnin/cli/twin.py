@@ -9,8 +9,6 @@ import typer
 
 from burnin.cli.options import console, pretty
 
-twin = typer.Typer(help="a rack that does not exist, behind real SSH", no_args_is_help=True, rich_markup_mode=None)
-
 Profile = Annotated[str, typer.Option(help="which architecture", metavar="PROFILE")]
 Seed = Annotated[int, typer.Option(help="same seed, same rack", metavar="N")]
 Plant = Annotated[
@@ -20,6 +18,7 @@ Plant = Annotated[
 
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into the tree."""
+    twin = typer.Typer(help="a rack that does not exist, behind real SSH", no_args_is_help=True, rich_markup_mode=None)
     twin.command()(up)
     twin.command()(faults)
     app.add_typer(twin, name="twin")
