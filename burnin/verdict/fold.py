@@ -67,12 +67,14 @@ def _fold(merged: dict[tuple[str, str], Hold], children: Sequence[str], above: s
     for kind in {key[1] for key in merged}:
         here = [merged.get((child, kind)) for child in children]
         texts = {h.why.replace(h.part, "{}") if h else None for h in here}
-        if len(children) > 1 and None not in here and len(texts) == 1 and (above, kind) not in out:
+        if len(children) > 1 and None not in here and len(texts) == 1:
             for child in children:
                 del out[child, kind]
             first = here[0]
             assert first is not None
-            out[above, kind] = replace(first, part=above, why=first.why.replace(first.part, "each"))
+            why = first.why.replace(first.part, "each")
+            own = out.get((above, kind))
+            out[above, kind] = replace(own, why=f"{own.why}; {why}") if own else replace(first, part=above, why=why)
     return out
 
 

@@ -110,6 +110,8 @@ def test_a_cause_does_not_hide_a_suspicion() -> None:
 def test_what_all_gpus_of_a_tray_share_is_the_trays_and_what_all_trays_share_is_the_racks() -> None:
     one = fold.holds([hold(f"t01.g{i}", f"t01.g{i} not read") for i in range(4)], {}, TOPOLOGY, TRAYS)
     assert [(h.part, h.why) for h in one] == [("t01", "each not read")]
+    both = fold.holds([hold("t01", "x"), *(hold(f"t01.g{i}", "y") for i in range(4))], {}, TOPOLOGY, TRAYS)
+    assert [(h.part, h.why) for h in both] == [("t01", "x; y")]
     three = fold.holds([hold(f"t01.g{i}") for i in range(3)], {}, TOPOLOGY, TRAYS)
     assert [h.part for h in three] == ["t01.g0", "t01.g1", "t01.g2"]
     everyone = fold.holds([hold(f"{t}.g{i}") for t in TRAYS for i in range(4)], {}, TOPOLOGY, TRAYS)

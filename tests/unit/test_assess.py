@@ -1,0 +1,355 @@
+"""From what a run kept to its verdict: whole cases through a real database, judged as `burnin judge` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from burnin.assess.case import gather
+from burnin.assess.judge import judge, suspects
+from burnin.checks import ALWAYS
+from burnin.events import LogLine, Result, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
+from burnin.rack.schema import Profile
+from burnin.store import Attempt, Evidence, RunStart, Store, Tray, open_store
+from burnin.suites.schema import Suite
+from burnin.verdict.document import canonical
+from tests import build
+
+TRAYS = 6
+METRICS = {
+    "gpu.temp": (35.0, 65.0), "gpu.power": (190.0, 1395.0), "gpu.tlimit": (52.0, 22.0), "gpu.util": (0.0, 1.0),
+    "gpu.power_limit": (1400.0, 1400.0), "gpu.clock_sm": (120.0, 1890.0), "hbm.temp": (36.0, 70.0), "load.wrong": (None, 0.0),
+    **{f"throttle.{x}": (1.0, 1.0) for x in ("sw_thermal", "hw_thermal", "hw_brake")},
+    **{f"ecc.{x}": (0.0, 0.0) for x in ("dram_ue", "sram_ue", "dram_ce", "sram_ce")},
+    **{f"remap.{x}": (0.0, 0.0) for x in ("uncorrectable", "correctable", "pending", "failed")},
+}  # fmt: skip
+
+
+@dataclass
+class Story:
+    """A run of `build.suite()` on a small rack, healthy unless told otherwise, and how it is kept."""
+
+    store: Store
+    profile: Profile = field(default_factory=lambda: build.profile(TRAYS))
+    suite: Suite = field(default_factory=build.suite)
+    ships: bool = False
+    whole: bool = True
+    readings: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """(gpu, metric) -> (idle, load) or None (never read) or a function of (phase, second)."""
+    log: list[LogLine] = field(default_factory=list)
+    lost: dict[str, float] = field(default_factory=dict)
+    skip: dict[str, str] = field(default_factory=dict)
+    errors: set[tuple[str, str, str]] = field(default_factory=set)
+    end: str | None = "COMPLETE"
+    until: str = ""
+    """The run breaks off before this stage."""
+    rack: dict[str, Any] = field(default_factory=dict)
+    absent: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def tell(self) -> Verdict:
+        """Keep it, and judge it."""
+        run = "r1"
+        rack = build.rack(TRAYS, **self.rack)
+        trays = rack.compute()
+        dump = {"mode": "json", "by_alias": True}
+        config = {
+            "rack": rack.model_dump(mode="json", by_alias=True),
+            "profile": self.profile.model_dump(mode="json", by_alias=True, exclude_unset=True),
+            "suite": self.suite.model_dump(mode="json", by_alias=True),
+            "catalogue": build.catalogue().model_dump(mode="json", by_alias=True, exclude_unset=True),
+            "plan": {"trays": trays, "only": []},
+            "versions": {"burnin": "test"},
+        }
+        assert dump
+        self.store.begin_run(
+            RunStart(run, "R-1", "test-rack", "test", self.ships, self.whole, "me", "2026-11-21T10:00:00Z", config)
+        )
+        for tray in trays:
+            self.store.keep([TrayState(tray, 0.1, "ready"), *self._sources(tray)])
+            self.store.keep_tray(Tray(tray, "192.0.2.1:22", None, f"J{tray}", _identity(tray)))
+        self._stages(trays)
+        self.store.keep(self.log)
+        for tray, when in self.lost.items():
+            self.store.keep([TrayState(tray, when, "LOST", f"{tray}: the link is gone")])
+        if not self.until:
+            self._leave(trays)
+        if self.end is not None:
+            self.store.end_run(run, "2026-11-21T10:01:00Z", self.end)
+        else:
+            self.store.flush()
+        return judge(gather(self.store, run))
+
+    def _sources(self, tray: str) -> Iterable[LogLine]:
+        known = {line.code for line in self.log if line.kind == "source" and line.part == tray}
+        return [LogLine(tray, 0.1, "source", code, "", "agent") for code in ("xid", "kmsg") if code not in known]
+
+    def _stages(self, trays: list[str]) -> None:
+        t = 1.0
+        for index, stage in enumerate(self.suite.stages):
+            if stage.stage == self.until:
+                return
+            if stage.stage in self.skip:
+                self.store.keep([StageEnded(index, stage.stage, t, Status.SKIPPED, self.skip[stage.stage])])
+                if self.skip[stage.stage].startswith("not loaded"):
+                    self._attempts(stage.stage, [s.check for s in stage.steps], trays, t, Status.SKIPPED, self.skip[stage.stage])
+                continue
+            self.store.keep([StageBegan(index, stage.stage, stage.phase or "", stage.duration, t)])
+            if stage.phase is not None:
+                self._sample(stage.phase, t, stage.duration, trays)
+            t += stage.duration
+            self._attempts(stage.stage, [s.check for s in stage.steps], trays, t)
+            self.store.keep([StageEnded(index, stage.stage, t, Status.COMPLETE)])
+
+    def _attempts(
+        self, stage: str, checks: list[str], trays: list[str], t: float, status: Status = Status.COMPLETE, why: str = ""
+    ) -> None:
+        for check in checks:
+            for tray in trays:
+                gone = tray in self.lost and self.lost[tray] <= t
+                broken = (stage, check, tray) in self.errors or gone
+                one = Status.ERROR if broken and status is Status.COMPLETE else status
+                if check == "inventory" and not broken:
+                    body = {"ok": True, "body": _identity(tray)}
+                    self.store.keep_evidence(Evidence(stage, check, tray, 1, 0, "identify", body))
+                self.store.end_attempt(
+                    Attempt(stage, check, tray, 1, one, Result.UNKNOWN, t, t, why or ("broken" if broken else ""))
+                )
+
+    def _sample(self, phase: str, t0: float, seconds: float, trays: list[str]) -> None:
+        loaded = phase.startswith("load")
+        for tray in trays:
+            columns = tuple((gpu, metric) for gpu in self.profile.topology.gpus(tray) for metric in METRICS)
+            for second in range(int(seconds)):
+                t = t0 + second + 0.3
+                if tray in self.lost and t >= self.lost[tray]:
+                    break
+                values = tuple(self._value(gpu, metric, loaded, phase, second) for gpu, metric in columns)
+                absent = {i: self.absent.get(c, "missing") for i, c in enumerate(columns) if values[i] is None}
+                self.store.keep([Tick(tray, t, columns, values, absent)])
+
+    def _value(self, gpu: str, metric: str, loaded: bool, phase: str, second: int) -> float | None:
+        given = self.readings.get((gpu, metric), METRICS[metric])
+        if given is None:
+            return None
+        if callable(given):
+            return given(phase, second)  # type: ignore[no-any-return]
+        return given[1] if loaded else given[0]  # type: ignore[no-any-return]
+
+    def _leave(self, trays: list[str]) -> None:
+        for tray in trays:
+            if tray in self.lost:
+                continue
+            state = {f"g{i}": {"power_limit_w": 1400.0} for i in range(4)}
+            for number in range(2):
+                self.store.keep_evidence(Evidence("leave", "as-found", tray, 1, number, "state", {"ok": True, "body": state}))
+        self._attempts("leave", list(ALWAYS), trays, 40.0)
+
+
+def _identity(tray: str) -> dict[str, Any]:
+    index = int(tray[1:])
+    gpus = [
+        {"gpu": f"g{i}", "name": "NVIDIA GB300", "uuid": f"GPU-{tray}-{i}", "serial": f"S{tray}{i // 2}", "slot": 10 + index,
+         "tray_index": index, "chassis": "C1"}
+        for i in range(4)
+    ]  # fmt: skip
+    return {"host": {"serial": f"J{tray}"}, "nvml": None, "driver": "580", "gpus": gpus, "failed": {}, "hung": []}
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Any:
+    store = open_store(tmp_path / "burnin.db")
+    yield Story(store)
+    store.close()
+
+
+def named(verdict: Verdict) -> dict[str, str]:
+    """part -> severity or HOLD, of everything that weighs."""
+    out = {h.part: "HOLD" for h in verdict.holds}
+    return {**out, **{f.part: str(f.severity) for f in verdict.findings if f.severity != "WATCH"}}
+
+
+def test_a_healthy_run_passes_with_full_coverage_and_the_same_bytes_again(story: Story) -> None:
+    verdict = story.tell()
+    assert verdict.word is Word.PASS
+    assert named(verdict) == {}
+    assert (verdict.coverage.required, verdict.coverage.measured) == (TRAYS * 4 * 2 * 2, TRAYS * 4 * 2 * 2)
+    assert canonical(judge(gather(story.store, "r1"))) == canonical(verdict)
+    assert {step.result for step in verdict.steps} == {Result.PASS}
+
+
+def test_a_shipping_suite_holds_without_a_build_record(story: Story) -> None:
+    story.suite = build.suite(ships=True)
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert {h.part for h in verdict.holds} == {"rack"}, "every tray lacks it: it is the rack's"
+
+
+def test_a_failing_gpu_is_named_with_serial_slot_and_action(story: Story) -> None:
+    story.readings["t03.g2", "ecc.dram_ue"] = lambda phase, second: 1.0 if phase == "load" and second > 12 else 0.0
+    verdict = story.tell()
+    assert verdict.word is Word.FAIL
+    (finding,) = verdict.findings
+    assert (finding.part, finding.signature, finding.fru) == ("t03.g2", "ecc.dram_ue.growth", "superchip board")
+    assert (finding.serial, finding.slot) == ("St031", "slot 13, module 3")
+    assert finding.action
+    assert "load" in finding.why
+
+
+def test_one_gpu_that_was_not_sampled_holds_the_rack(story: Story) -> None:
+    story.readings["t03.g2", "gpu.temp"] = None
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert verdict.coverage.missing == (("t03.g2", "gpu.temp", "idle"), ("t03.g2", "gpu.temp", "load"))
+    assert named(verdict) == {"t03.g2": "HOLD"}
+
+
+@pytest.mark.parametrize(("gap", "word"), [(2, Word.PASS), (5, Word.HOLD)])
+def test_the_coverage_floor_holds_for_every_slot(story: Story, gap: int, word: Word) -> None:
+    story.readings["t03.g2", "gpu.temp"] = lambda phase, second: None if phase == "load" and second < gap else 60.0
+    assert story.tell().word is word
+
+
+def test_a_lost_tray_is_one_hold_with_its_reason_and_the_others_keep_theirs(story: Story) -> None:
+    story.lost["t03"] = 20.0
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert named(verdict) == {"t03": "HOLD"}
+    (finding,) = verdict.findings
+    assert (finding.signature, finding.why) == ("tray.lost", "t03: the link is gone")
+    assert {s.result for s in verdict.steps if s.part != "t03"} == {Result.PASS}
+    assert Result.PASS not in {s.result for s in verdict.steps if s.part == "t03" and s.stage == "load"}
+
+
+def test_a_fail_on_a_tray_that_was_lost_later_stands(story: Story) -> None:
+    story.lost["t03"] = 30.0
+    story.log = [LogLine("t03.g1", 25.0, "xid", "79", "fell off", "kmsg")]
+    verdict = story.tell()
+    assert verdict.word is Word.FAIL
+    assert named(verdict) == {"t03": "HOLD", "t03.g1": "FAIL"}
+
+
+def test_a_load_that_was_not_reached_proves_nothing_about_what_needed_it(story: Story) -> None:
+    story.readings["t03.g2", "gpu.power"] = (190.0, 900.0)
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    (finding,) = verdict.findings
+    assert (finding.part, finding.signature) == ("t03.g2", "load.not_attained")
+    reasons = {
+        (s.name, m.name): m.reason
+        for s in verdict.steps
+        for m in s.measurements
+        if m.part == "t03.g2" and m.result is Result.UNKNOWN
+    }
+    assert {name for _, name in reasons} >= {
+        "gpu.tlimit.load",
+        "throttle.hw_thermal.growth",
+        "gpu.power_fraction",
+        "gpu.mismatches",
+    }
+    assert {why for (check, _), why in reasons.items() if check != "inventory"} == {"not_attained"}
+    assert not any(step.name == "ecc" and step.result is not Result.PASS for step in verdict.steps), "ecc needs no load"
+
+
+def test_too_hot_below_full_load_is_still_too_hot(story: Story) -> None:
+    story.readings["t03.g2", "gpu.power"] = (190.0, 900.0)
+    story.readings["t03.g2", "gpu.tlimit"] = (50.0, 0.0)
+    verdict = story.tell()
+    assert verdict.word is Word.FAIL
+    assert ("t03.g2", "gpu.tlimit.load") in {(f.part, f.signature) for f in verdict.findings}
+
+
+def test_load_that_an_interlock_refused_is_one_hold_of_the_rack(story: Story) -> None:
+    story.skip["load"] = "not loaded: this version of burnin cannot read leak"
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert [(h.part, h.why) for h in verdict.holds] == [("rack", "not loaded: this version of burnin cannot read leak")]
+    assert {s.status for s in verdict.steps if s.stage == "load"} == {Status.SKIPPED}
+
+
+def test_a_tray_of_another_rack_is_named(story: Story) -> None:
+    story.skip["load"] = "not loaded: t03 says chassis C2, the rack is C1"
+    story.log = [LogLine("t03", 12.0, "interlock", "bad", "rack_identity: t03 says chassis C2, the rack is C1", "controller")]
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert named(verdict) == {"t03": "HOLD", "rack": "HOLD"}
+
+
+def test_a_run_whose_controller_died_holds(story: Story) -> None:
+    story.until, story.end = "load", None
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert "its controller ended without finishing it" in " ".join(h.why for h in verdict.holds)
+    assert {s.status for s in verdict.steps if s.stage == "load"} == {Status.ABORTED}
+    assert {s.result for s in verdict.steps if s.stage == "idle"} == {Result.PASS}, "what was proved stays proved"
+
+
+def test_a_stopped_run_holds_even_if_all_it_did_was_good(story: Story) -> None:
+    story.end = "STOPPED"
+    verdict = story.tell()
+    assert (verdict.word, [h.kind for h in verdict.holds]) == (Word.HOLD, ["aborted"])
+
+
+def test_a_step_that_could_not_measure_holds_and_is_not_fail(story: Story) -> None:
+    story.errors.add(("audit", "inventory", "t03"))
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert set(named(verdict)) == {"t03"}
+
+
+@pytest.mark.parametrize("source", ["xid", "kmsg"])
+def test_a_log_that_could_not_be_read_holds(story: Story, source: str) -> None:
+    story.log = [LogLine("t03", 0.1, "source", source, "no_permission", "agent")]
+    verdict = story.tell()
+    assert (verdict.word, named(verdict)) == (Word.HOLD, {"t03": "HOLD"})
+
+
+def test_a_log_that_was_lost_for_a_while_holds_although_it_came_back(story: Story) -> None:
+    story.log = [LogLine("t03", t, "source", "xid", text, "agent") for t, text in ((0.1, ""), (9.0, "lost"), (12.0, ""))]
+    assert story.tell().word is Word.HOLD
+
+
+def test_a_hung_gpu_is_a_finding_and_explains_what_it_did_not_say(story: Story) -> None:
+    for metric in METRICS:
+        story.readings["t03.g2", metric] = lambda phase, second, metric=metric: None if phase == "load" else (METRICS[metric][0])
+        story.absent["t03.g2", metric] = "hung"
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert named(verdict) == {"t03.g2": "HOLD"}
+    assert [f.signature for f in verdict.findings] == ["gpu.hung"]
+    assert [h.part for h in verdict.holds] == ["t03.g2"]
+
+
+def test_thermal_outliers_are_suspects_during_the_run_and_findings_at_its_end(story: Story) -> None:
+    story.readings["t03.g2", "gpu.temp"] = (35.0, 35.0 + 30.0 * 1.5)
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert [(f.part, f.signature, str(f.severity)) for f in verdict.findings] == [("t03.g2", "thermal.rth", "HOLD")]
+    assert suspects(story.store, "r1") == ["t03.g2"]
+
+
+def test_a_hot_tray_is_seen_to_before_its_boards_are_blamed(story: Story) -> None:
+    for i in range(4):
+        story.readings[f"t03.g{i}", "gpu.temp"] = (35.0, 35.0 + 30.0 * 1.4)
+    story.readings["t03.g3", "gpu.tlimit"] = (50.0, 1.0)
+    verdict = story.tell()
+    board = next(f for f in verdict.findings if f.signature == "gpu.tlimit.load")
+    assert (board.part, board.severity, board.fru) == ("t03.g3", "FAIL", "hose")
+    assert board.action.startswith("see to t03 first")
+
+
+def test_null_limits_end_unknown_never_pass(story: Story) -> None:
+    rows = build.limits(gpu__tlimit__load={"min": None, "unit": "Cel"})
+    story.profile = build.profile(TRAYS, limits={k: v.model_dump(exclude_unset=True) for k, v in rows.items()})
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert {s.result for s in verdict.steps if s.name == "thermal-margin"} == {Result.UNKNOWN}
+
+
+def test_evidence_only_words_are_still_words(story: Story) -> None:
+    story.whole = False
+    verdict = story.tell()
+    assert (verdict.word, verdict.whole) == (Word.PASS, False), "the gate, not the verdict, refuses it"
