@@ -123,7 +123,8 @@ BAD = {
     "suite by name": (["run", "smok", "rack.yaml"], {}, ["suite 'smok': does not exist", "did you mean smoke?"]),
     "a tab": (["lint", "suite.yaml"], {"suite.yaml": "suite: x\n\tabout: y\n"}, ["suite.yaml:2:1: a tab stands"]),
     "unknown key": (
-        ["run", "suite.yaml", "rack.yaml"], {"rack.yaml": RACK + "known_host: x\n"}, ["rack.yaml:6:1", "unknown key 'known_host'"],
+        ["run", "suite.yaml", "rack.yaml"], {"rack.yaml": RACK + "known_host: x\n"},
+        ["rack.yaml:6:1", "unknown key 'known_host'"],
     ),
     "misspelt check": (
         ["run", "suite.yaml", "rack.yaml"], {"suite.yaml": SUITE.replace("inventory", "inventry")},
