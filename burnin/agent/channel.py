@@ -72,10 +72,16 @@ def attach(run: str, holder: str, seq: int, start_holder: Callable[[], subproces
             elif started.poll() == ANOTHER_HOLDER:
                 started = None  # the old one is still leaving
             elif started.poll() is not None:
-                raise OSError(f"the holder ended at once with status {started.returncode}")
+                raise OSError(_last_words() or f"the holder ended at once with status {started.returncode}")
             if time.monotonic() > end:
                 raise OSError(f"the holder did not listen within {START_S:g} s")
             time.sleep(0.02)
+
+
+def _last_words() -> str:
+    with open("holder.log", errors="replace") as log:
+        lines = log.read()[-4096:].strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def copy(link: socket.socket, stdin: int, stdout: int) -> None:

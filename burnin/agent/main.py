@@ -43,7 +43,16 @@ def _start_holder(zipapp: str, run: str) -> subprocess.Popen[bytes]:
 
 def hold(zipapp: str, run: str) -> int:
     """Be the holder of this tray; exit status channel.ANOTHER_HOLDER when there is one already."""
-    from burnin.agent import channel, host
+    from burnin.agent import channel
+
+    try:
+        import ctypes  # noqa: F401 - Debian's python3-minimal has none, and nothing of NVIDIA's can be reached without
+    except ImportError:
+        sys.stderr.write(
+            "this python has no ctypes: install the whole python3, or name another with `python:` in the rack file\n"
+        )
+        return 8
+    from burnin.agent import host
     from burnin.agent.holder import Holder
 
     lock = open("holder.lock", "w")  # noqa: SIM115 - held until the process ends
