@@ -18,7 +18,7 @@ from typing import Any, Literal
 from burnin.events import LogLine, Measurement, Result
 from burnin.rack.schema import Catalogue, Limit, Profile, Rack
 from burnin.suites.schema import Stage, Suite
-from burnin.telemetry.series import Series, Stretch, Telemetry
+from burnin.telemetry.series import EMPTY, Series, Stretch, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,11 @@ class Evidence:
 
     def window(self, part: str, metric: str) -> Series:
         """One series in this stage's judged window."""
-        if self.stretch is None:
-            return Series(self.telemetry.of(part, metric).t_s[:0], self.telemetry.of(part, metric).v[:0])
-        return self.telemetry.window(part, metric, self.stretch)
+        return EMPTY if self.stretch is None else self.telemetry.window(part, metric, self.stretch)
+
+    def whole(self, part: str, metric: str) -> Series:
+        """One series in all of this stage, its settling included."""
+        return EMPTY if self.stretch is None else self.telemetry.of(part, metric).between(self.stretch.t0_s, self.stretch.t1_s)
 
     def logged(self, part: str, *kinds: str) -> list[LogLine]:
         """Lines about one part in this stage only."""
@@ -162,14 +164,18 @@ class Check:
 
 
 def of_window(
-    context: Context, evidence: Evidence, quantity: Quantity, metric: str, value: Callable[[Series], float]
+    context: Context, evidence: Evidence, quantity: Quantity, metric: str, value: Callable[[Series], float], whole: bool = False
 ) -> Iterable[Measurement]:
-    """For each GPU of the tray: `value` of its window of `metric`, judged; without readings, the reason."""
+    """For each GPU of the tray: `value` of its window of `metric`, judged; without readings, the reason.
+
+    `whole`: what must not happen while the load settles either. Good readings before the judged window prove nothing alone.
+    """
     for part in context.gpus:
-        series = evidence.window(part, metric)
-        number = value(series) if series.present else math.nan
-        if math.isnan(number):
+        window = evidence.window(part, metric)
+        number = value(evidence.whole(part, metric) if whole else window)
+        one = quantity.judge(part, number, context.limits) if not math.isnan(number) else None
+        if one is None or (not window.present and one.result is not Result.FAIL):
             reason = evidence.why_absent(part, metric)
-            yield quantity.unknown(part, reason, f"{metric} has {series.present} readings in {context.stage.stage}")
+            yield quantity.unknown(part, reason, f"{metric} has {window.present} readings in {context.stage.stage}")
         else:
-            yield quantity.judge(part, number, context.limits)
+            yield one

@@ -25,10 +25,10 @@ HBM = Quantity(
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
-    """Lowest margin and hottest memory in the judged window, per GPU."""
+    """Lowest margin and hottest memory of the whole stage, per GPU: what overheats is cut before it has settled."""
     return [
-        *of_window(context, evidence, MARGIN, "gpu.tlimit", Series.lowest),
-        *of_window(context, evidence, HBM, "hbm.temp", Series.highest),
+        *of_window(context, evidence, MARGIN, "gpu.tlimit", Series.lowest, whole=True),
+        *of_window(context, evidence, HBM, "hbm.temp", Series.highest, whole=True),
     ]
 
 

@@ -37,11 +37,11 @@ def _share(series: Series) -> float:
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
-    """Growth of the three counters in the judged window, per GPU."""
+    """Growth per GPU: of the hardware's counters in the whole stage, of software slowdown in the judged window."""
     return [
         *of_window(context, evidence, SW_THERMAL, "throttle.sw_thermal", _share),
-        *of_window(context, evidence, HW_THERMAL, "throttle.hw_thermal", Series.growth),
-        *of_window(context, evidence, HW_BRAKE, "throttle.hw_brake", Series.growth),
+        *of_window(context, evidence, HW_THERMAL, "throttle.hw_thermal", Series.growth, whole=True),
+        *of_window(context, evidence, HW_BRAKE, "throttle.hw_brake", Series.growth, whole=True),
     ]
 
 

@@ -25,10 +25,15 @@ def lint(
     files: Annotated[list[Path], typer.Argument(help="rack, profile, suite, catalogue or site files", metavar="FILE...")],
 ) -> None:
     """Check files without touching a tray. 0 good, 2 with every mistake at its line and column."""
+    from datetime import UTC, datetime
+
     from burnin.checks import CHECKS
     from burnin.rack.load import load_catalogue
     from burnin.suites.lint import lint as check
+    from burnin.suites.lint import warnings
 
+    for note in warnings(files, datetime.now(UTC).date()):
+        typer.echo(f"note: {note}", err=True)
     problems = check(files, CHECKS, load_catalogue().metrics)
     for problem in problems:
         typer.echo(str(problem), err=True)
@@ -100,4 +105,4 @@ def expect_import(
     from burnin.rack.build_record import import_expect
 
     count = import_expect(rack, record)
-    typer.echo(f"{rack}: {count} serials expected now")
+    typer.echo(f"{rack}: {count} serials filled in")

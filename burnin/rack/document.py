@@ -103,7 +103,7 @@ def _names(key: str) -> list[str]:
 def read(path: str | Path) -> Document:
     """Reads one file. Raises InputError where there is no file, no text, no YAML, or nothing in it."""
     file = str(path)
-    text = _text(file, path)
+    text = text_of(path, "a YAML file")
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except ReaderError as error:
@@ -122,27 +122,30 @@ def read(path: str | Path) -> Document:
     return Document(file, plain.value(node, (), start), places, plain.problems)
 
 
-def _text(file: str, path: str | Path) -> str:
+def text_of(path: str | Path, what: str) -> str:
+    """The text of one file, without a byte-order mark. Raises InputError; `what` says what was expected to be there."""
+    file = str(path)
     try:
         with open(path, "rb") as stream:
             data = stream.read(LARGEST + 1)
     except FileNotFoundError:
         raise InputError([Problem(file, None, None, "there is no such file")]) from None
     except IsADirectoryError:
-        raise InputError([Problem(file, None, None, "is a directory", "a YAML file")]) from None
+        raise InputError([Problem(file, None, None, "is a directory", what)]) from None
     except PermissionError:
         raise InputError([Problem(file, None, None, "may not be read by this user", "read permission")]) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError([Problem(file, None, None, f"cannot be read: {reason}")]) from None
     if len(data) > LARGEST:
-        raise InputError([Problem(file, None, None, f"is larger than {LARGEST >> 20} MiB", "a YAML file")])
+        raise InputError([Problem(file, None, None, f"is larger than {LARGEST >> 20} MiB", what)])
+    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig")
+        before = data[: error.start].decode("utf-8")
         bad = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise InputError([_at(file, before, len(before), bad, "a text file in UTF-8")]) from None
+        raise InputError([_at(file, before, len(before), bad, f"{what} in UTF-8")]) from None
 
 
 def _at(file: str, text: str, index: int, what: str, expected: str) -> Problem:

@@ -25,6 +25,7 @@ _NOT_THERE, _BUSY, _NO_HOLDER = 97, 5, 6
 OPEN_S = 40.0
 """From exec to hello: a cold tray starts python and the holder, and NVML may take 8 s."""
 ORDER_S = 20.0
+_CLOSE_S = 2.0
 PUSH_S = 60.0
 
 
@@ -64,6 +65,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def __init__(self, take: Callable[[list[wire.Record]], None], over: asyncio.Future[str]) -> None:
         self.decoder = wire.Decoder(orjson.loads)
         self.err = bytearray()
+        self.garbled = ""
         self.status: int | None = None
         self._take, self._over = take, over
 
@@ -74,7 +76,8 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         try:
             records = self.decoder.feed(data)
         except ProtocolError as error:
-            self._end(str(error))
+            self.garbled = str(error)
+            self._end(self.garbled)
         else:
             self._take(records)
 
@@ -136,8 +139,9 @@ class AgentLink:
             self._channel = channel
             async with asyncio.timeout(OPEN_S):
                 await asyncio.wait((self.gone, self._greeted), return_when=asyncio.FIRST_COMPLETED)
-                if self.gone.done():
-                    await self._channel.wait_closed()
+            if self.gone.done():  # the exit status comes with the close; what only makes noise is not waited for
+                self._channel.close()
+                await asyncio.wait((asyncio.ensure_future(self._channel.wait_closed()),), timeout=_CLOSE_S)
         except TimeoutError:
             raise TrayError(f"{self.part}: the agent said nothing for {OPEN_S:g} s") from None
         except (OSError, asyncssh.Error) as error:
@@ -147,6 +151,8 @@ class AgentLink:
     def _unfit(self, session: _Session) -> TrayError:
         said = session.err.decode("utf-8", "replace").strip() or session.decoder.noise
         last = said.splitlines()[-1] if said else "it said nothing"
+        if session.garbled:
+            return TrayUnfit(f"{self.part}: what answers is not the agent: {session.garbled}")
         if session.status is None:
             return LinkLost(f"{self.part}: link lost while the agent started")
         if session.status == _BUSY:

@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncssh
 
 from burnin.errors import HostKeyError, InputError, LinkLost, LoginRefused, TrayError, Unreachable
-from burnin.transport.known import KnownHosts, fingerprint
+from burnin.transport.known import KnownHosts, fingerprint, scan
 
 CONNECTING_AT_ONCE = 64
 KEEPALIVE_S, KEEPALIVE_MISSES = 2, 3
@@ -77,9 +77,9 @@ class Dialer:
         if (user, key) not in self._options:
             try:
                 keys = [asyncssh.read_private_key(key)] if key else ()
-            except asyncssh.KeyEncryptionError:
-                raise InputError(f"{key}: the key has a passphrase; load it into ssh-agent and leave `key` out") from None
-            except (OSError, asyncssh.KeyImportError) as error:
+            except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+                if "passphrase" in str(error).lower():
+                    raise InputError(f"{key}: the key has a passphrase; load it into ssh-agent and leave `key` out") from None
                 raise InputError(f"{key}: not a private key that can be used ({error})") from None
             self._options[user, key] = asyncssh.SSHClientConnectionOptions(
                 username=user,
@@ -117,10 +117,9 @@ class Dialer:
                 raise self._wrong_key(at, client.offered) from None
             except asyncssh.PermissionDenied:
                 raise LoginRefused(f"{part} refuses {at.user}@{at.host}: none of our keys is accepted there") from None
-            except asyncssh.KeyExchangeFailed as error:
-                if self.known.keys(at.host, at.port) and "host key" in str(error).lower():
-                    raise self._wrong_key(at, None) from None
-                raise Unreachable(f"{part} at {at.host}:{at.port} speaks no SSH that burnin accepts: {error}") from None
+            except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError) as error:
+                await self._compare(at)
+                raise Unreachable(f"{part} at {at.host}:{at.port} speaks no SSH that burnin accepts: {_plain(error)}") from None
             except (OSError, asyncssh.Error) as error:
                 why = "no answer" if isinstance(error, TimeoutError) else _plain(error)
                 raise Unreachable(f"{part} at {at.host}:{at.port}: {why}") from None
@@ -133,14 +132,33 @@ class Dialer:
                 user, _, place = self._jump.rpartition("@")
                 host, _, port = place.partition(":")
                 first = next(iter(self.endpoints.values()))
-                self._tunnel = await asyncssh.connect(
-                    host, int(port or 22), options=self._options_of(user or first.user, first.key)
-                )
+                options = self._options_of(user or first.user, first.key)
+                try:
+                    self._tunnel = await asyncssh.connect(host, int(port or 22), options=options)
+                except asyncssh.HostKeyNotVerifiable:
+                    raise HostKeyError(
+                        f"the jump host {place} has a host key that is not in {self.known.path}: compare it and add it there"
+                    ) from None
+                except asyncssh.PermissionDenied:
+                    raise LoginRefused(f"the jump host refuses {self._jump}: none of our keys is accepted there") from None
+                except (OSError, asyncssh.Error) as error:
+                    raise Unreachable(f"the jump host {place}: {_plain(error)}") from None
         return self._tunnel
+
+    async def _compare(self, at: Endpoint) -> None:
+        """A server may hang up because it has no key of the type that is enrolled. Raises HostKeyError where that is so."""
+        enrolled = self.known.keys(at.host, at.port)
+        if enrolled and self._jump is None:
+            try:
+                shown = await scan(at.host, at.port, self._timeout_s)
+            except TrayError:
+                return
+            if shown not in enrolled:
+                raise self._wrong_key(at, shown) from None
 
     def _wrong_key(self, at: Endpoint, offered: asyncssh.SSHKey | None) -> HostKeyError:
         enrolled = self.known.keys(at.host, at.port)
-        shown = fingerprint(offered) if offered else "a key of another type"
+        shown = fingerprint(offered) if offered else "none that is known"
         if not enrolled:
             return HostKeyError(
                 f"{at.part} at {at.host}:{at.port} is not enrolled (it shows {shown}): run `burnin enroll {self._rack_file}`"

@@ -38,13 +38,13 @@ def test_a_healthy_rack_passes_and_its_verdict_can_be_derived_again(tmp_path: Pa
         hot = connection.execute("select max(max) from rollup where metric = 'gpu.temp'").fetchone()[0]
     assert (count["run"], count["finding"]) == (1, 0)
     assert count["step"] == 14 * 18
-    assert count["measurement"] > 10_000
+    assert count["measurement"] > document["coverage"]["required"], "slots of coverage are the least of what is judged"
     assert count["rollup"] >= 72 * 15
     assert 60 < hot < 85
 
 
 def test_three_faults_at_once_are_named_and_nobody_else(tmp_path: Path) -> None:
-    plants = ["tim_void:t03.g1:2", "ecc_ue:t09.g2", "tray_dead:t14"]
+    plants = ["tim_void:t03.g1:1.5", "ecc_ue:t09.g2", "tray_dead:t14"]
     words = [word for plant in plants for word in ("--plant", plant)]
     done = burnin("demo", *words, "--seed", "6", "--plain", "--db", str(tmp_path / "b.db"), "--json", str(tmp_path / "v.json"))
     assert done.returncode == 0, done.stdout + done.stderr
