@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from rich.ansi import AnsiDecoder
 from rich.console import Console
-from rich.text import Text
 
 HERE = Path(__file__).parent
 COLUMNS, ROWS = 112, 34
@@ -27,11 +29,11 @@ def screen() -> str:
 
 def draw(ansi: str, name: str, title: str) -> None:
     """One screen as an SVG."""
-    lines = ansi.rstrip().splitlines()
-    console = Console(record=True, width=COLUMNS, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115
-    for line in lines:
-        console.print(Text.from_ansi(line), no_wrap=True, crop=True)
-    (HERE / name).write_text(console.export_svg(title=title))
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    for line in AnsiDecoder().decode(ansi.rstrip()):  # a colour goes on over the end of a line
+        console.print(line, no_wrap=True, crop=True)
+    picture = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", console.export_svg(title=title), flags=re.S)  # no fonts from the net
+    (HERE / name).write_text(picture.replace("Fira Code", "DejaVu Sans Mono"))
 
 
 def main() -> int:

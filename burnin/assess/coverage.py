@@ -44,7 +44,7 @@ def _owed(case: Case) -> Iterator[Stage]:
     began = {stage.name for stage in case.stages if stage.phase is not None}
     for stage in case.suite.stages:
         asked = stage.phase is not None and any(stage.phase.split("-")[0].split("@")[0] == p for p in case.suite.coverage.phases)
-        left_out = case.only and not stage.load and not any(step.check in case.only for step in stage.steps)
+        left_out = case.only and not any(step.check in case.only for step in stage.steps)
         if asked and not left_out and (stage.when == "always" or stage.stage in began):
             yield stage
 

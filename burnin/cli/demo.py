@@ -40,7 +40,7 @@ def demo(
     json: Json = None,
     db: Db = DB,
 ) -> None:
-    """Burn in a twin rack with two weak parts, and check that they, and nothing else, are named. 0 right, 1 wrong.
+    """Burn in a twin rack with two planted weak parts. 0 when they, and nobody else, are named; 1 when not.
 
     The twin and the run are separate processes; the run is told nothing of what was planted.
     """

@@ -12,10 +12,16 @@ from burnin.suites.schema import Suite
 from burnin.views.terminal import clock
 
 
+def how_long(plan: Plan) -> str:
+    """Its time for a person: about 0:50 (1:30 with a re-test)."""
+    once, again = plan.seconds(), plan.seconds("suspect")
+    return f"about {clock(once)}" + (f" ({clock(once + again)} with a re-test)" if again else "")
+
+
 def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, console: Console) -> None:
     """Print the plan."""
     parts = fold([*plan.trays, *plan.switches])
-    console.print(f"{suite.suite} on rack {rack.rack} ({profile.profile}): {parts}, about {clock(plan.seconds())}")
+    console.print(f"{suite.suite} on rack {rack.rack} ({profile.profile}): {parts}, {how_long(plan)}")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("at", "stage", "phase", "for", "load", "checks"):
         table.add_column(title, no_wrap=title != "checks")

@@ -43,7 +43,7 @@ def lint(
 
 
 def checks() -> None:
-    """List all checks: what each measures, in which unit, and what it needs."""
+    """List all checks, what they measure and need."""
     from rich.table import Table
 
     from burnin.checks import ALWAYS, CHECKS

@@ -78,7 +78,7 @@ def show(run: RunName, json: Json = None, db: Db = DB) -> None:
 
 
 def judge(run: RunName, json: Json = None, db: Db = DB) -> None:
-    """Derive a run's verdict again, from the evidence in the database alone, and say it."""
+    """Derive a run's verdict again, from its evidence. Nothing but the database is read."""
     from burnin.assess.case import gather
     from burnin.assess.judge import judge as derive
     from burnin.verdict.document import canonical, document
@@ -103,7 +103,7 @@ def gate(
     json: Json = None,
     db: Db = DB,
 ) -> None:
-    """May this rack ship, now, with the parts that are in it now? 0 yes, 1 it failed, 3 not proven."""
+    """Say whether a rack may ship with what is in it now. 0 yes, 1 it failed, 3 not proven."""
     from burnin.assess.case import gather
     from burnin.assess.judge import judge as derive
     from burnin.rack.load import load_site

@@ -37,7 +37,7 @@ def enroll(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask: the fingerprints were compared elsewhere")] = False,
     db: Db = DB,
 ) -> None:
-    """Record the host keys of a rack's trays once, showing their fingerprints. 0 all known, 3 not all."""
+    """Record the host keys of a rack's trays, once. Shows their fingerprints; 0 all known, 3 not all."""
     from burnin.rack.load import load_rack
     from burnin.store import Enrollment, open_store
     from burnin.transport.known import KnownHosts
@@ -120,7 +120,7 @@ def doctor(
     rack: RackPath,
     clean: Annotated[bool, typer.Option("--clean", help="also remove the agent from every tray")] = False,
 ) -> None:
-    """Ask every tray whether it is ready for a run, and what each missing right costs. 0 ready, 3 not."""
+    """Ask every tray whether it is ready for a run. Says what each missing right costs; 0 ready, 3 not."""
     from rich.table import Table
 
     from burnin.rack.load import load_rack

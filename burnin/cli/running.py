@@ -40,7 +40,7 @@ def run(
     json: Json = None,
     db: Db = DB,
 ) -> None:
-    """Burn a rack in: run a suite on it, judge it, and say PASS (0), FAIL (1) or HOLD (3)."""
+    """Burn a rack in and judge it. PASS is exit code 0, FAIL 1, HOLD 3."""
     from burnin.checks import CHECKS
     from burnin.rack.load import load_catalogue, load_rack
     from burnin.run import plan
@@ -58,10 +58,10 @@ def run(
         _dry(request)
         return
 
+    from burnin.cli.dry import how_long
     from burnin.run.start import new_id
     from burnin.store import open_store
     from burnin.verdict.document import canonical, document
-    from burnin.views.terminal import clock
     from burnin.views.verdict import show
 
     begun = dt.datetime.now(dt.UTC)
@@ -69,7 +69,7 @@ def run(
     store = open_store(db)
     out = console()
     try:
-        out.print(f"burnin {request.suite.suite} on rack {file.rack.rack}: run {run_id}, about {clock(the_plan.seconds())}")
+        out.print(f"burnin {request.suite.suite} on rack {file.rack.rack}: run {run_id}, {how_long(the_plan)}")
         verdict, through = asyncio.run(_watched(request, store, run_id, begun, plain, out))
     finally:
         store.close()
@@ -107,7 +107,9 @@ async def _watched(
     from burnin.views.terminal import REFRESH_HZ, Grid, Lines, Screen
 
     plan = request.plan
-    picture = Picture.of(run_id, request.file.rack.rack, request.file.profile, request.suite, [*plan.trays, *plan.switches])
+    stages = {leg.index: leg.stage for leg in plan.legs}
+    trays = [*plan.trays, *plan.switches]
+    picture = Picture.of(run_id, request.file.rack.rack, request.file.profile, request.suite.suite, stages, trays)
     screen: Screen = Grid(picture, out) if out.is_terminal and not plain else Lines(picture, out)
     start_s = time.monotonic()
 

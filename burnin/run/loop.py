@@ -206,6 +206,7 @@ class Run:
             return
         refused = None
         if stage.load is not None:
+            await self._first_margins()
             refused = interlocks.refusal(found := self._interlocks())
         if refused is not None:
             await self._unload(list(self.job.sessions))
@@ -240,6 +241,21 @@ class Run:
         stopped.cancel()
 
     # ---- load
+
+    async def _first_margins(self) -> None:
+        """A run that begins with load waits for the first readings; what stays silent is unread."""
+        end = self._now() + 5 * self.job.suite.sample
+        while (
+            self._now() < end
+            and not self.job.stop.is_set()
+            and any(
+                (gpu, "gpu.tlimit") not in session.latest
+                for tray, session in self.job.sessions.items()
+                if session.ready
+                for gpu in self.job.profile.topology.gpus(tray)
+            )
+        ):
+            await self.job.clock.sleep(0.1)
 
     def _interlocks(self) -> list[interlocks.Interlock]:
         there = [tray for tray, session in self.job.sessions.items() if session.ready]

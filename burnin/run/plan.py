@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from burnin.checks.base import Check
 from burnin.errors import InputError
@@ -30,9 +31,9 @@ class Plan:
     switches: tuple[str, ...]
     whole: bool
 
-    def seconds(self) -> float:
-        """Planned duration, without stages that only a suspicion calls for."""
-        return sum(leg.stage.duration for leg in self.legs if leg.stage.when == "always")
+    def seconds(self, when: Literal["always", "suspect"] = "always") -> float:
+        """Planned duration of the stages that always run, or of those that only a suspicion calls for."""
+        return sum(leg.stage.duration for leg in self.legs if leg.stage.when == when)
 
     def load_seconds(self, index: int) -> float:
         """From stage `index` to the end of the stretch of loaded stages it stands in."""
@@ -61,15 +62,20 @@ def make(
         if name not in in_suite:
             raise InputError(f"--only {name}: suite {suite.suite} does not use it; it uses {', '.join(sorted(in_suite))}")
     chosen = _parts(parts, rack)
-    legs = []
-    for index, stage in enumerate(suite.stages):
+    legs: list[Leg] = []
+    for index, stage in reversed(list(enumerate(suite.stages))):
         steps = tuple(step for step in stage.steps if not only or step.check in only)
-        if steps or (only and stage.load is not None):
-            legs.append(Leg(index, stage, steps))
+        if steps or _leads_up(stage, index, legs):
+            legs.insert(0, Leg(index, stage, steps))
     trays = tuple(part for part in rack.compute() if not chosen or part in chosen)
     switches = tuple(part for part in rack.switches() if not chosen or part in chosen)
     missing = [part for part in profile.topology.trays() if part not in rack.trays]
     return Plan(tuple(legs), trays, switches, whole=not only and not chosen and not missing)
+
+
+def _leads_up(stage: Stage, index: int, later: Sequence[Leg]) -> bool:
+    """A ramp stays even when its own checks are left out: without it the load behind it would come in one step."""
+    return stage.load is not None and bool(later) and later[0].index == index + 1 and later[0].stage.load is not None
 
 
 def _parts(parts: Collection[str], rack: Rack) -> set[str]:

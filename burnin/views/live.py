@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TrayState
 from burnin.rack.schema import Profile
-from burnin.suites.schema import Suite
+from burnin.suites.schema import Stage
 
 _NOTED = {"xid", "cut", "interlock", "link", "note"}
 _LOAD_TROUBLE = {"failed", "refused"}
@@ -31,7 +31,9 @@ class Picture:
     run: str
     rack: str
     profile: Profile
-    suite: Suite
+    suite: str
+    stages: Mapping[int, Stage]
+    """What is planned, by its number in the suite."""
     trays: dict[str, Tray]
     stage: str = "connecting"
     stage_index: int = -1
@@ -44,9 +46,13 @@ class Picture:
     """How many notes there were in all."""
 
     @classmethod
-    def of(cls, run: str, rack: str, profile: Profile, suite: Suite, trays: Sequence[str]) -> Picture:
+    def of(cls, run: str, rack: str, profile: Profile, suite: str, stages: Mapping[int, Stage], trays: Sequence[str]) -> Picture:
         """An empty picture."""
-        return cls(run, rack, profile, suite, {name: Tray(name) for name in trays})
+        return cls(run, rack, profile, suite, stages, {name: Tray(name) for name in trays})
+
+    def number(self) -> str:
+        """3/8: the stage it is in, of those that are planned."""
+        return f"{list(self.stages).index(self.stage_index) + 1}/{len(self.stages)}" if self.stage_index in self.stages else ""
 
     def see(self, event: object) -> None:
         """Take one event in; what is not an event of a rack is let pass."""
@@ -86,7 +92,7 @@ class Picture:
     def left_s(self, now_s: float) -> float:
         """Planned seconds until the end, without stages that only a suspicion calls for."""
         rest = max(0.0, self.stage_began_s + self.stage_planned_s - now_s) if self.stage_index >= 0 else 0.0
-        later = self.suite.stages[self.stage_index + 1 :]
+        later = [stage for index, stage in self.stages.items() if index > self.stage_index]
         return rest + sum(s.duration for s in later if s.when == "always")
 
     def power_kw(self) -> float:

@@ -80,8 +80,7 @@ class Lines:
         match event:
             case StageBegan():
                 left = clock(self._picture.left_s(event.t_s))
-                number = f"{event.index + 1}/{len(self._picture.suite.stages)}"
-                self._say(event.t_s, f"stage {number} {event.name}, {clock(event.planned_s)}; {left} left")
+                self._say(event.t_s, f"stage {self._picture.number()} {event.name}, {clock(event.planned_s)}; {left} left")
                 self._next_s = event.t_s + PLAIN_EVERY_S
             case StageEnded() if event.status is Status.ABORTED:
                 self._say(event.t_s, f"stage {event.name} {event.status}: {event.why}")
@@ -133,13 +132,12 @@ def draw(picture: Picture, now_s: float) -> RenderableType:
 
 
 def _header(picture: Picture, now_s: float) -> RenderableType:
-    stages = len(picture.suite.stages)
-    line = Text.assemble((f"rack {picture.rack}", "bold"), f"   {picture.suite.suite}   run {picture.run}")
+    line = Text.assemble((f"rack {picture.rack}", "bold"), f"   {picture.suite}   run {picture.run}")
     done = 0.0
     if picture.stage_planned_s > 0:
         done = min(1.0, max(0.0, (now_s - picture.stage_began_s) / picture.stage_planned_s))
     bar = "━" * round(done * 20)
-    number = f"stage {picture.stage_index + 1}/{stages} " if picture.stage_index >= 0 else ""
+    number = f"stage {picture.number()} " if picture.stage_index >= 0 else ""
     state = Text.assemble(
         (f"{number}{picture.stage:<12}", "bold cyan"),
         (bar, "cyan"),
@@ -153,6 +151,7 @@ def _header(picture: Picture, now_s: float) -> RenderableType:
 def _trays(picture: Picture, trays: list[Tray]) -> Table:
     count = picture.profile.topology.gpus_per_tray
     table = Table.grid(padding=(0, 1))
+    table.add_row("", *(Text(f" g{i}", "dim") for i in range(count)), Text("Cel", "dim"))
     for tray in trays:
         style = "bold yellow" if tray.trouble and tray.state == "ready" else _LOOK.get(tray.state, "")
         cells = [Text(tray.name, style)]

@@ -16,7 +16,7 @@ from burnin.rack.parts import fold, tray_of
 LOOK = {"PASS": "bold green", "FAIL": "bold red", "HOLD": "bold yellow"}
 _MEANS = {
     "PASS": "everything this suite requires was measured, and is good",
-    "FAIL": "measured, and bad: replace or repair the parts below",
+    "FAIL": "measured, and bad: replace or repair the parts named above",
     "HOLD": "not judged, or suspicious: the rack does not move on",
 }
 _SIGNATURES = "thermal."

@@ -120,7 +120,19 @@ def test_a_plan_with_less_is_not_whole() -> None:
     few = make(only=["ecc"])
     assert ([leg.stage.stage for leg in few.legs], few.whole) == (["idle", "load"], False)
     assert {step.check for leg in few.legs for step in leg.steps} == {"ecc"}
+    assert [leg.stage.stage for leg in make(only=["inventory"]).legs] == ["audit"], "nothing is heated for an inventory"
     assert not make(in_file=17).whole, "a rack file that lacks a tray cannot prove the rack"
+
+
+def test_a_ramp_stays_before_the_load_that_is_asked_for() -> None:
+    stages = [
+        {"stage": "idle", "phase": "idle", "for": "10 s", "steps": ["idle-baseline"]},
+        {"stage": "ramp", "phase": "ramp", "for": "8 s", "load": {}, "steps": ["thermal-margin"]},
+        {"stage": "load", "phase": "load", "for": "24 s", "load": {}, "steps": ["gpu-load"]},
+        {"stage": "cool", "phase": "cool", "for": "8 s", "steps": ["ecc"]},
+    ]
+    some = plan.make(build.suite(stages=stages), build.rack(), build.profile(), CHECKS, ["gpu-load"])
+    assert [(leg.index, len(leg.steps)) for leg in some.legs] == [(1, 0), (2, 1)]
 
 
 @pytest.mark.parametrize(
