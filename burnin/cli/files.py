@@ -71,7 +71,7 @@ def suites() -> None:
     metrics = load_catalogue().metrics
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("suite", "time", "ships", "about", "file"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for name, path in list_suites().items():
         suite = load_suite(path, checks=CHECKS, metrics=metrics)
         table.add_row(name, clock(suite.duration_s()), "yes" if suite.ships else "no", suite.about, str(path))

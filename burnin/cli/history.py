@@ -48,13 +48,23 @@ def runs(db: Db = DB) -> None:
     from burnin.views.verdict import LOOK
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("run", "rack", "suite", "started", "ended", "operator", "verdict"):
-        table.add_column(title)
+    for title in ("run (begun, UTC)", "rack", "suite", "took", "operator", "verdict"):
+        table.add_column(title, no_wrap=title.startswith("run"), overflow="fold")
     with _reading(db) as store:
         for run in store.runs():
             word = Text(run.word, LOOK[run.word]) if run.word else Text(_unjudged(run), "dim")
-            table.add_row(run.id, run.rack, run.suite or "", run.started, run.ended or "", run.operator, word)
+            if not run.whole:
+                word.append(" (of a part)", "dim")
+            table.add_row(run.id, run.rack, run.suite or "", _took(run), run.operator, word)
     console().print(table)
+
+
+def _took(run: Run) -> str:
+    from burnin.views.terminal import clock
+
+    if run.ended is None:
+        return ""
+    return clock((dt.datetime.fromisoformat(run.ended) - dt.datetime.fromisoformat(run.started)).total_seconds())
 
 
 def _unjudged(run: Run) -> str:

@@ -34,15 +34,16 @@ def show(document: Mapping[str, Any], console: Console) -> None:
 
 def _panel(document: Mapping[str, Any]) -> Panel:
     word = document["verdict"]
-    ships = (
-        "a PASS of this suite may ship" if document["ships"] and document["whole"] else "evidence only: this run ships nothing"
-    )
-    if document["ships"] and not document["whole"]:
-        ships = "evidence only: the run was not whole"
+    means = _MEANS[word]
+    if not document["whole"]:
+        ships = "evidence only: trays or checks were left out"
+        means = "everything that was asked for was measured, and is good" if word == "PASS" else means
+    else:
+        ships = "a PASS of this suite may ship" if document["ships"] else "evidence only: this suite ships nothing"
     text = Text.assemble(
         (word, LOOK[word]),
         f"   rack {document['rack']}   {document['profile']}   suite {document['suite']}\n",
-        (f"{_MEANS[word]} ({ships})", "dim"),
+        (f"{means} ({ships})", "dim"),
     )
     return Panel(text, border_style=LOOK[word].split()[1], expand=False)
 
