@@ -233,6 +233,8 @@ def _wrong_record(document: Document, profile: Profile) -> Iterator[Problem]:
     first: dict[str, str] = {}
     for loc, value in [*document.each("expect", "*", "serial"), *document.each("expect", "*", "gpus")]:
         tray, serials = str(loc[1]), value if isinstance(value, list) else [value]
+        if not (is_part(tray) and kind(tray) == "compute tray"):
+            continue  # said already
         if isinstance(value, list) and len(value) != wanted:
             yield document.problem(loc, f"expect.{tray}.gpus has {len(value)} entries", f"{wanted} for a {profile.profile}")
         for i, serial in enumerate(serials):
@@ -268,7 +270,7 @@ def _maybe_many(name: Any) -> list[str]:
 
 
 def _no_known_hosts(document: Document, rack: Path) -> Iterator[Problem]:
-    if isinstance(document.data, dict) and not isinstance(document.data.get("ssh"), dict):
+    if isinstance(document.data, dict) and document.data.get("ssh") is None:
         yield document.problem((), "ssh is missing", "ssh: {user: ..., known_hosts: ...}, to reach the trays")
     for loc, name in document.each("ssh", "known_hosts"):
         path = _beside(rack, name) if isinstance(name, str) else None

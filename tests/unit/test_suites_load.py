@@ -1,0 +1,133 @@
+"""Suites: durations have units, stages make sense, checks and metrics exist; every mistake at its line and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from burnin.errors import InputError
+from burnin.suites.load import list_suites, load_suite
+from burnin.suites.schema import Suite, seconds
+
+CHECKS = {"inventory", "idle-baseline", "gpu-load", "ecc"}
+METRICS = {"gpu.temp", "gpu.power"}
+SUITE = """\
+suite: mine
+about: a test
+lease: 15 s
+coverage: {metrics: [gpu.temp], phases: [idle, load]}
+stages:
+  - {stage: audit, steps: [inventory]}
+  - {stage: idle, phase: idle, for: 30 s, settle: 5 s, steps: [idle-baseline]}
+  - {stage: load, phase: load, for: 5 min, load: {kernel: fma}, steps: [gpu-load, {check: ecc, with: {a: 1}}]}
+  - {stage: again, phase: load-2, for: 1 h, load: {}, when: suspect, steps: [gpu-load]}
+"""
+
+
+def load(path: Path) -> Suite:
+    return load_suite(path, checks=CHECKS, metrics=METRICS)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("90 s", 90), ("5 min", 300), ("48 h", 172800), ("250ms", 0.25), ("1.5 h", 5400), (" 2 s ", 2)]
+)
+def test_durations(text: str, wanted: float) -> None:
+    assert seconds(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["48", "48 days", "-1 s", "1e3 s", "", "s", "5 m", "1 s 2 s", "\u0661 s", None, 48, [1]])
+def test_a_duration_without_a_unit_that_we_know_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a duration; expected a number and its unit"):
+        seconds(text)
+
+
+def test_a_suite(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SUITE)
+    suite = load(tmp_path / "s.yaml")
+    assert [(s.stage, s.phase, s.duration, s.settle) for s in suite.stages] == [
+        ("audit", None, 0, 0), ("idle", "idle", 30, 5), ("load", "load", 300, 0), ("again", "load-2", 3600, 0),
+    ]  # fmt: skip
+    assert suite.duration_s() == 330, "a re-test is not planned"
+    assert (suite.ships, suite.load_fraction, suite.lease) == (False, 0.95, 15)
+    assert [(step.check, step.args) for step in suite.stages[2].steps] == [("gpu-load", {}), ("ecc", {"a": 1})]
+
+
+WRONG = {
+    "a bare number": ("for: 30 s", "for: 30", "7:37: stages[1].for: 30 is not a duration; expected a number"),
+    "days": ("for: 1 h", "for: 2 d", "9:40: stages[3].for: '2 d' is not a duration"),
+    "unknown check": ("[idle-baseline]", "[idle-basline]", "7:64: check 'idle-basline' does not exist", "mean idle-baseline?"),
+    "unknown check, long": ("{check: ecc,", "{check: eccc,", "8:91: check 'eccc' does not exist", "did you mean ecc?"),
+    "no steps": (", steps: [inventory]", "", "6:5: stages[0].steps is missing; expected at least one check"),
+    "empty steps": ("[inventory]", "[]", "6:27: stages[0].steps is an empty list; expected at least one check"),
+    "no stages": (SUITE[SUITE.index("stages:") :], "stages: []\n", "5:9: stages is an empty list; expected at least one stage"),
+    "settles all along": ("settle: 5 s", "settle: 30 s", "7:51: stage idle: nothing is left to judge after settling 30 of 30 s"),
+    "too short": ("settle: 5 s", "settle: 28 s", "7:37: stage idle: 2 s are judged, fewer than 3 samples of 1 s"),
+    "twice": ("stage: again", "stage: load", "9:13: stage name 'load' is used twice"),
+    "bad name": ("suite: mine", "suite: My Suite", "1:8: suite is 'My Suite'; expected lower-case letters, digits and dashes"),
+    "phase": ("phase: load-2", "phase: full", "9:27: stages[3].phase is 'full'; expected idle, load, load@MHZ, ramp, cool"),
+    "unloaded load": (", load: {kernel: fma}", "", "8:26: stage load: phase load needs a load"),
+    "loaded idle": ("settle: 5 s", "load: {}", "7:49: stage idle: phase idle is unloaded, but a load is given"),
+    "kernel": ("kernel: fma", "kernel: dgemm", "8:59: stages[2].load.kernel is 'dgemm'; expected one of fma, tensor"),
+    "when": ("when: suspect", "when: never", "9:61: stages[3].when is 'never'; expected one of always"),
+    "no duration": (", for: 5 min", "", "8:26: stage load: a phase needs a duration"),
+    "unknown metric": ("metrics: [gpu.temp]", "metrics: [gpu.tmp]", "4:22: metric 'gpu.tmp' does not exist", "mean gpu.temp?"),
+    "coverage floor": ("coverage: {", "coverage: {floor: 0, ", "4:19: coverage.floor is 0; expected above 0"),
+    "coverage phase": ("phases: [idle, load]", "phases: [soak]", "4:42: coverage.phases[0] is 'soak'; expected one of cool"),
+    "fraction": ("about: a test", "about: a test\nload_fraction: 95", "3:16: load_fraction is 95; expected at most 1"),
+    "lease": ("lease: 15 s", "lease: 5 h", "3:8: lease: 18000 s is too long; a lease is 1 s to 4 h"),
+    "ships": ("about: a test", "about: a test\nships: yes", "3:8: ships is 'yes'; expected true or false"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_sentence_with_its_place(tmp_path: Path, name: str) -> None:
+    old, new, *says = WRONG[name]
+    assert old in SUITE
+    path = tmp_path / "s.yaml"
+    path.write_text(SUITE.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    said = [str(problem).removeprefix(f"{path}:") for problem in caught.value.problems]
+    assert len(said) == 1, said
+    assert said[0].startswith(says[0])
+    assert all(word in said[0] for word in says[1:])
+
+
+def test_every_mistake_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(SUITE.replace("lease: 15 s", "lease: 15").replace("gpu.temp", "gpu.x").replace("[inventory]", "[inv]"))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert [(p.line, p.column) for p in caught.value.problems] == [(3, 8), (4, 22), (6, 28)]
+
+
+def test_a_name_is_looked_for_and_a_path_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_suites").mkdir()
+    (tmp_path / "test_suites/smoke.yaml").write_text(SUITE)
+    assert load_suite("smoke", checks=CHECKS, metrics=METRICS).suite == "mine", "a site's own file stands in front"
+    assert {"demo", "l10-tray", "l11-rack-48h", "smoke"} <= set(list_suites())
+    with pytest.raises(InputError, match=r"suite 'smok': does not exist.*did you mean smoke\?"):
+        load_suite("smok", checks=CHECKS, metrics=METRICS)
+    with pytest.raises(InputError, match=r"smoke.yaml: there is no such file"):
+        load_suite("./smoke.yaml", checks=CHECKS, metrics=METRICS)
+
+
+_PIECES = st.sampled_from(
+    ["suite: x\n", "about: y\n", "stages:\n", "  - {stage: a, steps: [ecc]}\n", "  - {}\n", "  - 1\n", "lease: 5 s\n",
+     "stages: {}\n",     "coverage: []\n", "coverage: {metrics: 7}\n", "limits: {a: {}}\n",
+     "  - {stage: a, phase: load, for: 9 s, steps: [[x], {y: 1}]}\n"]
+)  # fmt: skip
+
+
+@given(st.lists(_PIECES, max_size=8).map("".join) | st.text(max_size=60))
+def test_any_text_is_a_suite_or_an_input_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-suite.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        assert load(path).stages
+    except InputError as error:
+        assert error.problems
