@@ -87,8 +87,9 @@ class Document:
 
 
 def _said_by(mapping: dict[Any, Any], name: str | int, then: str | int | None) -> str | int | None:
-    """The key that says `name`: itself or a range with it in it; the last one that also holds `then`, else the last."""
-    keys = [k for k in mapping if k == name or (isinstance(name, str) and isinstance(k, str) and name in _names(k))]
+    """The key that says `name`: itself before the last range with it in it, and first of all one that also holds `then`."""
+    keys = [k for k in mapping if isinstance(name, str) and isinstance(k, str) and name in _names(k)]
+    keys += [name] if name in mapping else []
     holding = [k for k in keys if isinstance(mapping[k], dict) and then in mapping[k]]
     return holding[-1] if holding else keys[-1] if keys else None
 
@@ -105,7 +106,9 @@ def read(path: str | Path) -> Document:
     file = str(path)
     text = text_of(path, "a YAML file")
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.composer.warn_double_anchors = False  # an anchor without its alias means nothing
+        node = yaml.compose(text)
     except ReaderError as error:
         raise InputError([_at(file, text, error.position, "an unprintable character", "plain text")]) from None
     except MarkedYAMLError as error:

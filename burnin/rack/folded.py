@@ -7,6 +7,7 @@ the same address in another.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator
@@ -24,10 +25,11 @@ def _spread(names: Any, fields: Any) -> tuple[dict[str, Any], list[Mistake]]:
         parts = unfold(str(names))
     except ValueError as error:
         return {}, [((names, "[key]"), str(error))]
+    often, times = Counter(parts).most_common(1)[0]
+    found: list[Mistake] = [((names, "[key]"), f"{names!r} names {often} twice")] if times > 1 else []
     if not isinstance(fields, dict):
-        return dict.fromkeys(parts, fields), []
+        return dict.fromkeys(parts, fields), found
     own: dict[str, dict[Any, Any]] = {part: dict(fields) for part in parts}
-    found: list[Mistake] = []
     for key, value in fields.items():
         if not (isinstance(value, str) and ("[" in value if key == "host" else _RANGE.search(value))):
             continue
@@ -35,7 +37,8 @@ def _spread(names: Any, fields: Any) -> tuple[dict[str, Any], list[Mistake]]:
         try:
             many = unfold(value)
             if len(many) != len(parts):
-                found.append(((names, key), f"{names} is {len(parts)} trays, but {key} {value!r} gives {len(many)}"))
+                trays = "1 tray" if len(parts) == 1 else f"{len(parts)} trays"
+                found.append(((names, key), f"{names} is {trays}, but {key} {value!r} gives {len(many)}"))
         except ValueError as error:
             found.append(((names, key), str(error)))
         for i, part in enumerate(parts):  # what could not be dealt out gets a stand-in, so that one mistake is told once
@@ -44,12 +47,12 @@ def _spread(names: Any, fields: Any) -> tuple[dict[str, Any], list[Mistake]]:
 
 
 def unfold_entries(value: Any) -> tuple[Any, list[Mistake]]:
-    """Every tray by its own name. Later entries (`t07: {port: 2222}`) override earlier ones key by key."""
+    """Every tray by its own name. `t07: {port: 2222}` overrides a range, and a later range an earlier one, key by key."""
     if not isinstance(value, dict):
         return value, []
     out: dict[str, Any] = {}
     found: list[Mistake] = []
-    for names, fields in value.items():
+    for names, fields in sorted(value.items(), key=lambda entry: is_part(str(entry[0]))):
         own, wrong = _spread(names, fields)
         found += wrong
         for part, entry in own.items():

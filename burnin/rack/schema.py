@@ -23,6 +23,9 @@ INTERLOCKS = (
 )  # fmt: skip
 """Every interlock a profile may ask for; `burnin.run.interlocks` says which of them this version can read."""
 
+FIRMWARE = ("vbios", "inforom", "driver")
+"""What the inventory audit compares; a name that it does not know would never be looked at."""
+
 
 def _secret(value: str) -> str:
     if not re.fullmatch(r"env:[A-Za-z_]\w*|file:.+", value):
@@ -57,9 +60,22 @@ def _compute_tray(part: str) -> str:
     return part
 
 
+def _serial(value: str) -> str:
+    if not re.fullmatch(r"\S+", value):
+        raise ValueError(f"{value!r} is no serial number; expected one without blanks, or leave it out")
+    return value
+
+
+def _audited(name: str) -> str:
+    if name not in FIRMWARE:
+        raise ValueError(f"{name!r} is not audited; expected one of {', '.join(FIRMWARE)}")
+    return name
+
+
 Secret = Annotated[str, AfterValidator(_secret)]
 Https = Annotated[str, AfterValidator(_https)]
 Day = Annotated[dt.date, BeforeValidator(_day)]
+Serial = Annotated[str, AfterValidator(_serial)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -214,17 +230,17 @@ class Coolant(Data):
 class Expected(Data):
     """The build record of one tray: its serial, and its GPUs' serials (or UUIDs) in module order."""
 
-    serial: str | None = None
-    gpus: list[str] | None = None
+    serial: Serial | None = None
+    gpus: list[Serial] | None = None
 
 
 class Waiver(Data):
     """An interlock that a named person sets aside, until a date. It is printed in the verdict."""
 
     interlock: Literal[INTERLOCKS]  # type: ignore[valid-type]
-    by: str = Field(min_length=2, description="the name of the person who answers for it")
-    why: str = Field(min_length=4, description="the reason, in words")
-    until: Day
+    by: str = Field(pattern=r"\S\s*\S", description="the name of the person who answers for it")
+    why: str = Field(min_length=4, pattern=r"\S\s*\S", description="the reason, in words")
+    until: Day = Field(description="the last day it holds (2026-12-31)")
 
 
 class Rack(Data):
@@ -238,9 +254,11 @@ class Rack(Data):
     )
     bmc: Annotated[dict[str, Bmc], parts_of("compute tray", "switch tray", "power shelf")] = Field(default_factory=dict)
     coolant: Coolant | None = None
-    chassis: str | None = Field(default=None, description="chassis serial that every tray must report")
+    chassis: Serial | None = Field(default=None, description="chassis serial that every tray must report")
     expect: dict[Annotated[str, AfterValidator(_compute_tray)], Expected] = Field(default_factory=dict)
-    firmware: dict[str, str] = Field(default_factory=dict, description="vbios, inforom, driver ... that every tray must report")
+    firmware: dict[Annotated[str, AfterValidator(_audited)], str] = Field(
+        default_factory=dict, description="vbios, inforom, driver that every tray must report"
+    )
     waive: list[Waiver] = Field(default_factory=list)
     allow: list[Literal["power_cycle", "power_off_on_leak"]] = Field(default_factory=list)
 

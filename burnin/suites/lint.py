@@ -89,7 +89,7 @@ def _profile(path: Path, document: Document, checks: Collection[str], metrics: M
     return [
         *_limits(document, profile.limits, metrics),
         *_power(document, profile.limits, [profile]),
-        *_margins(document, profile.limits, profile.limits),
+        *(_margins(document, profile.limits, profile.limits) or ()),
     ]
 
 
@@ -141,15 +141,20 @@ def _limits(document: Document, limits: Mapping[str, Limit], metrics: Mapping[st
         if ".tlimit" in name and limit.min is not None and limit.min >= _MARGIN_MOST_C:
             what = f"{name} can never be met: no GPU has {limit.min:g} Cel of margin"
             yield document.problem((*where, "min"), what, f"less than {_MARGIN_MOST_C:g}")
-        if name.endswith(_COUNTS) and limit.equals is not None:
-            yield document.problem((*where, "equals"), f"{name} is counted", "max, the most that may be counted")
-        if name.endswith(_COUNTS) and limit.max is not None and limit.max < 0:
-            yield document.problem((*where, "max"), f"{name} can never be met: a counter does not fall", "0 or more")
+        if ".tlimit" in name and "min" not in limit.model_fields_set:
+            yield document.problem(where, f"{name} is a margin, and has no min", "min, the least that must be left", key=True)
+        if name.endswith(_COUNTS) and "max" not in limit.model_fields_set:
+            yield document.problem(where, f"{name} is counted, and has no max", "max, the most that may be counted", key=True)
+        if not name.endswith(_SHARES) and limit.max is not None and limit.max < 0:
+            yield document.problem((*where, "max"), f"{name} can never be met: it is never below 0", "0 or more")
         if name.endswith(_SHARES) and any(bound is not None and not 0 <= bound <= 1 for bound in (limit.min, limit.max)):
             yield document.problem(where, f"{name} is a share, but its limit is {limit}", "bounds from 0 to 1", key=True)
         unit = _unit(name, metrics)
         if unit is not None and unit != limit.unit:
             yield document.problem((*where, "unit"), f"{name} is in {limit.unit}, but measured in {unit}", f"the unit {unit}")
+        if unit is not None and isinstance(limit.equals, str):
+            what = f"{name} can never be met: it is a number, and {limit.equals!r} is text"
+            yield document.problem((*where, "equals"), what, "a number, without quotes")
 
 
 def _unit(name: str, metrics: Mapping[str, Metric]) -> str | None:
@@ -177,14 +182,16 @@ def _power(document: Document, limits: Mapping[str, Limit], profiles: Sequence[P
         yield document.problem(("limits", "gpu.idle_power", "max"), what, f"less than {most:g}")
 
 
-def _margins(document: Document, own: Mapping[str, Limit], limits: Mapping[str, Limit]) -> Iterator[Problem]:
-    """A load that would be cut at the margin it may start with. `own` are the limits that this file gives."""
+def _margins(document: Document, own: Mapping[str, Limit], limits: Mapping[str, Limit]) -> list[Problem] | None:
+    """A load that would be cut at the margin it may start with, None where one is not known. `own` are this file's limits."""
     start, cutoff = limits.get("gpu.tlimit.start"), limits.get("gpu.tlimit.cutoff")
-    if start is None or cutoff is None or start.min is None or cutoff.min is None or start.min > cutoff.min:
-        return
+    if start is None or cutoff is None or start.min is None or cutoff.min is None:
+        return None
+    if start.min > cutoff.min:
+        return []
     name = "gpu.tlimit.start" if "gpu.tlimit.start" in own else "gpu.tlimit.cutoff"
     what = f"a load may start at {start.min:g} Cel of margin and is cut at {cutoff.min:g}: it would never run"
-    yield document.problem(("limits", name, "min"), what, "gpu.tlimit.start above gpu.tlimit.cutoff")
+    return [document.problem(("limits", name, "min"), what, "gpu.tlimit.start above gpu.tlimit.cutoff")]
 
 
 def _overrides(document: Document, suite: Suite, profiles: Sequence[Profile]) -> Iterator[Problem]:
@@ -199,7 +206,8 @@ def _overrides(document: Document, suite: Suite, profiles: Sequence[Profile]) ->
             meant = sorted({bound for other in theirs for bound in bounds & other.model_fields_set})
             what = f"{name} contradicts the profiles: its bound is {', '.join(sorted(bounds & limit.model_fields_set))}"
             yield document.problem(("limits", name), what, " or ".join(meant), key=True)
-    wrong = [list(_margins(document, suite.limits, {**profile.limits, **suite.limits})) for profile in profiles]
+    margins = [_margins(document, suite.limits, {**profile.limits, **suite.limits}) for profile in profiles]
+    wrong = [found for found in margins if found is not None]
     if wrong and all(wrong):
         yield from wrong[0]
 
@@ -220,9 +228,15 @@ def _stages(document: Document, suite: Suite) -> Iterator[Problem]:
         if stage.when == "suspect" and not _may_suspect(suite.stages[:i]):
             what = f"stage {stage.stage}: nothing before it can raise a suspicion"
             yield document.problem(("stages", i, "when"), what, "an idle and a load stage before it")
-    if suite.ships and not (suite.coverage.metrics and any(suite.stages[i].when == "always" for i in loaded)):
-        what = "a PASS of this suite would ship a rack that was not loaded or not measured"
-        yield document.problem(("ships",), what, "coverage: {metrics: [...]} and a load stage")
+    proven = any(suite.stages[i].when == "always" and _asked(suite, suite.stages[i]) for i in loaded)
+    if suite.ships and not (suite.coverage.metrics and proven):
+        what = "a PASS of this suite would ship a rack that was not loaded, or not measured under load"
+        yield document.problem(("ships",), what, "coverage: {metrics: [...], phases: [idle, load]} and a load stage")
+
+
+def _asked(suite: Suite, stage: Stage) -> bool:
+    """Must the required metrics have been read in this stage?"""
+    return stage.phase is not None and stage.phase.split("-")[0].split("@")[0] in suite.coverage.phases
 
 
 def _unloaded(stage: Stage) -> bool:
@@ -240,9 +254,8 @@ def _samples(document: Document, suite: Suite, metrics: Mapping[str, Metric]) ->
     """Required metrics that come too seldom for the stages they are required in."""
     slow = [name for name in suite.coverage.metrics if name in metrics and metrics[name].slow]
     for i, stage in enumerate(suite.stages):
-        asked = stage.phase is not None and stage.phase.split("-")[0].split("@")[0] in suite.coverage.phases
         window = stage.duration - stage.settle
-        if asked and slow and window < 3 * suite.sample_slow:
+        if _asked(suite, stage) and slow and window < 3 * suite.sample_slow:
             often = f"{slow[0]} is read every {suite.sample_slow:g} s, fewer than 3 times in the {window:g} s that are judged"
             expected = f"a longer stage, or sample_slow: {window / 3:.3g} s"
             yield document.problem(("stages", i, "for"), f"stage {stage.stage}: {often}", expected)

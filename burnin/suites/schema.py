@@ -87,6 +87,8 @@ class Stage(Data):
             found.append((("load",), f"{name}: a load needs a phase (load, ramp)"))
         if self.phase is None and self.duration > 0:
             found.append((("for",), f"{name}: a duration needs a phase (idle, load, ramp, cool)"))
+        if self.phase is None and self.settle:
+            found.append((("settle",), f"{name}: settling needs a phase (idle, load, ramp, cool)"))
         if loaded and self.load is None:
             found.append((("phase",), f"{name}: phase {self.phase} needs a load (load: {{kernel: tensor}})"))
         if self.phase is not None and not loaded and self.load is not None:
@@ -104,7 +106,9 @@ class Coverage(Data):
 
     metrics: list[str] = Field(default_factory=list)
     floor: float = Field(default=0.9, gt=0, le=1, description="fraction of the due samples that each slot must have")
-    phases: list[Literal["idle", "load", "ramp", "cool"]] = Field(default=["idle", "load"])
+    phases: list[Literal["idle", "load", "ramp", "cool"]] = Field(
+        default=["idle", "load"], min_length=1, description="at least one phase: what is asked for in none is never asked for"
+    )
 
 
 def _used_twice(suite: Any) -> list[Mistake]:

@@ -64,6 +64,7 @@ WRONG = {
     "empty steps": ("[inventory]", "[]", "6:27: stages[0].steps is an empty list; expected at least one check"),
     "no stages": (SUITE[SUITE.index("stages:") :], "stages: []\n", "5:9: stages is an empty list; expected at least one stage"),
     "settles all along": ("settle: 5 s", "settle: 30 s", "7:51: stage idle: nothing is left to judge after settling 30 of 30 s"),
+    "settles without a phase": ("{stage: audit,", "{stage: audit, settle: 5 s,", "6:28: stage audit: settling needs a phase"),
     "too short": ("settle: 5 s", "settle: 28 s", "7:37: stage idle: 2 s are judged, fewer than 3 samples of 1 s"),
     "twice": ("stage: again", "stage: load", "9:13: stage name 'load' is used twice"),
     "bad name": ("suite: mine", "suite: My Suite", "1:8: suite is 'My Suite'; expected lower-case letters, digits and dashes"),
@@ -71,12 +72,17 @@ WRONG = {
     "unloaded load": (", load: {kernel: fma}", "", "8:26: stage load: phase load needs a load"),
     "loaded idle": ("settle: 5 s", "load: {}", "7:49: stage idle: phase idle is unloaded, but a load is given"),
     "kernel": ("kernel: fma", "kernel: dgemm", "8:59: stages[2].load.kernel is 'dgemm'; expected one of fma, tensor"),
+    "loaded nothing": ("{stage: audit,", "{stage: audit, load: {},", "6:26: stage audit: a load needs a phase"),
+    "timed nothing": ("{stage: audit,", "{stage: audit, for: 5 s,", "6:25: stage audit: a duration needs a phase"),
+    "a check that is a list": ("[inventory]", "[[inventory]]", "6:28: stages[0].steps[0] is a list; expected a mapping"),
     "when": ("when: suspect", "when: never", "9:61: stages[3].when is 'never'; expected one of always"),
     "no duration": (", for: 5 min", "", "8:26: stage load: a phase needs a duration"),
     "unknown metric": ("metrics: [gpu.temp]", "metrics: [gpu.tmp]", "4:22: metric 'gpu.tmp' does not exist", "mean gpu.temp?"),
     "coverage floor": ("coverage: {", "coverage: {floor: 0, ", "4:19: coverage.floor is 0; expected above 0"),
     "coverage phase": ("phases: [idle, load]", "phases: [soak]", "4:42: coverage.phases[0] is 'soak'; expected one of cool"),
+    "covers no phase": ("phases: [idle, load]", "phases: []", "4:41: coverage.phases is an empty list; expected at least one"),
     "fraction": ("about: a test", "about: a test\nload_fraction: 95", "3:16: load_fraction is 95; expected at most 1"),
+    "short lease": ("lease: 15 s", "lease: 999 ms", "3:8: lease: 0.999 s is too short; a lease is 1 s to 4 h"),
     "lease": ("lease: 15 s", "lease: 5 h", "3:8: lease: 18000 s is too long; a lease is 1 s to 4 h"),
     "ships": ("about: a test", "about: a test\nships: yes", "3:8: ships is 'yes'; expected true or false"),
 }  # fmt: skip
@@ -94,6 +100,14 @@ def test_a_mistake_is_one_sentence_with_its_place(tmp_path: Path, name: str) -> 
     assert len(said) == 1, said
     assert said[0].startswith(says[0])
     assert all(word in said[0] for word in says[1:])
+
+
+@pytest.mark.parametrize("lease", ["1 s", "4 h"])
+def test_the_shortest_stage_and_the_ends_of_a_lease_are_let_in(tmp_path: Path, lease: str) -> None:
+    """3 samples of 1 s are enough."""
+    path = tmp_path / "s.yaml"
+    path.write_text(SUITE.replace("lease: 15 s", f"lease: {lease}").replace("settle: 5 s", "settle: 27 s"))
+    assert load(path).stages[1].settle == 27
 
 
 def test_every_mistake_at_once(tmp_path: Path) -> None:
