@@ -88,7 +88,7 @@ class Document:
 
 def _said_by(mapping: dict[Any, Any], name: str | int, then: str | int | None) -> str | int | None:
     """The key that says `name`: itself before the last range with it in it, and first of all one that also holds `then`."""
-    keys = [k for k in mapping if isinstance(name, str) and isinstance(k, str) and name in _names(k)]
+    keys: list[str | int] = [k for k in mapping if isinstance(name, str) and isinstance(k, str) and name in _names(k)]
     keys += [name] if name in mapping else []
     holding = [k for k in keys if isinstance(mapping[k], dict) and then in mapping[k]]
     return holding[-1] if holding else keys[-1] if keys else None

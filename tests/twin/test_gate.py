@@ -110,12 +110,12 @@ def test_a_rack_that_does_not_answer_does_not_ship(shipped: Shipped, tmp_path: P
 
 
 def test_a_verdict_that_was_touched_does_not_ship(shipped: Shipped) -> None:
-    with sqlite3.connect(shipped.home / "b.db") as connection:
+    with contextlib.closing(sqlite3.connect(shipped.home / "b.db", isolation_level=None)) as connection:
         (text,) = connection.execute("select canonical from verdict").fetchone()
         assert text.count('"measured": 6') == 1
         connection.execute("update verdict set canonical = ?", (text.replace('"measured": 6', '"measured": 5'),))
     code, said, _ = burnin(shipped.home, "gate", shipped.serial)
-    with sqlite3.connect(shipped.home / "b.db") as connection:
+    with contextlib.closing(sqlite3.connect(shipped.home / "b.db", isolation_level=None)) as connection:
         connection.execute("update verdict set canonical = ?", (text,))
     assert code == 3
     assert "cannot be derived again" in said["reasons"][0]

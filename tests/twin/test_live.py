@@ -27,7 +27,7 @@ def test_a_healthy_rack_passes_and_its_verdict_can_be_derived_again(tmp_path: Pa
     assert again.returncode == 0
     assert derived.read_bytes() == said.read_bytes()
 
-    with sqlite3.connect(db) as connection:
+    with closing(sqlite3.connect(db)) as connection:
         count = dict(
             connection.execute(
                 "select 'run', count(*) from run union all select 'step', count(*) from step union all "

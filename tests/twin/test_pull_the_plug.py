@@ -23,7 +23,7 @@ pytestmark = pytest.mark.live
 
 
 def said_at(db: Path, table: str, where: str) -> list[tuple[float, str]]:
-    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as connection:
         text = "why" if table == "tray_state" else "text"
         rows = connection.execute(f"select t_s, {text} from {table} where {where} order by t_s").fetchall()
     return [(float(t), str(why)) for t, why in rows]
