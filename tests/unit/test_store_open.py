@@ -149,7 +149,8 @@ def test_three_processes_may_make_it_at_once(tmp_path: Path) -> None:
         one.stdin.flush()
     assert [one.communicate(timeout=60)[1].decode() for one in many] == ["", "", ""]
     assert [one.returncode for one in many] == [0, 0, 0]
-    assert open_store(tmp_path / "burnin.db", create=False).runs() == []
+    with closing(open_store(tmp_path / "burnin.db", create=False)) as store:
+        assert store.runs() == []
 
 
 # ---------------------------------------------------------------- an older or newer one
@@ -288,5 +289,5 @@ def test_damage_is_named(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     whole[4096:] = b"\x5a" * (len(whole) - 4096)
     path.write_bytes(whole)
-    with pytest.raises(StoreError, match="is damaged"):
-        open_store(path).runs()
+    with pytest.raises(StoreError, match="is damaged"), closing(open_store(path)) as store:
+        store.runs()
