@@ -5,8 +5,9 @@
     holder      the resident process: orders in, records out; attachment: one channel as the holder sees it
     sampler     reads the tables on deadlines, in threads that a hung driver cannot take the holder down with
     nvml, host  the table of GPU metrics and how each is read; /proc, /sys and the kernel log
-    load, lease load processes with their local limits, and the deadlines shared with them
-    work, cuda  one load process; the driver client
+    load, lease load and work processes with their local limits, and the deadlines shared with them
+    jobs        orders that are answered by what such processes say
+    work, talk  one such process, and its conversation; cuda: the driver client
     spool       the last records, by sequence number
 
 Standard library and pynvml only, Python 3.9, started as `python3 -I -S agent.pyz`. Only the twin imports this package;

@@ -11,7 +11,9 @@ Records (see burnin.wire) and their bodies:
     beat    load: GPUs loaded; xid, kmsg: why not watched          once a second, whatever the driver does
     note    text                                                   what a person should know
 
-Orders: identify {}, state {}, sample {fast_s, slow_s}, load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {}.
+Orders: identify {}, state {}, sample {fast_s, slow_s}, load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {},
+and the two that are answered when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s,
+args, args_of}, tell {job, bodies}.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from typing import Any
 from burnin import wire
 from burnin.agent import host
 from burnin.agent.attachment import Attachment
-from burnin.agent.load import Loads, LoadSource
+from burnin.agent.jobs import Jobs
+from burnin.agent.load import Loads, LoadSource, Spawn
 from burnin.agent.nvml import Gpu, Gpus, Group
 from burnin.agent.sampler import Sample, Sampler, Source, Table
 from burnin.agent.spool import Spool
@@ -54,14 +57,14 @@ class _GroupSource:
 
 
 class Holder:
-    """`open_nvml()` gives the pynvml module; `spawn(uuid, kernel, lease fd, slot, slots)` a load process, stdout piped."""
+    """`open_nvml()` gives the pynvml module; `spawn(uuid, {kind, args}, lease fd, slot, slots)` a process (see `Loads`)."""
 
     def __init__(
         self,
         run: str,
         agent: str,
         open_nvml: Callable[[], Any],
-        spawn: Callable[[str, str, int, int, int], subprocess.Popen[bytes]],
+        spawn: Spawn,
         at: host.Roots,
         linger_s: float,
         now_ns: Callable[[], int] = time.monotonic_ns,
@@ -78,6 +81,7 @@ class Holder:
         self._xid_reason: str | None = "missing"
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
+        self._jobs: Jobs | None = None
         self._absent: dict[int, dict[int, str]] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
@@ -103,6 +107,8 @@ class Holder:
                 found = Gpus(nvml)
                 self._gpus = {gpu.name: gpu for gpu in found.gpus}
                 self._loads = Loads(list(self._gpus), self._spawn_on, self.tell, self._now_ns)
+                uuids = {gpu.name: gpu.uuid for gpu in found.gpus}
+                self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), uuids)
                 self._nvml, self._nvml_reason, self._xid_reason = found, None, None
             except nvml.NVMLError as error:
                 self._nvml_reason = _NVML_SAYS.get(error.value, f"NVML error {error.value}")
@@ -116,8 +122,8 @@ class Holder:
     def _saw_xid(self, gpu: str, code: int) -> None:
         self._post(lambda: self.tell("event", source="nvml", gpu=gpu, code=code, text=""))
 
-    def _spawn_on(self, gpu: str, kernel: str, fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
-        return self._spawn(self._gpus[gpu].uuid, kernel, fd, slot, slots)
+    def _spawn_on(self, gpu: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
+        return self._spawn(self._gpus[gpu].uuid, spec, fd, slot, slots)
 
     # ---- records, and the other threads' way in
 
@@ -174,6 +180,8 @@ class Holder:
             self.spool.add("reply", self._replies[down.id])
         elif down.verb in ("identify", "state"):  # these ask the driver, which may hang
             threading.Thread(target=self._ask, args=(down,), daemon=True).start()
+        elif down.verb in ("work", "tell"):
+            self._put_to_work(down)
         else:
             self._obey(down)
 
@@ -187,6 +195,19 @@ class Holder:
             self._answer(order.id, error=f"unknown order {order.verb!r}")
         except (OSError, TypeError, ValueError) as error:
             self._answer(order.id, error=str(error))
+
+    def _put_to_work(self, order: wire.Order) -> None:
+        jobs = self._jobs
+        if jobs is None or self._sampler is None:
+            self._answer(order.id, error="work is refused: no GPU is being sampled")
+        elif not jobs.waits(order.id):
+            try:
+                if order.verb == "work":
+                    jobs.work(order.id, self._hung(), **{"args": {}, "args_of": {}, **order.args})
+                else:
+                    jobs.tell(order.id, **order.args)
+            except (KeyError, OSError, TypeError, ValueError) as error:
+                self._answer(order.id, error=str(error))
 
     def _ask(self, order: wire.Order) -> None:
         try:
@@ -232,7 +253,8 @@ class Holder:
     def _load(self, gpus: list[str], kernel: str, cutoff_margin_c: float, max_s: float) -> dict[str, str]:
         if self._loads is None or self._sampler is None:
             raise ValueError("load is refused: no GPU is being sampled")
-        return self._loads.start(gpus, kernel, float(cutoff_margin_c), float(max_s), self._hung())
+        spec = {"kind": "burn", "args": {"kernel": kernel}}
+        return self._loads.start(dict.fromkeys(gpus, spec), float(cutoff_margin_c), float(max_s), self._hung())
 
     def _unload(self, gpus: list[str] | None = None) -> list[str]:
         return self._loads.end(gpus) if self._loads else []

@@ -1,6 +1,6 @@
-"""The load processes of a tray, and the local limits that end them without asking anybody.
+"""The load and work processes of a tray, and the local limits that end them without asking anybody.
 
-A load goes on only while all of this holds: the lease lives, its own time is not over, its GPU is being read, and the
+A process goes on only while all of this holds: the lease lives, its own time is not over, its GPU is being read, and the
 T.Limit margin is above the cut-off. What ends it is written into the shared deadlines first; a process that does not
 see that within a second is killed.
 """
@@ -25,6 +25,9 @@ SENSOR_LOST_NS = 4_000_000_000
 KILL_NS = 1_000_000_000
 """What a load process is given to see that its deadline is over."""
 
+Spawn = Callable[[str, dict[str, Any], int, int, int], subprocess.Popen[bytes]]
+"""(gpu, {kind, args}, lease fd, slot, slots) -> a process with stdin and stdout piped."""
+
 
 class Burning:
     """One load process and its limits. `ending_ns`: since when it should be gone."""
@@ -37,6 +40,7 @@ class Burning:
         self.ending_ns: int | None = None
         self.explained = False
         self.killed = False
+        self.why = ""
         self._lines = wire.Lines()
 
     def said(self) -> list[dict[str, Any]]:
@@ -58,15 +62,9 @@ class Burning:
 
 
 class Loads:
-    """Starts and ends load processes. `spawn(gpu, kernel, lease fd, slot, slots)` gives one with stdout piped."""
+    """Starts and ends processes, one a GPU. `said` and `gone` hear what work says, and why a process ended."""
 
-    def __init__(
-        self,
-        gpus: list[str],
-        spawn: Callable[[str, str, int, int, int], subprocess.Popen[bytes]],
-        tell: Callable[..., None],
-        now_ns: Callable[[], int],
-    ) -> None:
+    def __init__(self, gpus: list[str], spawn: Spawn, tell: Callable[..., None], now_ns: Callable[[], int]) -> None:
         self._slots = {gpu: slot for slot, gpu in enumerate(gpus)}
         self._spawn, self._tell, self._now_ns = spawn, tell, now_ns
         self._deadlines = Deadlines.create(len(gpus))
@@ -75,6 +73,8 @@ class Loads:
         self.counts: dict[str, tuple[float, float]] = {}
         """Launches and wrong results of each GPU's present or last load process."""
         self.burning: dict[str, Burning] = {}
+        self.said: Callable[[str, dict[str, Any]], None] = lambda gpu, body: None
+        self.gone: Callable[[str, str], None] = lambda gpu, why: None
 
     def renew(self, lease_end_ns: int) -> None:
         """A lease came in. One that ran out meanwhile is not healed by it: what it covered is cut first."""
@@ -88,43 +88,59 @@ class Loads:
         """A T.Limit margin was read."""
         self._margins[gpu] = (value_c, read_ns)
 
-    def start(self, gpus: list[str], kernel: str, cutoff_c: float, max_s: float, hung: set[str]) -> dict[str, str]:
-        """Start what is not loaded yet: gpu -> starting | already loaded | not readable. Raises ValueError without a lease."""
+    def need_lease(self) -> None:
+        """Raises ValueError without a lease."""
         if self._now_ns() >= self._lease_end_ns:
             raise ValueError("load is refused: no lease")
+
+    def start(self, specs: dict[str, dict[str, Any]], cutoff_c: float, max_s: float, hung: set[str]) -> dict[str, str]:
+        """Start {kind, args} on GPUs that are free: gpu -> starting | already loaded | not readable. Raises ValueError without
+        a lease."""
+        self.need_lease()
         out = {}
-        for gpu in gpus:
+        for gpu, spec in specs.items():
             if gpu in self.burning:
                 out[gpu] = "already loaded"
             elif gpu not in self._slots or gpu in hung:
                 out[gpu] = "not readable"
             else:
-                self._start(gpu, kernel, cutoff_c, max_s)
+                self._start(gpu, spec, cutoff_c, max_s)
                 out[gpu] = "starting"
         return out
 
-    def _start(self, gpu: str, kernel: str, cutoff_c: float, max_s: float) -> None:
+    def _start(self, gpu: str, spec: dict[str, Any], cutoff_c: float, max_s: float) -> None:
         now, slot = self._now_ns(), self._slots[gpu]
         end = now + int(max_s * 1e9)
         self._deadlines.set(slot, min(self._lease_end_ns, end))
         self.counts.pop(gpu, None)
-        process = self._spawn(gpu, kernel, self._deadlines.fd, slot, len(self._slots))
-        if process.stdout is not None:
-            os.set_blocking(process.stdout.fileno(), False)
+        process = self._spawn(gpu, spec, self._deadlines.fd, slot, len(self._slots))
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
         self.burning[gpu] = Burning(gpu, slot, process, cutoff_c, now, end)
-        self._tell("load", gpu=gpu, state="starting", pid=process.pid, kernel=kernel)
+        self._tell("load", gpu=gpu, state="starting", pid=process.pid, kernel=spec["args"].get("kernel", spec["kind"]))
+
+    def write(self, gpu: str, line: bytes) -> bool:
+        """Hand a line to a process, at once and whole; False when it does not take it."""
+        burning = self.burning.get(gpu)
+        if burning is None or burning.process.stdin is None:
+            return False
+        try:
+            return os.write(burning.process.stdin.fileno(), line) == len(line)
+        except OSError:
+            return False
 
     def end(self, gpus: list[str] | None = None) -> list[str]:
         """Revoke the deadlines of these GPUs (all when None); the names that were loaded."""
         names = [gpu for gpu in (list(self.burning) if gpus is None else gpus) if gpu in self.burning]
         for gpu in names:
-            self._revoke(self.burning[gpu])
+            self._revoke(self.burning[gpu], "ended by order")
         return names
 
-    def _revoke(self, burning: Burning) -> None:
+    def _revoke(self, burning: Burning, why: str) -> None:
         self._deadlines.set(burning.slot, 0)
         if burning.ending_ns is None:
-            burning.ending_ns = self._now_ns()
+            burning.ending_ns, burning.why = self._now_ns(), burning.why or why
 
     def cut_off(self, hung: set[str]) -> None:
         """The local limits: end every load whose lease, time, sensor or margin is gone, and say which it was."""
@@ -145,7 +161,7 @@ class Loads:
                 self._cut(burning, "margin", margin)
 
     def _cut(self, burning: Burning, why: str, value: float) -> None:
-        self._revoke(burning)
+        self._revoke(burning, f"cut by a local limit: {why}")
         self._tell("cut", gpu=burning.gpu, why=why, value=round(value, 3))
 
     def tend(self) -> None:
@@ -154,24 +170,38 @@ class Loads:
         for gpu, burning in list(self.burning.items()):
             code = burning.process.poll()
             for body in burning.said():
-                burning.explained = burning.explained or body.get("state") == "failed"
-                if "launches" in body:
-                    self.counts[gpu] = (float(body["launches"]), float(body["wrong"]))
-                if "state" in body:
-                    self._tell("load", gpu=gpu, **body)
+                self._pass_on(burning, body)
             if code is not None:
-                if code != 0 and not burning.explained and not burning.killed:
-                    self._tell("load", gpu=gpu, state="failed", why=f"the load process ended with status {code}")
-                self._tell("load", gpu=gpu, state="gone")
-                self._deadlines.set(burning.slot, 0)
-                if burning.process.stdout is not None:
-                    burning.process.stdout.close()
-                del self.burning[gpu]
+                self._bury(burning, code)
             elif burning.ending_ns is not None and now - burning.ending_ns >= KILL_NS:
                 burning.process.send_signal(signal.SIGKILL)
                 if not burning.killed:
                     burning.killed = True
                     self._tell("note", text=f"{gpu}: load process {burning.process.pid} did not end by itself and gets SIGKILL")
+
+    def _pass_on(self, burning: Burning, body: dict[str, Any]) -> None:
+        if isinstance(body.get("say"), dict):
+            self.said(burning.gpu, body["say"])
+            return
+        if body.get("state") == "failed":
+            burning.explained, burning.why = True, burning.why or str(body.get("why"))
+        if "launches" in body:
+            self.counts[burning.gpu] = (float(body["launches"]), float(body["wrong"]))
+        if "state" in body:
+            self._tell("load", gpu=burning.gpu, **body)
+
+    def _bury(self, burning: Burning, code: int) -> None:
+        why = f"the load process ended with status {code}"
+        if code != 0 and not burning.explained and not burning.killed:
+            self._tell("load", gpu=burning.gpu, state="failed", why=why)
+        self._tell("load", gpu=burning.gpu, state="gone")
+        self._deadlines.set(burning.slot, 0)
+        for pipe in (burning.process.stdin, burning.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        del self.burning[burning.gpu]
+        self.gone(burning.gpu, burning.why or why)
 
 
 class LoadSource:

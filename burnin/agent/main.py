@@ -7,13 +7,13 @@ real clock, libraries and environment; everything below is given them.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import zipfile
 from typing import Any
 
 LINGER_S = 600.0
@@ -61,11 +61,12 @@ def hold(zipapp: str, run: str) -> int:
     except OSError:
         return channel.ANOTHER_HOLDER
 
-    def spawn(uuid: str, kernel: str, fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
-        words = ("work", uuid, kernel, str(fd), str(slot), str(slots), str(os.getpid()))
+    def spawn(uuid: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
+        words = ("work", uuid, json.dumps(spec), str(fd), str(slot), str(slots), str(os.getpid()))
         return subprocess.Popen(
             _python(zipapp, *words),
-            stdin=subprocess.DEVNULL,
+            bufsize=0,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(fd,),
         )
@@ -87,13 +88,11 @@ def hold(zipapp: str, run: str) -> int:
     os._exit(0)  # a thread may be stuck in the driver for ever
 
 
-def work(zipapp: str, uuid: str, kernel: str, fd: str, slot: str, slots: str, parent: str) -> int:
-    """Be a load process."""
-    from burnin.agent import work as load
+def work(uuid: str, spec: str, fd: str, slot: str, slots: str, parent: str) -> int:
+    """Be a load or work process."""
+    from burnin.agent import work as process
 
-    with zipfile.ZipFile(zipapp) as archive:
-        ptx = archive.read("burnin/agent/kernels/burn.ptx")
-    return load.main(uuid, kernel, int(fd), int(slot), int(slots), int(parent), ptx, time.monotonic_ns)
+    return process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns)
 
 
 def main(zipapp: str, argv: list[str]) -> int:
@@ -105,6 +104,6 @@ def main(zipapp: str, argv: list[str]) -> int:
     if argv[:1] == ["hold"] and len(argv) == 2:
         return hold(zipapp, argv[1])
     if argv[:1] == ["work"] and len(argv) == 7:
-        return work(zipapp, *argv[1:])
+        return work(*argv[1:])
     sys.stderr.write(f"burnin agent: unknown words {argv}\n")
     return 64

@@ -1,25 +1,39 @@
-"""One load process: one GPU, one kernel, until its deadline passes.
+"""One work process: one GPU, one kind of work, until it is done or its deadline passes.
 
 A process of its own per GPU, because a fault poisons a CUDA context; the holder only watches. It ends when its slot of
 the shared deadlines lies in the past (lease out, cut-off, order, frozen holder), when the holder dies, or on SIGTERM.
-It tells the holder how it goes on stdout, one JSON object a second.
+
+A kind of work is a function (talk, cuda, device, args) in a module of its own, imported only where it is done.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
+import importlib
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from burnin.agent.cuda import Burn, CudaError, open_driver
+from burnin.agent.cuda import Burn, Cuda, CudaError, open_driver
 from burnin.agent.lease import Deadlines
+from burnin.agent.talk import Over, Talk
 
 _PR_SET_PDEATHSIG = 1
 REPORT_NS = 1_000_000_000
+
+KINDS: dict[str, tuple[str, str]] = {"burn": ("burnin.agent.work", "burn")}
+"""Kind of work -> module and function."""
+
+
+def kernels(name: str) -> bytes:
+    """The PTX of `kernels/NAME.ptx`, out of the zipapp or the folder. Raises FileNotFoundError."""
+    found = pkgutil.get_data("burnin.agent", f"kernels/{name}.ptx")
+    if found is None:
+        raise FileNotFoundError(name)
+    return found
 
 
 def die_with_parent(parent: int) -> None:
@@ -34,44 +48,39 @@ def uuid_bytes(uuid: str) -> bytes:
     return bytes.fromhex(uuid.removeprefix("GPU-").replace("-", ""))
 
 
-def run(burn: Burn, deadlines: Deadlines, slot: int, now_ns: Callable[[], int], tell: Callable[[dict[str, Any]], None]) -> None:
-    """Launch until the deadline passes, telling once a second. The deadline is read before every launch."""
-    told = now_ns()
-    tell({"state": "burning", "grid": burn.grid})
-    while now_ns() < deadlines.until(slot):
-        burn.launch()
-        if now_ns() - told >= REPORT_NS:
-            told = now_ns()
-            tell({"launches": burn.launches, "busy_ms": round(burn.busy_ms, 1), "wrong": burn.wrong(), "iters": burn.iters})
-    tell(
-        {
-            "launches": burn.launches,
-            "busy_ms": round(burn.busy_ms, 1),
-            "wrong": burn.wrong(),
-            "iters": burn.iters,
-            "state": "ended",
-        }
-    )
+def burn(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
+    """Launch `args["kernel"]` until the deadline passes, telling once a second. The deadline is read before every launch."""
+    load = Burn(cuda, device, kernels("burn"), args["kernel"])
+
+    def count() -> dict[str, Any]:
+        return {"launches": load.launches, "busy_ms": round(load.busy_ms, 1), "wrong": load.wrong(), "iters": load.iters}
+
+    told = talk.now_ns()
+    talk.state({"state": "burning", "grid": load.grid})
+    while talk.going():
+        load.launch()
+        if talk.now_ns() - told >= REPORT_NS:
+            told = talk.now_ns()
+            talk.state(count())
+    talk.state({**count(), "state": "ended"})
 
 
-def main(uuid: str, kernel: str, lease_fd: int, slot: int, slots: int, parent: int, ptx: bytes, now_ns: Callable[[], int]) -> int:
-    """Process entry. Exit status 0: ended as told; 3: CUDA said no (the reason was told)."""
+def main(uuid: str, spec: dict[str, Any], lease_fd: int, slot: int, slots: int, parent: int, now_ns: Callable[[], int]) -> int:
+    """Process entry; `spec` is {kind, args}. Exit status 0: ended as told; 3: it could not be done (the reason was told)."""
     die_with_parent(parent)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # nothing but our lines reaches the holder
-
-    def tell(body: dict[str, Any]) -> None:
-        try:
-            out.write(json.dumps(body) + "\n")
-        except OSError:
-            os._exit(1)  # nobody listens
-
+    talk = Talk(0, out, Deadlines(lease_fd, slots), slot, now_ns)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        module, name = KINDS[spec["kind"]]
+        do = getattr(importlib.import_module(module), name)
         cuda = open_driver()
-        burn = Burn(cuda, cuda.device(uuid_bytes(uuid)), ptx, kernel)
-        run(burn, Deadlines(lease_fd, slots), slot, now_ns, tell)
-    except CudaError as error:
-        tell({"state": "failed", "why": str(error)})
+        do(talk, cuda, cuda.device(uuid_bytes(uuid)), spec["args"])
+    except Over:
+        return 0
+    except Exception as error:  # whatever it is, it is said: silence would look like a load that never came up
+        text = str(error) if isinstance(error, CudaError) else f"{type(error).__name__}: {error}"
+        talk.state({"state": "failed", "why": text})
         return 3
     return 0

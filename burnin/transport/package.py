@@ -2,6 +2,7 @@
 
 pynvml travels twice: as source, and as bytecode of this Python without line tables, which halves the start of a holder
 on a tray with the same Python (80 ms of CPU instead of 160); every other Python from 3.9 on falls back to the source.
+Comments and docstrings stay at home, licences excepted; every line keeps its number, so that tracebacks are true.
 """
 
 from __future__ import annotations
@@ -41,13 +42,40 @@ def _sources() -> dict[str, bytes]:
     for entry in package.joinpath("agent").iterdir():
         if entry.name.endswith(".py"):
             out[f"burnin/agent/{entry.name}"] = entry.read_bytes()
-    out["burnin/agent/kernels/burn.ptx"] = package.joinpath("agent/kernels/burn.ptx").read_bytes()
+    for entry in package.joinpath("agent/kernels").iterdir():
+        if entry.name.endswith(".ptx"):
+            out[f"burnin/agent/kernels/{entry.name}"] = entry.read_bytes()
     nvml = importlib.util.find_spec("pynvml")
     if nvml is None or nvml.origin is None:
         raise RuntimeError("nvidia-ml-py is not installed beside burnin")
     out["pynvml.py"] = Path(nvml.origin).read_bytes()
     out["__main__.py"] = _MAIN
-    return out
+    return {name: lean(data) if name.endswith(".py") else data for name, data in out.items()}
+
+
+def lean(source: bytes) -> bytes:
+    """The same program on the same lines, without the lines that are only comment (but those it begins with) or docstring.
+
+    Line by line: tokenizing pynvml would cost more CPU than connecting a rack. A test holds it against the syntax trees.
+    """
+    out: list[bytes] = []
+    begun = False
+    inside: bytes | None = None  # a string over several lines: what stands for its other lines, or None for themselves
+    quoted = False
+    for line in source.split(b"\n"):
+        text = line.strip()
+        begun = begun or bool(text and text[:1] != b"#")
+        quotes = line.count(b'"""')
+        if quoted:
+            out.append(line if inside is None else inside)
+        elif text[:3] == b'"""' and (quotes == 1 or (quotes == 2 and text[-3:] == b'"""')):
+            inside = b""
+            out.append(line[: line.index(b'"')] + b'""')
+        else:
+            inside = None
+            out.append(b"" if begun and text[:1] == b"#" else line)
+        quoted ^= quotes % 2 == 1
+    return b"\n".join(out)
 
 
 def _bytecode(name: str, source: bytes) -> bytes:

@@ -22,6 +22,7 @@ from burnin.agent.spool import Spool
 from burnin.agent.work import uuid_bytes
 
 S = 1_000_000_000
+BURN = {"kind": "burn", "args": {"kernel": "tensor_burn"}}
 
 
 class Clock:
@@ -94,14 +95,14 @@ class Rig:
         self.clock, self._code = clock, code
         self.loads = Loads(["g0", "g1"], self._spawn, lambda kind, **body: self.told.append((kind, body)), clock)
 
-    def _spawn(self, gpu: str, kernel: str, fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, gpu: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen([sys.executable, "-c", self._code], stdout=subprocess.PIPE)
         self.processes.append(process)
         return process
 
     def start(self, cutoff_c: float = 0.0, max_s: float = 1000.0, lease_s: float = 10.0) -> None:
         self.loads.renew(self.clock.ns + int(lease_s * S))
-        assert self.loads.start(["g0"], "tensor_burn", cutoff_c, max_s, set()) == {"g0": "starting"}
+        assert self.loads.start({"g0": BURN}, cutoff_c, max_s, set()) == {"g0": "starting"}
 
     def cuts(self) -> list[tuple[str, str]]:
         return [(body["gpu"], body["why"]) for kind, body in self.told if kind == "cut"]
@@ -131,7 +132,7 @@ def rig(clock: Clock) -> Any:
 
 def test_no_load_without_a_lease(rig: Rig) -> None:
     with pytest.raises(ValueError, match="no lease"):
-        rig.loads.start(["g0"], "tensor_burn", 0.0, 100.0, set())
+        rig.loads.start({"g0": BURN}, 0.0, 100.0, set())
     assert rig.processes == []
 
 
@@ -183,7 +184,7 @@ def test_load_on_a_gpu_that_hangs_ends_at_once(rig: Rig) -> None:
     rig.loads.margin("g0", 30.0, rig.clock.ns)
     rig.loads.cut_off({"g0"})
     assert rig.cuts() == [("g0", "sensor")]
-    assert rig.loads.start(["g1"], "tensor_burn", 0.0, 10.0, {"g1"}) == {"g1": "not readable"}
+    assert rig.loads.start({"g1": BURN}, 0.0, 10.0, {"g1"}) == {"g1": "not readable"}
 
 
 def test_load_ends_when_its_own_time_is_over(rig: Rig) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import shutil
 import subprocess
 import time
@@ -12,12 +15,13 @@ import pytest
 
 from burnin.agent.cuda import Burn, Cuda, CudaError
 from burnin.agent.lease import Deadlines
-from burnin.agent.work import run, uuid_bytes
+from burnin.agent.talk import Over, Talk
+from burnin.agent.work import burn, kernels, uuid_bytes
 from burnin.twin.emulate import cuda
 from tests.unit.twin_tray import Bench, bench
 
 KERNELS = Path(__file__).parents[2] / "burnin/agent/kernels"
-PTX = (KERNELS / "burn.ptx").read_bytes()
+PTX = kernels("burn")
 
 
 @pytest.fixture
@@ -45,12 +49,18 @@ def test_launches_settle_at_their_length_and_stay_short(tray: Bench, kernel: str
     assert burn.wrong() == 0
 
 
+def burned(tray: Bench, deadlines: Deadlines) -> list[dict[str, Any]]:
+    """All that a load process says until its deadline."""
+    out = io.StringIO()
+    burn(Talk(-1, out, deadlines, 0, time.monotonic_ns), *open_gpu(tray), {"kernel": "tensor_burn"})
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
 def test_load_ends_with_its_deadline_and_says_how_it_went(tray: Bench) -> None:
-    burn = Burn(*open_gpu(tray), PTX, "tensor_burn")
-    deadlines, told = Deadlines.create(1), list[dict[str, Any]]()
+    deadlines = Deadlines.create(1)
     begin = time.monotonic_ns()
     deadlines.set(0, begin + 1_300_000_000)
-    run(burn, deadlines, 0, time.monotonic_ns, told.append)
+    told = burned(tray, deadlines)
     late_s = (time.monotonic_ns() - begin) / 1e9 - 1.3
     assert 0 <= late_s < 0.5
     assert told[0]["state"] == "burning"
@@ -60,10 +70,7 @@ def test_load_ends_with_its_deadline_and_says_how_it_went(tray: Bench) -> None:
 
 
 def test_a_revoked_deadline_starts_nothing(tray: Bench) -> None:
-    burn = Burn(*open_gpu(tray), PTX, "tensor_burn")
-    told = list[dict[str, Any]]()
-    run(burn, Deadlines.create(1), 0, time.monotonic_ns, told.append)
-    assert told[-1]["launches"] == 0
+    assert burned(tray, Deadlines.create(1))[-1]["launches"] == 0
 
 
 def test_gpus_are_found_by_uuid_because_ordinals_differ(tray: Bench) -> None:
@@ -96,3 +103,28 @@ def test_ptx_targets_every_gpu_from_ampere_on() -> None:
     assert ".target sm_80" in text
     assert ".version 7.0" in text
     assert text.count(".visible .entry") == 2
+
+
+# ---------------------------------------------------------------- conversation
+
+
+def talk(deadlines: Deadlines, lines: bytes) -> Talk:
+    """A process's end of a conversation in which these lines were said, and no more will be."""
+    out, into = os.pipe()
+    os.write(into, lines)
+    os.close(into)
+    return Talk(out, io.StringIO(), deadlines, 0, time.monotonic_ns)
+
+
+def test_messages_are_heard_in_order_and_their_end_is_the_end() -> None:
+    deadlines = Deadlines.create(1)
+    deadlines.set(0, 1 << 62)
+    one = talk(deadlines, b'{"rank": 1}\n{"rank": 2}\n{"ra')
+    assert [one.hear(), one.hear()] == [{"rank": 1}, {"rank": 2}]
+    with pytest.raises(Over):
+        one.hear()
+
+
+def test_nothing_is_heard_after_the_deadline() -> None:
+    with pytest.raises(Over):
+        talk(Deadlines.create(1), b'{"rank": 1}\n').hear()

@@ -12,11 +12,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pynvml
 import pytest
 
 from burnin.transport import package
 
-MODULES = ("attachment", "channel", "cuda", "holder", "host", "lease", "load", "main", "nvml", "sampler", "spool", "work")
+AGENT = Path(package.__file__).parents[1] / "agent"
+MODULES = [path.name for path in AGENT.glob("*.py")]
+KERNELS = [path.name for path in (AGENT / "kernels").glob("*.ptx")]
 
 
 def pythons() -> list[str]:
@@ -54,14 +57,62 @@ def test_it_carries_the_agent_pynvml_and_the_kernels_and_nothing_else() -> None:
     assert sorted(names) == sorted(
         [
             "__main__.py", "pynvml.py", "pynvml.pyc", "burnin/__init__.py", "burnin/errors.py", "burnin/wire.py",
-            "burnin/agent/__init__.py", "burnin/agent/kernels/burn.ptx", *(f"burnin/agent/{m}.py" for m in MODULES),
+            *(f"burnin/agent/{name}" for name in MODULES), *(f"burnin/agent/kernels/{name}" for name in KERNELS),
         ]
     )  # fmt: skip
+    assert {"holder.py", "work.py", "nvml.py"} < set(MODULES)
+    assert "burn.ptx" in KERNELS
+
+
+def bare(source: bytes) -> str:
+    """A program's syntax tree, without docstrings and places."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            said = (
+                isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) and isinstance(n.value.value, str)
+                for n in node.body
+            )
+            node.body = [n for n, only in zip(node.body, said, strict=True) if not only]
+    return ast.dump(tree)
+
+
+def test_what_travels_is_the_same_program_on_the_same_lines() -> None:
+    archive = zipfile.ZipFile(io.BytesIO(package.build().data))
+    there = {"pynvml.py": Path(pynvml.__file__), **{f"burnin/agent/{name}": AGENT / name for name in MODULES}}
+    for name, path in there.items():
+        travels, source = archive.read(name), path.read_bytes()
+        assert bare(travels) == bare(source), name
+        assert travels.count(b"\n") == source.count(b"\n"), name
+    assert b"NVIDIA Corporation" in archive.read("pynvml.py"), "its licence travels with it"
+
+
+TRICKY = b'''# licence
+"""Doc
+# not a comment
+"""
+x = """
+# kept
+""" + "y"
+def f():
+    # goes
+    """Doc."""
+    """one""" + """two"""
+    return x  # stays
+'''
+
+
+def test_only_comments_and_docstrings_stay_at_home() -> None:
+    assert package.lean(TRICKY) == (
+        b'# licence\n""\n\n\nx = """\n# kept\n""" + "y"\ndef f():\n\n    ""\n    """one""" + """two"""\n    return x  # stays\n'
+    )
 
 
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: path)
 def test_every_module_imports_on_a_bare_python(python: str, zipapp: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(zipapp)!r})\n" + "\n".join(f"import burnin.agent.{m}" for m in MODULES)
+    code = f"import sys; sys.path.insert(0, {str(zipapp)!r})\n" + "\n".join(
+        f"import burnin.agent.{name[:-3]}" for name in MODULES if name != "__init__.py"
+    )
     code += "\nimport pynvml; assert pynvml.__file__.startswith(sys.path[0]); print('ok')"
     done = subprocess.run([python, "-I", "-S", "-W", "error", "-c", code], capture_output=True, text=True, check=False, env={})
     assert (done.stdout.strip(), done.stderr) == ("ok", "")
