@@ -57,7 +57,8 @@ def gather(store: Store, run_id: str) -> Case:
     answers: dict[tuple[str, str, str, int], dict[int, list[Answer]]] = {}
     for one in store.evidence(run.id):
         rounds = answers.setdefault((one.stage, one.step, one.part, one.attempt), {})
-        rounds.setdefault(one.round, []).append(Answer(Order(one.part, one.kind), one.body["ok"], one.body["body"]))
+        order = Order(one.body.get("to", one.part), one.kind)
+        rounds.setdefault(one.round, []).append(Answer(order, one.body["ok"], one.body["body"]))
     return Case(
         run=run,
         rack=Rack.model_validate(config["rack"]),

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from burnin.assess.case import Case, last_state
 from burnin.checks import ALWAYS, CHECKS
-from burnin.checks.base import Context, Evidence
+from burnin.checks.base import RACK, Context, Evidence
 from burnin.checks.gpu_load import not_reached, power_fraction
 from burnin.events import Measurement, Result, Status, Step
+from burnin.rack.parts import tray_of
 from burnin.store.records import Attempt
 from burnin.store.records import Stage as Went
 from burnin.suites.schema import Stage
@@ -29,7 +30,8 @@ def steps(case: Case) -> list[Step]:
             if case.only and asked.check not in case.only:
                 continue
             if owed(stage, went.get(stage.stage)):
-                out += [_step(case, stage, went.get(stage.stage), asked, tray) for tray in case.compute]
+                parts = (RACK,) if CHECKS[asked.check].scope == "rack" else case.compute
+                out += [_step(case, stage, went.get(stage.stage), asked, part) for part in parts]
     for name in ALWAYS:
         out += [_step(case, _LEAVE_STAGE, None, Asked.model_validate({"check": name}), tray) for tray in case.compute]
     return out
@@ -58,15 +60,15 @@ def _stretch(stage: Stage, went: Went | None) -> Stretch | None:
     return Stretch(stage.stage, went.phase, went.t0_s, went.t1_s, stage.settle)
 
 
-def _step(case: Case, stage: Stage, went: Went | None, asked: Asked, tray: str) -> Step:
-    tries = [a for a in case.attempts if (a.stage, a.name, a.part) == (stage.stage, asked.check, tray)]
+def _step(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str) -> Step:
+    tries = [a for a in case.attempts if (a.stage, a.name, a.part) == (stage.stage, asked.check, part)]
     if not tries:
         why = "the run ended before it" if went is None or went.t1_s is None else went.why or "it was not run"
-        return Step(asked.check, stage.stage, tray, Status.ABORTED, Result.UNKNOWN, 0, (), why)
+        return Step(asked.check, stage.stage, part, Status.ABORTED, Result.UNKNOWN, 0, (), why)
     last = tries[-1]
     if last.status is Status.SKIPPED:
-        return Step(asked.check, stage.stage, tray, last.status, Result.UNKNOWN, len(tries), (), last.why)
-    measurements = tuple(_measure(case, stage, went, asked, tray, last))
+        return Step(asked.check, stage.stage, part, last.status, Result.UNKNOWN, len(tries), (), last.why)
+    measurements = tuple(_measure(case, stage, went, asked, part, last))
     results = {m.result for m in measurements if not _waits(case, asked.check, m)}
     if Result.FAIL in results:
         result = Result.FAIL
@@ -74,7 +76,7 @@ def _step(case: Case, stage: Stage, went: Went | None, asked: Asked, tray: str) 
         result = Result.UNKNOWN
     else:
         result = Result.PASS
-    return Step(asked.check, stage.stage, tray, last.status, result, len(tries), measurements, last.why)
+    return Step(asked.check, stage.stage, part, last.status, result, len(tries), measurements, last.why)
 
 
 def _waits(case: Case, check: str, one: Measurement) -> bool:
@@ -83,19 +85,21 @@ def _waits(case: Case, check: str, one: Measurement) -> bool:
     return one.result is Result.UNKNOWN and one.name in advisory and not case.suite.ships
 
 
-def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, tray: str, last: Attempt) -> Iterator[Measurement]:
+def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str, last: Attempt) -> Iterator[Measurement]:
     check = CHECKS[asked.check]
     end = went.t1_s if went is not None and went.t1_s is not None else float("inf")
-    state = last_state(case, tray, end)
+    trays = case.compute if part == RACK else (part,)
+    states = [last_state(case, tray, end) for tray in trays]
     evidence = Evidence(
-        answers=case.answers.get((stage.stage, asked.check, tray, last.attempt), ()),
+        answers=case.answers.get((stage.stage, asked.check, part, last.attempt), ()),
         telemetry=case.telemetry,
         stretch=_stretch(stage, went),
-        log=[line for line in case.log if line.part.split(".")[0] == tray and line.t_s <= end],
-        sources=_sources(case, tray),
-        lost=state is None or state.state != "ready",
+        log=[line for line in case.log if tray_of(line.part) in trays and line.t_s <= end],
+        sources=_sources(case, part),
+        lost=any(state is None or state.state != "ready" for state in states),
     )
-    context = Context(tray, case.rack, case.profile, case.suite, stage, case.catalogue, asked.args)
+    rack_wide = trays if part == RACK else ()
+    context = Context(part, case.rack, case.profile, case.suite, stage, case.catalogue, asked.args, rack_wide)
     gap = (
         _not_attained(case, evidence)
         if check.loaded and stage.load is not None and stage.phase and stage.phase.startswith("load")

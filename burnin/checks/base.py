@@ -99,6 +99,8 @@ class Context:
     stage: Stage
     catalogue: Catalogue
     args: Mapping[str, Any] = field(default_factory=dict)
+    trays: tuple[str, ...] = ()
+    """The compute trays of this run, for a check of the whole rack; `tray` is then RACK."""
 
     @property
     def limits(self) -> Mapping[str, Limit]:
@@ -107,8 +109,8 @@ class Context:
 
     @property
     def gpus(self) -> list[str]:
-        """The GPUs this tray must have."""
-        return self.profile.topology.gpus(self.tray)
+        """The GPUs that must be there: this tray's, or the rack's."""
+        return [gpu for tray in self.trays or (self.tray,) for gpu in self.profile.topology.gpus(tray)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +150,17 @@ def no_orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Ord
     return []
 
 
+RACK = "rack"
+"""The part of a check that is done once for the whole rack."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One test: see the module. `loaded`: it needs the stage's load, so a load that was not reached proves nothing."""
+    """One test: see the module. `loaded`: it needs the stage's load, so a load that was not reached proves nothing.
+
+    `scope` tray: once per compute tray, and a question that is not answered ends it. `scope` rack: once, with questions to
+    any tray; what was not answered is part of what it judges. `heats`: its orders load GPUs, so interlocks come first.
+    """
 
     name: str
     about: str
@@ -161,6 +171,8 @@ class Check:
     explains: tuple[str, ...] = ()
     """Metrics that only make the reason clearer."""
     loaded: bool = False
+    scope: Literal["tray", "rack"] = "tray"
+    heats: bool = False
 
 
 def of_window(

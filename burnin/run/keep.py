@@ -12,7 +12,7 @@ from typing import Any
 from burnin.assess.judge import suspects
 from burnin.errors import StoreError
 from burnin.events import Result
-from burnin.run.loop import Event, Kept
+from burnin.run.job import Event, Kept
 from burnin.store import Attempt, Evidence, Store, Tray, Writer
 
 
@@ -49,7 +49,7 @@ class Keep:
         """An attempt that ended, with what its rounds brought back."""
         for number, answers in enumerate(kept.answers):
             for answer in answers:
-                body = {"ok": answer.ok, "body": answer.body}
+                body = {"ok": answer.ok, "body": answer.body, "to": answer.order.to}
                 one = Evidence(kept.stage, kept.check, kept.part, kept.attempt, number, answer.order.verb, body)
                 self._put(lambda one=one: self._store.keep_evidence(one))
         ended = Attempt(

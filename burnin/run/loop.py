@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from burnin.checks import ALWAYS, CHECKS
-from burnin.checks.base import Answer, Context, Order
+from burnin.checks.base import Answer, Order
 from burnin.errors import TrayError
-from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TrayState
-from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.events import LogLine, StageBegan, StageEnded, Status, TrayState
 from burnin.run import interlocks
-from burnin.run.plan import Leg, Plan
-from burnin.run.tray import CONNECTING, Clock, TraySession
-from burnin.suites.schema import Step, Suite
-
-Event = Tick | LogLine | TrayState | StageBegan | StageEnded
+from burnin.run.job import Job, Kept
+from burnin.run.plan import Leg
+from burnin.run.steps import Steps, ask, heats, parts
+from burnin.run.tray import CONNECTING
 
 CUTOFF = "gpu.tlimit.cutoff"
 LEAVE = "leave"
@@ -37,64 +32,6 @@ LOAD_SPARE_S = 120.0
 """Beyond the planned end of a load, before the agent ends it by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One attempt at one step, and what each of its rounds brought back."""
-
-    stage: str
-    check: str
-    part: str
-    attempt: int
-    status: Status
-    t0_s: float
-    t1_s: float
-    why: str
-    answers: tuple[tuple[Answer, ...], ...]
-
-
-class Keeper(Protocol):
-    """Where everything goes: the store's writer, and whoever watches."""
-
-    def event(self, event: Event) -> None:
-        """An event, in order."""
-        ...
-
-    def attempt(self, kept: Kept) -> None:
-        """An attempt that ended."""
-        ...
-
-    def identity(self, tray: str, identity: Mapping[str, Any]) -> None:
-        """Who answered."""
-        ...
-
-    async def flush(self) -> None:
-        """Everything so far is on the disk."""
-        ...
-
-    async def suspects(self) -> list[str]:
-        """Parts under suspicion, judged from what was kept so far."""
-        ...
-
-
-@dataclass
-class Job:
-    """One run: what to do, with whom, and where it is kept. Times are seconds of `clock` since `start_s`."""
-
-    plan: Plan
-    rack: Rack
-    profile: Profile
-    suite: Suite
-    catalogue: Catalogue
-    sessions: Mapping[str, TraySession]
-    knock: Callable[[str], Awaitable[None]]
-    """Reaches a switch tray once, or raises TrayError."""
-    keeper: Keeper
-    clock: Clock
-    start_s: float
-    today: dt.date
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Run:
     """See the module. `run()` returns True when the plan was gone through, False when it was stopped."""
 
@@ -103,6 +40,7 @@ class Run:
         self._identities: dict[str, dict[str, Any]] = {}
         self._states: dict[str, list[Answer]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._steps = Steps(job)
 
     def _now(self) -> float:
         return self.job.clock.now() - self.job.start_s
@@ -160,7 +98,7 @@ class Run:
 
     async def _snapshot(self, tray: str) -> None:
         order = Order(tray, "state")
-        self._states.setdefault(tray, []).append(await self._ask(order))
+        self._states.setdefault(tray, []).append(await ask(self.job, order))
 
     async def _leave(self) -> None:
         await self._unload(list(self.job.sessions))
@@ -204,16 +142,16 @@ class Run:
         if stage.when == "suspect" and not await self._suspected():
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, "no suspicion to confirm"))
             return
-        refused = None
-        if stage.load is not None:
+        refused, found = None, list[interlocks.Interlock]()
+        if stage.load is not None or heats(leg):
             await self._first_margins()
             refused = interlocks.refusal(found := self._interlocks())
         if refused is not None:
             await self._unload(list(self.job.sessions))
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, f"not loaded: {refused}"))
             for step in leg.steps:
-                for tray in self.job.sessions:
-                    kept = Kept(stage.stage, step.check, tray, 1, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
+                for part in parts(step, self.job.sessions):
+                    kept = Kept(stage.stage, step.check, part, 1, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
                     self.job.keeper.attempt(kept)
             return
         self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin))
@@ -225,7 +163,8 @@ class Run:
         if self.job.stop.is_set():
             self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.ABORTED, "the run was stopped"))
             return
-        await self._steps(leg)
+        await self._steps.run(leg, interlocks.loadable(found, self._gpus()) if heats(leg) else ())
+        await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded and stage.load is None])
         self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.COMPLETE))
 
     async def _suspected(self) -> bool:
@@ -241,6 +180,10 @@ class Run:
         stopped.cancel()
 
     # ---- load
+
+    def _gpus(self) -> list[str]:
+        """GPUs of trays that said who they are."""
+        return [gpu for tray in self._identities for gpu in self.job.profile.topology.gpus(tray)]
 
     async def _first_margins(self) -> None:
         """A run that begins with load waits for the first readings; what stays silent is unread."""
@@ -298,32 +241,3 @@ class Run:
                 self.job.keeper.event(LogLine(tray, self._now(), "load", "refused", str(error), "controller"))
 
         await asyncio.gather(*(one(number, tray) for number, tray in enumerate(trays)))
-
-    # ---- steps
-
-    async def _steps(self, leg: Leg) -> None:
-        await asyncio.gather(*(self._step(leg, step, tray) for step in leg.steps for tray in self.job.sessions))
-
-    async def _step(self, leg: Leg, step: Step, tray: str) -> None:
-        check = CHECKS[step.check]
-        job = self.job
-        context = Context(tray, job.rack, job.profile, job.suite, leg.stage, job.catalogue, step.args)
-        for attempt in range(1, job.suite.retries + 2):
-            begin = self._now()
-            answers: list[tuple[Answer, ...]] = []
-            why = "" if job.sessions[tray].ready else job.sessions[tray].why or f"{tray} is not connected"
-            while not why and (orders := check.orders(context, answers)):
-                answers.append(tuple(await asyncio.gather(*map(self._ask, orders))))
-                why = next((str(answer.body) for answer in answers[-1] if not answer.ok), "")
-            status = Status.ERROR if why else Status.COMPLETE
-            job.keeper.attempt(Kept(leg.stage.stage, check.name, tray, attempt, status, begin, self._now(), why, tuple(answers)))
-            if status is Status.COMPLETE or not answers:
-                return  # a tray that is not there is not asked again: it is LOST, and that is said once
-
-    async def _ask(self, order: Order) -> Answer:
-        try:
-            return Answer(
-                order, True, await self.job.sessions[order.to].order(order.verb, timeout_s=order.timeout_s, **order.args)
-            )
-        except TrayError as error:
-            return Answer(order, False, str(error))

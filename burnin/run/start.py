@@ -20,8 +20,9 @@ from burnin.assess.judge import judge
 from burnin.events import Verdict
 from burnin.rack.load import RackFile
 from burnin.rack.schema import Catalogue
+from burnin.run.job import Event, Job, Kept
 from burnin.run.keep import Keep
-from burnin.run.loop import Event, Job, Kept, Run
+from burnin.run.loop import Run
 from burnin.run.plan import Plan
 from burnin.run.tray import TraySession
 from burnin.store import RunStart, Store

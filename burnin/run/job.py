@@ -1,0 +1,76 @@
+"""What a run is given, and what it gives: the job, its keeper, and what is kept of each step."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from burnin.checks.base import Answer
+from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TrayState
+from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.run.plan import Plan
+from burnin.run.tray import Clock, TraySession
+from burnin.suites.schema import Suite
+
+Event = Tick | LogLine | TrayState | StageBegan | StageEnded
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One attempt at one step, and what each of its rounds brought back."""
+
+    stage: str
+    check: str
+    part: str
+    attempt: int
+    status: Status
+    t0_s: float
+    t1_s: float
+    why: str
+    answers: tuple[tuple[Answer, ...], ...]
+
+
+class Keeper(Protocol):
+    """Where everything goes: the store's writer, and whoever watches."""
+
+    def event(self, event: Event) -> None:
+        """An event, in order."""
+        ...
+
+    def attempt(self, kept: Kept) -> None:
+        """An attempt that ended."""
+        ...
+
+    def identity(self, tray: str, identity: Mapping[str, Any]) -> None:
+        """Who answered."""
+        ...
+
+    async def flush(self) -> None:
+        """Everything so far is on the disk."""
+        ...
+
+    async def suspects(self) -> list[str]:
+        """Parts under suspicion, judged from what was kept so far."""
+        ...
+
+
+@dataclass
+class Job:
+    """One run: what to do, with whom, and where it is kept. Times are seconds of `clock` since `start_s`."""
+
+    plan: Plan
+    rack: Rack
+    profile: Profile
+    suite: Suite
+    catalogue: Catalogue
+    sessions: Mapping[str, TraySession]
+    knock: Callable[[str], Awaitable[None]]
+    """Reaches a switch tray once, or raises TrayError."""
+    keeper: Keeper
+    clock: Clock
+    start_s: float
+    today: dt.date
+    stop: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,0 +1,122 @@
+"""The steps of one stage: asks what each check wants to know, round after round, and keeps what comes back.
+
+A check of a tray is asked of all trays at once, and ends with the first question that is not answered. A check of the rack
+is asked once and hears every answer. Checks that load GPUs come one after the other, when all others are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from burnin.checks import CHECKS
+from burnin.checks.base import RACK, Answer, Check, Context, Order
+from burnin.errors import TrayError
+from burnin.events import Status
+from burnin.run.job import Job, Kept
+from burnin.run.plan import Leg
+from burnin.suites.schema import Step
+
+STOPPED = "the run was stopped"
+MOST_ROUNDS = 200
+"""More rounds than any check needs: one that never ends is ended, as an ERROR."""
+
+
+def heats(leg: Leg) -> bool:
+    """True when a step of this stage loads GPUs by itself."""
+    return any(CHECKS[step.check].heats for step in leg.steps)
+
+
+def parts(step: Step, trays: Iterable[str]) -> list[str]:
+    """What a step is done on: each tray, or once the rack."""
+    return [RACK] if CHECKS[step.check].scope == "rack" else list(trays)
+
+
+class Steps:
+    """Asks, and hands every attempt to the job's keeper."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def _now(self) -> float:
+        return self._job.clock.now() - self._job.start_s
+
+    async def run(self, leg: Leg, loadable: Collection[str]) -> None:
+        """All steps of one stage. `loadable`: the GPUs (t07.g2) that interlocks let load."""
+        calm = [step for step in leg.steps if not CHECKS[step.check].heats]
+        await asyncio.gather(*(self._step(leg, step, loadable) for step in calm))
+        for step in leg.steps:
+            if step not in calm and not self._job.stop.is_set():
+                await self._step(leg, step, loadable)
+
+    async def _step(self, leg: Leg, step: Step, loadable: Collection[str]) -> None:
+        await asyncio.gather(*(self._on(leg, step, part, loadable) for part in parts(step, self._job.sessions)))
+
+    async def _on(self, leg: Leg, step: Step, part: str, loadable: Collection[str]) -> None:
+        job, check = self._job, CHECKS[step.check]
+        trays = tuple(job.sessions) if part == RACK else ()
+        context = Context(part, job.rack, job.profile, job.suite, leg.stage, job.catalogue, step.args, trays)
+        for attempt in range(1, job.suite.retries + 2):
+            begin = self._now()
+            why, answers = await self._rounds(check, context, loadable)
+            status = Status.ABORTED if why == STOPPED else Status.ERROR if why else Status.COMPLETE
+            job.keeper.attempt(Kept(leg.stage.stage, check.name, part, attempt, status, begin, self._now(), why, tuple(answers)))
+            if status is Status.COMPLETE or not answers or job.stop.is_set():
+                return  # a tray that is not there is not asked again: it is LOST, and that is said once
+
+    async def _rounds(self, check: Check, context: Context, loadable: Collection[str]) -> tuple[str, list[tuple[Answer, ...]]]:
+        """Why it could not be measured (empty when it was), and every round's answers."""
+        answers: list[tuple[Answer, ...]] = []
+        if why := STOPPED if self._job.stop.is_set() else self._away(context):
+            return why, answers
+        while orders := check.orders(context, answers):
+            if len(answers) == MOST_ROUNDS:
+                return f"{check.name} did not end within {MOST_ROUNDS} rounds", answers
+            answers.append(tuple(await asyncio.gather(*(self._ask(order, loadable) for order in orders))))
+            if self._job.stop.is_set():
+                return STOPPED, answers
+            failed = [str(answer.body) for answer in answers[-1] if not answer.ok]
+            if failed and (check.scope == "tray" or len(failed) == len(orders)):
+                return failed[0], answers
+        return "", answers
+
+    def _away(self, context: Context) -> str:
+        """Why nobody can be asked; empty when somebody can."""
+        sessions = [self._job.sessions[tray] for tray in context.trays or (context.tray,)]
+        if any(session.ready for session in sessions):
+            return ""
+        return sessions[0].why or f"{context.tray} is not connected"
+
+    async def _ask(self, order: Order, loadable: Collection[str]) -> Answer:
+        """One question. GPUs that may not be loaded are taken out of work, and answered for."""
+        kept = [gpu for gpu in order.args.get("gpus", ()) if f"{order.to}.{gpu}" not in loadable] if order.verb == "work" else []
+        refused: Mapping[str, Any] = {gpu: {"failed": "an interlock keeps it from being loaded"} for gpu in kept}
+        if kept:
+            rest = [gpu for gpu in order.args["gpus"] if gpu not in kept]
+            if not rest:
+                return Answer(order, True, dict(refused))
+            order = replace(order, args={**order.args, "gpus": rest})
+        answer = await _unless_stopped(self._job, order)
+        return replace(answer, body={**answer.body, **refused}) if answer.ok and kept else answer
+
+
+async def ask(job: Job, order: Order) -> Answer:
+    """One question to one tray; what goes wrong is the answer."""
+    try:
+        body = await job.sessions[order.to].order(order.verb, timeout_s=order.timeout_s, **order.args)
+        return Answer(order, True, body)
+    except TrayError as error:
+        return Answer(order, False, str(error))
+
+
+async def _unless_stopped(job: Job, order: Order) -> Answer:
+    """The same, given up as soon as the run is stopped."""
+    asked, stopped = asyncio.ensure_future(ask(job, order)), asyncio.ensure_future(job.stop.wait())
+    await asyncio.wait((asked, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if asked.done():
+        return asked.result()
+    asked.cancel()
+    return Answer(order, False, STOPPED)
