@@ -9,5 +9,7 @@ CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
     for module in (inventory, idle_baseline, gpu_load, thermal_margin, throttling, ecc, links, xid, as_found)
 }
+HEATS = {name: check.heats for name, check in CHECKS.items()}
+"""Check -> does it load GPUs by itself? What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""
