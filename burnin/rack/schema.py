@@ -327,3 +327,4 @@ class Catalogue(Data):
     metrics: dict[str, Metric]
     xids: dict[int, Xid]
     signatures: dict[str, SignatureRow]
+    kernel: dict[str, Xid] = Field(default_factory=dict, description="what a line of the kernel log means, by its word")
