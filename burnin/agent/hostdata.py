@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from burnin.agent import smart
+from burnin.agent import pcie, smart
 from burnin.agent.host import Roots, same_device
 from burnin.agent.nvml import Reading
 from burnin.agent.sampler import Source
@@ -33,19 +33,15 @@ from burnin.agent.sysfs import (
     one,
     said,
     total,
-)  # fmt: skip
+)
 
 MOST = 10
 """Parts of a kind that part ids can name; the tray's counts say if there are more."""
 _ETHERNET = "1"
-_GENERATION = {"2.5": 1.0, "5": 2.0, "5.0": 2.0, "8": 3.0, "8.0": 3.0, "16": 4.0, "16.0": 4.0, "32.0": 5.0, "64.0": 6.0}
-_WIDTHS = (1, 2, 4, 8, 12, 16, 32)
 _SYMBOL_END, _DOWNED_END = 0xFFFF, 0xFF
 """Where InfiniBand's counters stop: they do not wrap."""
 _SOCKET = re.compile(r"socket ?#?(\d+)", re.IGNORECASE)
 _NVME = ("nvme.temp", "nvme.media_errors", "nvme.critical_warning", "nvme.spare", "nvme.used")
-_LINK = ("pcie.gen", "pcie.width", "pcie.gen_max", "pcie.width_max")
-_AER = ("correctable", "nonfatal", "fatal")
 
 
 def sources(at: Roots, gpus: Mapping[str, str]) -> list[Source]:
@@ -56,7 +52,7 @@ def sources(at: Roots, gpus: Mapping[str, str]) -> list[Source]:
     out += [_nic(found, f"n{i}", card) for i, card in enumerate(found.nics[:MOST])]
     out += [_nvme(found, at, f"d{i}", card) for i, card in enumerate(found.nvmes[:MOST])]
     for bdf, name in sorted(gpus.items(), key=lambda item: item[1]):
-        out.append(Part(name, _pcie(found, _card_of(found, bdf))))
+        out.append(Part(name, pcie.ends(found, _card_of(found, bdf))))
     return out
 
 
@@ -77,77 +73,6 @@ def names(at: Roots, gpus: Mapping[str, str]) -> dict[str, str]:
 
 def _card_of(found: Found, nvml_bdf: str) -> Card | None:
     return next((card for card in found.cards if same_device(bare(card[0]), nvml_bdf)), None)
-
-
-# ---------------------------------------------------------------- PCIe
-
-
-def _pcie(found: Found, card: Card | None) -> list[Row]:
-    """Link of the first function, errors of all. A link is no better than its weaker end: the port above counts too."""
-    if card is None:
-        return [one(metric, never("missing")) for metric in (*_LINK, *(f"pcie.aer_{kind}" for kind in _AER))]
-    device = found.device(card[0])
-    port = os.path.dirname(os.path.realpath(device))
-    reads = [
-        _generation(device, "current_link_speed"),
-        _width(device, "current_link_width"),
-        _weaker(_generation(device, "max_link_speed"), _generation(port, "max_link_speed")),
-        _weaker(_width(device, "max_link_width"), _width(port, "max_link_width")),
-    ]
-    counts = [total([_aer(found.device(bdf, f"aer_dev_{kind}")) for bdf in card]) for kind in _AER]
-    return [one(m, read) for m, read in zip((*_LINK, *(f"pcie.aer_{kind}" for kind in _AER)), [*reads, *counts])]
-
-
-def _generation(folder: str, name: str) -> Read:
-    file = File(folder, name)
-
-    def read() -> float:
-        word = file.word()
-        if word not in _GENERATION:
-            raise Absent("not_supported" if word == "Unknown" else "missing")
-        return _GENERATION[word]
-
-    return read
-
-
-def _width(folder: str, name: str) -> Read:
-    file = File(folder, name)
-
-    def read() -> float:
-        lanes = file.number()
-        if lanes not in _WIDTHS:  # 0: no link, it sits inside the root complex; 63: all ones, nobody answers
-            raise Absent("missing" if lanes else "not_supported")
-        return lanes
-
-    return read
-
-
-def _weaker(own: Read, above: Read) -> Read:
-    """The lower of two; where there is no port above that says what it can, the device's own."""
-
-    def read() -> float:
-        best = own()
-        try:
-            return min(best, above())
-        except Absent as absent:
-            if str(absent) != "not_supported":
-                raise
-            return best
-
-    return read
-
-
-def _aer(path: str) -> Read:
-    file = File(path)
-
-    def read() -> float:
-        for line in file.text().splitlines():
-            words = line.split()
-            if len(words) == 2 and words[0].startswith("TOTAL_ERR_") and words[1].isdigit():
-                return float(words[1])
-        raise Absent("missing")
-
-    return read
 
 
 def _sensor(folders: Sequence[str], label: str) -> Read:
@@ -183,7 +108,7 @@ def _nic(found: Found, name: str, card: Card) -> Part:
         one("nic.ack_timeouts", total([File(p, "hw_counters/local_ack_timeout_err").number for p in ports], lone)),
         one("nic.temp", _sensor(found.devices("hwmon", card), "asic")),
     ]
-    return Part(name, [*rows, *_pcie(found, card)])
+    return Part(name, [*rows, *pcie.link(found, card)])
 
 
 def _own_port(folder: str) -> bool:
@@ -242,7 +167,7 @@ def _nvme(found: Found, at: Roots, name: str, card: Card) -> Part:
         temp = log.temp_c if log.temp_c == log.temp_c else _or(sensor, "not_supported")
         return [temp, float(log.media_errors), float(log.warning), log.spare, log.used]
 
-    return Part(name, [(_NVME, read), *_pcie(found, card)])
+    return Part(name, [(_NVME, read), *pcie.link(found, card)])
 
 
 def _health(file: File | None) -> smart.Health:
