@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 
 from burnin.agent import pcie, smart
 from burnin.agent.host import Roots, same_device
-from burnin.agent.nvml import Reading
-from burnin.agent.sampler import Source
 from burnin.agent.sysfs import (
     Absent,
     Card,
@@ -24,6 +22,7 @@ from burnin.agent.sysfs import (
     Found,
     Part,
     Read,
+    Reading,
     Row,
     bare,
     highest,
@@ -44,15 +43,15 @@ _SOCKET = re.compile(r"socket ?#?(\d+)", re.IGNORECASE)
 _NVME = ("nvme.temp", "nvme.media_errors", "nvme.critical_warning", "nvme.spare", "nvme.used")
 
 
-def sources(at: Roots, gpus: Mapping[str, str]) -> list[Source]:
+def sources(at: Roots, gpus: Mapping[str, str]) -> list[Part]:
     """Everything that this tray has, for the slow table. `gpus`: bus address, as NVML writes it -> g0 ..."""
     found = Found(at.sys)
-    out: list[Source] = [_tray(found, at)]
+    out = [_tray(found, at)]
     out += [_cpu(found, f"c{i}", package) for i, package in enumerate(found.packages[:MOST])]
     out += [_nic(found, f"n{i}", card) for i, card in enumerate(found.nics[:MOST])]
     out += [_nvme(found, at, f"d{i}", card) for i, card in enumerate(found.nvmes[:MOST])]
     for bdf, name in sorted(gpus.items(), key=lambda item: item[1]):
-        out.append(Part(name, pcie.ends(found, _card_of(found, bdf))))
+        out.append(Part(f"{name} PCIe", name, pcie.ends(found, _card_of(found, bdf))))
     return out
 
 
@@ -108,7 +107,7 @@ def _nic(found: Found, name: str, card: Card) -> Part:
         one("nic.ack_timeouts", total([File(p, "hw_counters/local_ack_timeout_err").number for p in ports], lone)),
         one("nic.temp", _sensor(found.devices("hwmon", card), "asic")),
     ]
-    return Part(name, [*rows, *pcie.link(found, card)])
+    return Part(name, name, [*rows, *pcie.link(found, card)])
 
 
 def _own_port(folder: str) -> bool:
@@ -167,7 +166,7 @@ def _nvme(found: Found, at: Roots, name: str, card: Card) -> Part:
         temp = log.temp_c if log.temp_c == log.temp_c else _or(sensor, "not_supported")
         return [temp, float(log.media_errors), float(log.warning), log.spare, log.used]
 
-    return Part(name, [(_NVME, read), *pcie.link(found, card)])
+    return Part(name, name, [(_NVME, read), *pcie.link(found, card)])
 
 
 def _health(file: File | None) -> smart.Health:
@@ -198,7 +197,7 @@ def _or(read: Read, why: str) -> Reading:
 def _cpu(found: Found, name: str, package: str) -> Part:
     temp, most = _cpu_sensors(found, package)
     mine = [folder for folder, socket in _controllers(found) if socket == package]
-    return Part(name, [one("cpu.temp", temp), one("cpu.temp_limit", most), *_edac(mine)])
+    return Part(name, name, [one("cpu.temp", temp), one("cpu.temp_limit", most), *_edac(mine)])
 
 
 def _cpu_sensors(found: Found, package: str) -> tuple[Read, Read]:
@@ -253,7 +252,7 @@ def _tray(found: Found, at: Roots) -> Part:
     rows = [one(metric, _present(found, cards)) for metric, cards in counts.items()]
     rows.append(one("host.cpus", lambda: float(len(found.packages))) if found.packages else one("host.cpus", never("missing")))
     rows += _edac([folder for folder, _ in _controllers(found)])
-    return Part("", [*rows, one("host.load1", File(at.proc, "loadavg").number), _memory(File(at.proc, "meminfo"))])
+    return Part("host", "", [*rows, one("host.load1", File(at.proc, "loadavg").number), _memory(File(at.proc, "meminfo"))])
 
 
 def _present(found: Found, cards: Sequence[Card]) -> Read:

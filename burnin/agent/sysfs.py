@@ -10,9 +10,10 @@ import errno
 import os
 import re
 from collections.abc import Callable, Sequence
+from typing import Union
 
-from burnin.agent.nvml import Reading
-
+Reading = Union[float, str]
+"""A number, or the reason why there is none."""
 Read = Callable[[], float]
 """One value; raises Absent."""
 Row = tuple[tuple[str, ...], Callable[[], Sequence[Reading]]]
@@ -78,14 +79,17 @@ class File:
 
 
 class Part:
-    """A source of one part: `rows` are read one by one, so that what fails costs its own metrics only."""
+    """A source of the sampler: `name` is what hangs when it does not come back; its metrics are those of `part` ("": the tray).
 
-    def __init__(self, name: str, rows: Sequence[Row]) -> None:
+    `rows` are read one by one, so that what fails costs its own metrics only.
+    """
+
+    def __init__(self, name: str, part: str, rows: Sequence[Row]) -> None:
         self.name, self._rows = name, tuple(rows)
-        self.metrics = tuple(metric for metrics, _ in self._rows for metric in metrics)
+        self.columns = tuple((part, metric) for metrics, _ in self._rows for metric in metrics)
 
     def read(self) -> list[Reading]:
-        """One value or reason per metric."""
+        """One value or reason per column."""
         out: list[Reading] = []
         for metrics, read in self._rows:
             try:

@@ -22,6 +22,7 @@ from typing import NoReturn
 import asyncssh
 
 from burnin.twin import host
+from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
 from burnin.twin.identity import TrayId, for_emulation
@@ -101,7 +102,8 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
     state = State.create(str(endpoint.at / "state"), silicon.model.topology.gpus_per_tray)
-    return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed)
+    around = Around(endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed)
+    return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around)
 
 
 def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:

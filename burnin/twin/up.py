@@ -99,7 +99,10 @@ def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str]) -> None:
         name = tray_of(plant.part)
         gpus = model.topology.gpus(name)
         links = [f"{gpu}.l{link}" for gpu in gpus for link in range(model.gpu.nvlinks)]
-        if name not in parts or plant.part not in {name, *gpus, *links}:
+        cards = [f"{name}.n{i}" for i in range(len(model.machine.nics))] + [
+            f"{name}.d{i}" for i in range(len(model.machine.nvmes))
+        ]
+        if name not in parts or plant.part not in {name, *gpus, *links, *cards}:
             trays = fold(p for p in parts if kind(p) == "compute tray")
             each = f"each with g0 to g{len(gpus) - 1}" + (f", each with l0 to l{model.gpu.nvlinks - 1}" if links else "")
             raise InputError(f"{plant}: this {model.profile} has no {plant.part}; it has {trays}, {each}")
