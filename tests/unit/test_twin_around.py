@@ -1,8 +1,9 @@
-"""What stands around a twin's GPUs, read by the real agent: every part is there and healthy, and each fault shows in its place."""
+"""What stands around a twin's GPUs, read by the real agent: all parts are there and healthy, each fault shows in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_link_that_flaps_is_down_for_a_while_each_time(tmp_path: Path) -> None
         bench.around.step(seconds(tenth / 10), START, 1.0)
         got = bench.read()
         ports.append((got["n0", "nic.ports_up"], got["n0", "nic.speed"]))
-    changes = [now for before, now in zip(ports, ports[1:], strict=False) if before != now]
+    changes = [now for before, now in pairwise(ports) if before != now]
     assert changes == [(0.0, 0.0), (1.0, 100.0)] * 2
 
 
