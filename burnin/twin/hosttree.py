@@ -25,7 +25,7 @@ _UNCORRECTED = (
     "Undefined", "DLP", "SDES", "TLP", "FCP", "CmpltTO", "CmpltAbrt", "UnxCmplt", "RxOF", "MalfTLP", "ECRC", "UnsupReq",
     "ACSViol", "UncorrIntErr", "BlockedTLP", "AtomicOpBlocked", "TLPBlockedErr", "PoisonTLPBlocked",
 )  # fmt: skip
-_BRIDGE, _GPU, _ETHERNET, _INFINIBAND, _NVME = "0x060400", "0x030200", "0x020000", "0x020700", "0x010802"
+_GPU, _ETHERNET, _INFINIBAND, _NVME = "0x030200", "0x020000", "0x020700", "0x010802"
 _CPUS_SHOWN = 2
 """Cores per socket that the tree shows: enough to tell the sockets."""
 _MEMINFO = "MemTotal:       {total} kB\nMemFree:        {free} kB\nMemAvailable:   {free} kB\nBuffers:            4096 kB"
@@ -96,8 +96,7 @@ def device(tree: Tree, number: int, slot: Slot, kind: str, functions: int = 1) -
     domain = slot.bdf.split(":")[0]
     port = f"sys/devices/pci{domain}:00/{domain}:00:{number % 32:02x}.{number // 32}"
     link = {"max_link_speed": _SPEED[slot.gen], "max_link_width": slot.lanes}
-    tree.many(port, **{"class": _BRIDGE}, **link)
-    tree.link(f"sys/bus/pci/devices/{os.path.basename(port)}", port)
+    tree.many(port, **link)
     for function in range(functions):
         bdf = f"{slot.bdf[:-1]}{function}"
         at = f"{port}/{bdf}"
