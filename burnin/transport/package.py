@@ -54,7 +54,7 @@ def _sources() -> dict[str, bytes]:
 
 
 def lean(source: bytes) -> bytes:
-    """The same program on the same lines, without the lines that are only comment (but those it begins with) or docstring.
+    """The same program on the same lines, without docstrings and comments (but those it begins with, and those beside strings).
 
     Line by line: tokenizing pynvml would cost more CPU than connecting a rack. A test holds it against the syntax trees.
     """
@@ -73,7 +73,9 @@ def lean(source: bytes) -> bytes:
             out.append(line[: line.index(b'"')] + b'""')
         else:
             inside = None
-            out.append(b"" if begun and text[:1] == b"#" else line)
+            if begun and b"#" in line and (text[:1] == b"#" or not (b'"' in line or b"'" in line)):
+                line = line[: line.index(b"#")].rstrip()
+            out.append(line)
         quoted ^= quotes % 2 == 1
     return b"\n".join(out)
 
