@@ -1,6 +1,7 @@
 """What stands around the GPUs of a compute tray, in motion: temperatures, counters, and the faults planted in them.
 
-Time is passed in. CPU temperature follows the activity of the tray's GPUs; everything else is at rest unless it is weak.
+Time is passed in. CPU temperature follows the activity of the tray's GPUs; everything else is at rest unless a fault is
+planted in it.
 """
 
 from __future__ import annotations
@@ -20,33 +21,37 @@ SOON_S = 4.0
 FLAP_EVERY_S, _FLAP_FOR_S = 3.0, 1.0
 _BREATH_NS = 1_000_000_000
 _TAU_S = 20.0
-_NIC_C, _NVME_C = 55.0, 40.0
 _MOST_LINES = 8
 
 
 class Around:
     """One tray's surroundings: call `step` about ten times a second."""
 
-    def __init__(self, name: str, root: Path, model: Model, plants: Sequence[Plant], log: KernelLog, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        model: Model,
+        plants: Sequence[Plant],
+        log: KernelLog,
+        seed: int,
+        shared: Path | None = None,
+    ) -> None:
+        """`shared`: a tree that `furnish` made, for a tray in which nothing is planted here."""
         self._model, self._log, machine = model, log, model.machine
         self._chance = Random(f"{model.profile}/{seed}/{name}/around")
-        self._tree = tree = hosttree.Tree(root)
-        self._pci = hosttree.gpus(tree, model) | hosttree.cards(tree, machine.nics, machine.nvmes)
-        hosttree.sockets(tree, machine.sockets)
-        self._sensors: dict[str, str] = {}
-        self._downed: dict[str, str] = {}
-        for i, card in enumerate(machine.nics):
-            self._downed[f"n{i}"] = hosttree.nic(tree, self._pci[f"n{i}"], card)
-            self._sensors[f"n{i}"] = hosttree.hwmon(tree, self._pci[f"n{i}"], i, "mlx5", "asic")
-        for i in range(len(machine.nvmes)):
-            drive = hosttree.nvme(tree, self._pci[f"d{i}"], i)
-            self._sensors[f"d{i}"] = hosttree.hwmon(tree, drive, len(machine.nics) + i, "nvme", "Composite")
-        self._up = dict.fromkeys(self._downed, True)
-        self._media = [0] * len(machine.nvmes)
-        self._offset = {part: self._chance.gauss(0, 2) for part in (*self._sensors, *map(str, range(machine.sockets)))}
-        self._cpu_c = [machine.cpu_idle_c + self._offset[str(i)] for i in range(machine.sockets)]
+        self._tree = hosttree.Tree(root)
+        mine = [plant for plant in plants if tray_of(plant.part) == name and plant.kind in KINDS_HERE]
+        self._at = hosttree.Devices({}, {})
+        if shared is not None and not mine:
+            hosttree.borrow(root, shared, model)
+        else:
+            self._at = hosttree.furnish(self._tree, model)
+        hosttree.zones(self._tree, machine.sockets)
+        self._up = dict.fromkeys(self._at.downed, True)
+        self._idle_c = [machine.cpu_idle_c + self._chance.gauss(0, 2) for _ in range(machine.sockets)]
+        self._cpu_c = list(self._idle_c)
         self._breathed_ns = 0
-        mine = [plant for plant in plants if tray_of(plant.part) == name]
         self._told = {plant: 0 for plant in mine if plant.kind in _DUE}
         for plant in mine:
             if plant.kind == "pcie_downtrain":
@@ -55,7 +60,7 @@ class Around:
     def _downtrain(self, part: str, lost: float) -> None:
         machine = self._model.machine
         slot = machine.nics[int(part[1:])] if part.startswith("n") else machine.nvmes[int(part[1:])]
-        self._tree.write(f"{self._pci[part]}/current_link_width", str(hosttree.fewer(slot.lanes, lost)))
+        self._tree.write(f"{self._at.pci[part]}/current_link_width", str(hosttree.fewer(slot.lanes, lost)))
 
     def step(self, now_ns: int, loaded_ns: int | None, activity: float) -> None:
         """Bring it to `now_ns`. `loaded_ns`: when the first load began; `activity`: mean of the tray's GPUs, 0 to 1."""
@@ -67,21 +72,14 @@ class Around:
                 self._happen(plant, (now_ns - loaded_ns) / 1e9 - SOON_S)
 
     def _breathe(self, dt_s: float, activity: float) -> None:
-        machine, tree, noise = self._model.machine, self._tree, self._chance.gauss
+        machine = self._model.machine
         rise = (machine.cpu_load_c - machine.cpu_idle_c) * activity
-        for i, temp in enumerate(self._cpu_c):
-            self._cpu_c[i] += (machine.cpu_idle_c + self._offset[str(i)] + rise - temp) * dt_s / (dt_s + _TAU_S)
-            tree.write(f"sys/class/thermal/thermal_zone{i}/temp", f"{round(self._cpu_c[i] + noise(0, 0.3)) * 1000}")
-        for part, path in self._sensors.items():
-            base = (_NIC_C if part.startswith("n") else _NVME_C) + self._offset[part] + 4 * activity
-            tree.write(path, f"{round(base + noise(0, 0.3)) * 1000}")
-            if part.startswith("d"):
-                self._write_health(int(part[1:]), base)
-        tree.write("proc/loadavg", f"{0.2 + 4 * activity:.2f} 0.30 0.25 1/1842 4711")
-        tree.write("proc/meminfo", hosttree.meminfo(machine.memory_kb, machine.memory_kb - 20_000_000))
-
-    def _write_health(self, drive: int, temp_c: float) -> None:
-        self._tree.write(f"dev/nvme{drive}", hosttree.health(temp_c, self._media[drive]))
+        for i, idle in enumerate(self._idle_c):
+            self._cpu_c[i] += (idle + rise - self._cpu_c[i]) * dt_s / (dt_s + _TAU_S)
+            shown = round(self._cpu_c[i] + self._chance.gauss(0, 0.3))
+            self._tree.write(f"sys/class/thermal/thermal_zone{i}/temp", f"{shown * 1000}")
+        self._tree.write("proc/loadavg", f"{0.2 + 4 * activity:.2f} 0.30 0.25 1/1842 4711")
+        self._tree.write("proc/meminfo", hosttree.meminfo(machine.memory_kb, machine.memory_kb - 20_000_000))
 
     # ---- what goes wrong
 
@@ -96,9 +94,9 @@ class Around:
             elif plant.kind == "nvme_media":
                 self._medium(int(part[1:]), due)
             elif plant.kind == "pcie_replay":
-                self._tree.write(f"{self._pci[part]}/aer_dev_correctable", hosttree.aer(due, "correctable"))
+                self._tree.write(f"{self._at.pci[part]}/aer_dev_correctable", hosttree.aer(due, "correctable"))
             elif plant.kind == "nic_flap":
-                self._tree.write(self._downed[part], str(due))
+                self._tree.write(self._at.downed[part], str(due))
                 self._port(part, up=False)
         elif plant.kind == "nic_flap" and due and since_s % FLAP_EVERY_S >= _FLAP_FOR_S:
             self._port(part, up=True)
@@ -110,8 +108,7 @@ class Around:
             self._log.add("EDAC MC0: 1 UE multi-bit ECC on unknown memory (node:0 page:0x2a5c91 offset:0x4c0 grain:1)", level=0)
 
     def _medium(self, drive: int, count: int) -> None:
-        self._media[drive] = count
-        self._write_health(drive, _NVME_C + self._offset[f"d{drive}"])
+        self._tree.write(f"dev/nvme{drive}", hosttree.health(hosttree.NVME_C + drive, count))
         for i in range(min(count, _MOST_LINES)):
             lba = 1_465_149_160 + 8 * i
             self._log.add(f"nvme{drive}n1: Read(0x2) @ LBA {lba}, 8 blocks, Unrecovered Read Error (sct 0x2 / sc 0x81) DNR")
@@ -121,7 +118,7 @@ class Around:
         if self._up[part] == up:
             return
         self._up[part] = up
-        card, folder = self._model.machine.nics[int(part[1:])], self._downed[part].rsplit("/", 1)[0]
+        card, folder = self._model.machine.nics[int(part[1:])], self._at.downed[part].rsplit("/", 1)[0]
         if card.fabric == "infiniband":
             self._tree.write(f"{folder.rsplit('/', 1)[0]}/state", "4: ACTIVE" if up else "1: DOWN")
         else:
@@ -136,3 +133,5 @@ _DUE: dict[str, Callable[[float, float], int]] = {
     "pcie_replay": lambda severity, since_s: int(severity * since_s),
 }
 """Kind -> how many errors there are so long after the first was due."""
+KINDS_HERE = (*_DUE, "pcie_downtrain")
+"""Faults that happen here."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from burnin.twin.model import Model, Nic, Slot
@@ -26,6 +27,7 @@ _UNCORRECTED = (
     "ACSViol", "UncorrIntErr", "BlockedTLP", "AtomicOpBlocked", "TLPBlockedErr", "PoisonTLPBlocked",
 )  # fmt: skip
 _GPU, _ETHERNET, _INFINIBAND, _NVME = "0x030200", "0x020000", "0x020700", "0x010802"
+NIC_C, NVME_C = 55.0, 40.0
 _CPUS_SHOWN = 2
 """Cores per socket that the tree shows: enough to tell the sockets."""
 _MEMINFO = "MemTotal:       {total} kB\nMemFree:        {free} kB\nMemAvailable:   {free} kB\nBuffers:            4096 kB"
@@ -106,13 +108,12 @@ def device(tree: Tree, number: int, slot: Slot, kind: str, functions: int = 1) -
     return f"{port}/{slot.bdf}"
 
 
-def hwmon(tree: Tree, at: str, number: int, name: str, label: str) -> str:
-    """A sensor chip of the device at `at`: the file of its temperature."""
+def hwmon(tree: Tree, at: str, number: int, name: str, label: str, temp_c: float) -> None:
+    """A sensor chip of the device at `at`."""
     folder = f"{at}/hwmon/hwmon{number}"
-    tree.many(folder, name=name, temp1_label=label, temp1_input=0)
+    tree.many(folder, name=name, temp1_label=label, temp1_input=round(temp_c) * 1000)
     tree.link(f"{folder}/device", at)
     tree.link(f"sys/class/hwmon/hwmon{number}", folder)
-    return f"{folder}/temp1_input"
 
 
 def nic(tree: Tree, at: str, card: Nic) -> str:
@@ -145,7 +146,49 @@ def nvme(tree: Tree, at: str, number: int) -> str:
     return folder
 
 
-def gpus(tree: Tree, model: Model) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Where the parts of one tray stand in its tree: PCIe folder of g0, n0, d0 ...; file that counts a card's link downs."""
+
+    pci: dict[str, str]
+    downed: dict[str, str]
+
+
+def furnish(tree: Tree, model: Model) -> Devices:
+    """Everything that does not move by itself: GPUs' links, network cards, drives, CPU topology, memory controller."""
+    machine = model.machine
+    out = Devices(_gpus(tree, model) | _cards(tree, machine.nics, machine.nvmes), {})
+    for i, card in enumerate(machine.nics):
+        out.downed[f"n{i}"] = nic(tree, out.pci[f"n{i}"], card)
+        hwmon(tree, out.pci[f"n{i}"], i, "mlx5", "asic", NIC_C + i)
+    for i in range(len(machine.nvmes)):
+        hwmon(tree, nvme(tree, out.pci[f"d{i}"], i), len(machine.nics) + i, "nvme", "Composite", NVME_C + i)
+        tree.write(f"dev/nvme{i}", health(NVME_C + i, 0))
+    for i in range(machine.sockets * _CPUS_SHOWN):
+        tree.write(f"sys/devices/system/cpu/cpu{i}/topology/physical_package_id", str(i // _CPUS_SHOWN))
+    tree.many("sys/devices/system/edac/mc/mc0", mc_name="ghes_edac", ce_count=0, ue_count=0)
+    tree.write("sys/class/net/lo/operstate", "unknown")
+    return out
+
+
+def borrow(root: Path, shared: Path, model: Model) -> None:
+    """Stand on a furnished tree that trays without a fault here share: a rack of private ones would take seconds to write."""
+    for name in ("sys/bus", "sys/devices", *(f"sys/class/{kind}" for kind in ("net", "infiniband", "nvme", "hwmon"))):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(shared / name, root / name)
+    for i in range(len(model.machine.nvmes)):
+        os.symlink(shared / f"dev/nvme{i}", root / f"dev/nvme{i}")
+
+
+def zones(tree: Tree, count: int) -> None:
+    """Thermal zones of the sockets, with their trip point."""
+    for i in range(count):
+        tree.many(
+            f"sys/class/thermal/thermal_zone{i}", type="acpitz", temp=0, trip_point_0_type="critical", trip_point_0_temp=105_000
+        )
+
+
+def _gpus(tree: Tree, model: Model) -> dict[str, str]:
     """PCIe folders of the GPUs, by g0 ..."""
     out = {}
     for index, (bdf, module) in enumerate(zip(model.gpu.bdf, model.gpu.module_id, strict=True)):
@@ -155,7 +198,7 @@ def gpus(tree: Tree, model: Model) -> dict[str, str]:
     return out
 
 
-def cards(tree: Tree, nics: Sequence[Nic], nvmes: Sequence[Slot]) -> dict[str, str]:
+def _cards(tree: Tree, nics: Sequence[Nic], nvmes: Sequence[Slot]) -> dict[str, str]:
     """PCIe folders of network cards and drives, by n0 ... and d0 ..."""
     out = {}
     for i, card in enumerate(nics):
@@ -164,14 +207,3 @@ def cards(tree: Tree, nics: Sequence[Nic], nvmes: Sequence[Slot]) -> dict[str, s
     for i, slot in enumerate(nvmes):
         out[f"d{i}"] = device(tree, 60 + i, slot, _NVME)
     return out
-
-
-def sockets(tree: Tree, count: int) -> None:
-    """CPU topology, thermal zones with their trip points, and the memory controller that firmware reports errors of."""
-    for i in range(count * _CPUS_SHOWN):
-        tree.write(f"sys/devices/system/cpu/cpu{i}/topology/physical_package_id", str(i // _CPUS_SHOWN))
-    for i in range(count):
-        zone = f"sys/class/thermal/thermal_zone{i}"
-        tree.many(zone, type="acpitz", temp=0, trip_point_0_type="critical", trip_point_0_temp=105_000)
-    tree.many("sys/devices/system/edac/mc/mc0", mc_name="ghes_edac", ce_count=0, ue_count=0)
-    tree.write("sys/class/net/lo/operstate", "unknown")

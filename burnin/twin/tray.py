@@ -32,6 +32,8 @@ from burnin.twin.sshd import Children, Tray, listen
 from burnin.twin.state import State
 
 STEP_S = 0.1
+SHARED = "shared"
+"""Folder beside the trays' own, with what those have in common in which nothing is weak."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -102,7 +104,9 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
     state = State.create(str(endpoint.at / "state"), silicon.model.topology.gpus_per_tray)
-    around = Around(endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed)
+    around = Around(
+        endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, endpoint.at.parent / SHARED
+    )
     return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around)
 
 

@@ -12,6 +12,7 @@ from burnin.agent import hostdata, smart
 from burnin.agent.host import Roots
 from burnin.agent.kernel_log import parse_event
 from burnin.rack.schema import Topology
+from burnin.twin import hosttree
 from burnin.twin.around import FLAP_EVERY_S, SOON_S, Around
 from burnin.twin.faults import parse
 from burnin.twin.host import KernelLog
@@ -28,7 +29,7 @@ def seconds(s: float) -> int:
 class Bench:
     """A tray's surroundings on the bench, and the agent's sources over them."""
 
-    def __init__(self, where: Path, *plants: str, profile: str = "gb300-nvl72") -> None:
+    def __init__(self, where: Path, *plants: str, profile: str = "gb300-nvl72", shared: Path | None = None) -> None:
         self.model: Model = load(profile)
         (where / "root/dev").mkdir(parents=True)
         (where / "root/proc").mkdir()
@@ -36,7 +37,7 @@ class Bench:
         self.kmsg.touch()
         self.log = KernelLog(where, lambda: START)
         self.at = Roots(*(str(where / "root" / name) for name in ("proc", "sys", "dev")))
-        self.around = Around("t00", where / "root", self.model, [parse(text) for text in plants], self.log, seed=1)
+        self.around = Around("t00", where / "root", self.model, [parse(text) for text in plants], self.log, 1, shared)
         self.around.step(START, None, 0.0)
         gpus = {bdf: f"g{module - 1}" for bdf, module in zip(self.model.gpu.bdf, self.model.gpu.module_id, strict=True)}
         self.sources = hostdata.sources(self.at, gpus)
@@ -158,3 +159,19 @@ def test_the_twin_knows_its_own_topology() -> None:
         assert isinstance(model.topology, Topology)
         assert [card.bdf for card in model.machine.nics] == sorted(card.bdf for card in model.machine.nics)
         assert [slot.bdf for slot in model.machine.nvmes] == sorted(slot.bdf for slot in model.machine.nvmes)
+
+
+def test_trays_without_a_fault_here_share_what_does_not_move(tmp_path: Path) -> None:
+    """They read like a tray with a tree of its own, and a tray with a fault has one of its own."""
+    hosttree.furnish(hosttree.Tree(tmp_path / "shared"), load("gb300-nvl72"))
+    own = Bench(tmp_path / "own")
+    plain, flapping = (
+        Bench(tmp_path / name, *plants, shared=tmp_path / "shared")
+        for name, plants in (("plain", ()), ("weak", ("nvme_media:t00.d1",)))
+    )
+    assert plain.read() == own.read()
+    assert plain.names == own.names
+    flapping.load(0, SOON_S + 1)
+    assert flapping.read()["d1", "nvme.media_errors"] == 2.0
+    assert plain.read() == own.read()
+    assert len(list((tmp_path / "plain").rglob("*"))) < 40
