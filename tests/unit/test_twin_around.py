@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +13,13 @@ from burnin.agent import hostdata, smart
 from burnin.agent.host import Roots
 from burnin.agent.kernel_log import parse_event
 from burnin.rack.schema import Topology
-from burnin.twin import hosttree
+from burnin.twin import hosttree, physics
 from burnin.twin.around import FLAP_EVERY_S, SOON_S, Around
 from burnin.twin.faults import parse
+from burnin.twin.hardware import Hardware
 from burnin.twin.host import KernelLog
 from burnin.twin.model import Model, load, profiles
+from burnin.twin.state import State
 
 PROFILES = profiles()
 START = 1_000_000_000_000
@@ -175,3 +178,20 @@ def test_trays_without_a_fault_here_share_what_does_not_move(tmp_path: Path) -> 
     assert flapping.read()["d1", "nvme.media_errors"] == 2.0
     assert plain.read() == own.read()
     assert len(list((tmp_path / "plain").rglob("*"))) < 40
+
+
+def test_the_silicon_carries_its_surroundings_along(tmp_path: Path) -> None:
+    """Work on the GPUs warms the CPUs, and starts the clock of the faults."""
+    bench = Bench(tmp_path, "cpu_edac:t00:7")
+    state = State.create(str(tmp_path / "state"), bench.model.topology.gpus_per_tray)
+    draw = physics.draw(bench.model, 1)["t00"]
+    hardware = Hardware("t00", bench.model, draw, (), state, bench.log, 1, bench.around)
+    cold = float(bench.read()["c0", "cpu.temp"])
+    for gpu in range(bench.model.topology.gpus_per_tray):
+        slot = state.take_slot(os.getpid(), gpu)
+        slot["activity_ppm"], slot["busy_ns"], slot["end_ns"] = 1_000_000, 60_000_000_000, seconds(60)
+    for tenth in range(1, 600):
+        hardware.step(seconds(tenth / 10))
+    got = bench.read()
+    assert float(got["c0", "cpu.temp"]) > cold + 8
+    assert got["", "cpu.edac_ue"] == 7.0
