@@ -54,7 +54,7 @@ def _sources() -> dict[str, bytes]:
 
 
 def lean(source: bytes) -> bytes:
-    """The same program on the same lines, without the lines that are only comment (but those it begins with) or docstring.
+    """The same program on the same lines, without comments (but those it begins with), docstrings and columns.
 
     Line by line: tokenizing pynvml would cost more CPU than connecting a rack. A test holds it against the syntax trees.
     """
@@ -73,9 +73,19 @@ def lean(source: bytes) -> bytes:
             out.append(line[: line.index(b'"')] + b'""')
         else:
             inside = None
-            out.append(b"" if begun and text[:1] == b"#" else line)
+            out.append(line if not begun else b"" if text[:1] == b"#" else _tight(line))
         quoted ^= quotes % 2 == 1
     return b"\n".join(out)
+
+
+def _tight(line: bytes) -> bytes:
+    """A line that holds no string, without its comment and without the columns it is set in."""
+    if b'"' in line or b"'" in line:
+        return line
+    line = line.partition(b"#")[0].rstrip()
+    if b"  " not in line.lstrip():
+        return line
+    return line[: len(line) - len(line.lstrip())] + b" ".join(line.split())
 
 
 def _bytecode(name: str, source: bytes) -> bytes:

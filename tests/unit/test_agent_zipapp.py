@@ -98,13 +98,15 @@ def f():
     # goes
     """Doc."""
     """one""" + """two"""
-    return x  # stays
+    x   = y  # goes
+    return "#  in", x  # stays
 '''
 
 
 def test_only_comments_and_docstrings_stay_at_home() -> None:
     assert package.lean(TRICKY) == (
-        b'# licence\n""\n\n\nx = """\n# kept\n""" + "y"\ndef f():\n\n    ""\n    """one""" + """two"""\n    return x  # stays\n'
+        b'# licence\n""\n\n\nx = """\n# kept\n""" + "y"\ndef f():\n\n    ""\n    """one""" + """two"""\n'
+        b'    x = y\n    return "#  in", x  # stays\n'
     )
 
 
