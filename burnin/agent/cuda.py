@@ -156,6 +156,10 @@ class Gpu:
         """Device memory; the address. Raises CudaError, with code OUT_OF_MEMORY when there is none."""
         return int(self.cuda.get("cuMemAlloc_v2", _PTR, size))
 
+    def free(self, at: int) -> None:
+        """Give memory back."""
+        self.cuda.call("cuMemFree_v2", at)
+
     def read(self, at: int, size: int) -> bytes:
         """Bytes of device memory."""
         out = c.create_string_buffer(size)

@@ -106,7 +106,7 @@ def test_the_kind_of_work_is_known() -> None:
     assert KINDS["digest"] == ("burnin.agent.consensus", "run")
 
 
-@pytest.mark.parametrize("name", ["consensus"])
+@pytest.mark.parametrize("name", ["consensus", "hbm"])
 def test_ptx_needs_no_more_than_ampere(name: str) -> None:
     text = kernels(name).decode()
     assert ".version 7.0" in text and ".target sm_80" in text
@@ -122,7 +122,7 @@ def test_nothing_in_the_digests_depends_on_chance_or_rounds_unsaid() -> None:
 
 @pytest.mark.skipif(shutil.which("ptxas") is None, reason="no PTX assembler here: the kernels cannot be assembled")
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_103"])
-@pytest.mark.parametrize("name", ["burn", "consensus"])
+@pytest.mark.parametrize("name", ["burn", "consensus", "hbm"])
 def test_ptx_assembles_without_spilling(name: str, arch: str, tmp_path: Path) -> None:
     source = tmp_path / f"{name}.ptx"
     source.write_bytes(kernels(name))
