@@ -118,7 +118,7 @@ class Cuda:
 
 
 class Gpu:
-    """One GPU's primary context, current in this thread, and one stream: what is queued is waited for and timed, one by one."""
+    """One GPU's primary context, current in this thread, and one stream: what is queued is timed and waited for."""
 
     def __init__(self, cuda: Cuda, device: int) -> None:
         self.cuda, self.device = cuda, device
@@ -170,19 +170,20 @@ class Gpu:
         """Fill with zeros; `size` is a multiple of 4."""
         self.cuda.call("cuMemsetD32Async", at, 0, size // 4, self.stream)
 
-    def timed(self, name: str, *args: Any) -> float:
-        """Queue one asynchronous call (its last argument, the stream, is added) and wait for it: milliseconds it took."""
-        return self._time(lambda: self.cuda.call(name, *args, self.stream))
+    def timed(self, times: int, name: str, *args: Any) -> float:
+        """Queue an asynchronous call so many times (the stream is its last argument), and wait: milliseconds all took."""
+        return self._time([(name, *args, self.stream)] * times)
 
     def launch(self, function: c.c_void_p, blocks: int, *values: Any) -> float:
         """Run one kernel of THREADS threads a block with these ctypes values: milliseconds it took."""
         pointers = (_VOID * len(values))(*[c.cast(c.byref(v), _VOID) for v in values])
         shape = (blocks, 1, 1, THREADS, 1, 1, 0)
-        return self._time(lambda: self.cuda.call("cuLaunchKernel", function, *shape, self.stream, pointers, None))
+        return self._time([("cuLaunchKernel", function, *shape, self.stream, pointers, None)])
 
-    def _time(self, queue: Any) -> float:
+    def _time(self, calls: list[tuple[Any, ...]]) -> float:
         self.cuda.call("cuEventRecord", self._begin, self.stream)
-        queue()
+        for words in calls:
+            self.cuda.call(*words)
         self.cuda.call("cuEventRecord", self._end, self.stream)
         self.cuda.call("cuEventSynchronize", self._end)
         return float(self.cuda.get("cuEventElapsedTime", c.c_float, self._begin, self._end))

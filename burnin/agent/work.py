@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "burn": ("burnin.agent.work", "burn"),
     "digest": ("burnin.agent.consensus", "run"),
     "hbm": ("burnin.agent.hbm", "run"),
+    "copies": ("burnin.agent.copies", "run"),
 }
 """Kind of work -> module and function."""
 

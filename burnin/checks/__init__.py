@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from burnin.checks import as_found, consensus, ecc, gpu_load, hbm, idle_baseline, inventory, thermal_margin, throttling, xid
+from burnin.checks import (
+    as_found,
+    consensus,
+    copies,
+    ecc,
+    gpu_load,
+    hbm,
+    idle_baseline,
+    inventory,
+    thermal_margin,
+    throttling,
+    xid,
+)
 from burnin.checks.base import Check
 
 CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
-    for module in (inventory, idle_baseline, gpu_load, thermal_margin, throttling, ecc, consensus, hbm, xid, as_found)
+    for module in (inventory, idle_baseline, gpu_load, thermal_margin, throttling, ecc, consensus, hbm, copies, xid, as_found)
 }
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""

@@ -16,7 +16,19 @@ from burnin.rack.schema import INTERLOCKS
 from burnin.suites.load import list_suites, load_suite
 
 ROOT = Path(__file__).parents[2]
-CHECKS = {"inventory", "idle-baseline", "gpu-load", "thermal-margin", "throttling", "ecc", "consensus", "hbm", "xid", "as-found"}
+CHECKS = {
+    "inventory",
+    "idle-baseline",
+    "gpu-load",
+    "thermal-margin",
+    "throttling",
+    "ecc",
+    "consensus",
+    "hbm",
+    "copies",
+    "xid",
+    "as-found",
+}
 NVL72 = ("gb200-nvl72", "gb300-nvl72", "vr200-nvl72")
 
 
