@@ -31,6 +31,21 @@ LIMITS: dict[str, dict[str, Any]] = {
     "remap.correctable.growth": {"max": 0, "unit": "1"},
     "remap.pending": {"max": 0, "unit": "1"},
     "remap.failed": {"max": 0, "unit": "1"},
+    "ecc.sram_threshold": {"max": 0, "unit": "1"},
+    "repair.pending": {"max": 0, "unit": "1"},
+    "gpu.recovery_action": {"max": 0, "unit": "1"},
+    "nvlink.state": {"min": 1, "unit": "1"},
+    "nvlink.speed": {"min": 53.125, "unit": "GB/s"},
+    "nvlink.effective_ber": {"max": 1e-12, "unit": "1"},
+    "nvlink.effective_errors.growth": {"max": 0, "unit": "1"},
+    "nvlink.symbol_errors.growth": {"max": 0, "unit": "1"},
+    "nvlink.rx_errors.growth": {"max": 0, "unit": "1"},
+    "nvlink.integrity_errors.growth": {"max": 0, "unit": "1"},
+    "nvlink.recovery_ok.growth": {"max": 0, "unit": "1"},
+    "nvlink.recovery_failed.growth": {"max": 0, "unit": "1"},
+    "fabric.state": {"equals": 3, "unit": "1"},
+    "fabric.status": {"equals": 0, "unit": "1"},
+    "fabric.health": {"equals": 1, "unit": "1"},
 }
 
 
@@ -40,13 +55,21 @@ def limits(**change: Mapping[str, Any] | None) -> dict[str, Limit]:
     return {key: Limit.model_validate({"unit": "1", "source": "test", **row}) for key, row in rows.items() if row is not None}
 
 
-def profile(trays: int = 18, gpus: int = 4, switches: int = 0, interlocks: Sequence[str] = (), **change: Any) -> Profile:
+def profile(
+    trays: int = 18, gpus: int = 4, switches: int = 0, interlocks: Sequence[str] = (), links: int | None = 0, **change: Any
+) -> Profile:
     """An architecture of so many trays."""
     return Profile.model_validate(
         {
             "profile": "test-rack",
             "about": "for tests",
-            "topology": {"compute_trays": trays, "gpus_per_tray": gpus, "cpus_per_tray": 2, "switch_trays": switches},
+            "topology": {
+                "compute_trays": trays,
+                "gpus_per_tray": gpus,
+                "cpus_per_tray": 2,
+                "switch_trays": switches,
+                "links_per_gpu": links,
+            },
             "gpu": {"names": ["NVIDIA GB300"], "power_limit_w": 1400, "source": "test"},
             "rack_identity": True,
             "limits": {key: value.model_dump(exclude_unset=True) for key, value in limits().items()},

@@ -11,9 +11,9 @@ Records (see burnin.wire) and their bodies:
     beat    load: GPUs loaded; xid, kmsg: why not watched          once a second, whatever the driver does
     note    text                                                   what a person should know
 
-Orders: identify {}, state {}, sample {fast_s, slow_s}, load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {},
-and the two that are answered when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s,
-args, args_of}, tell {job, bodies}.
+Orders: identify {}, state {}, sample {fast_s, slow_s, links_s}, load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus},
+bye {}, and the two that are answered when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c,
+max_s, args, args_of}, tell {job, bodies}.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from typing import Any
 from burnin import wire
 from burnin.agent import host
 from burnin.agent.attachment import Attachment
+from burnin.agent.fields import Group
 from burnin.agent.jobs import Jobs
 from burnin.agent.load import Loads, LoadSource, Spawn
-from burnin.agent.nvml import Gpu, Gpus, Group
+from burnin.agent.nvml import Gpu, Gpus
 from burnin.agent.sampler import Sample, Sampler, Source, Table
 from burnin.agent.spool import Spool
 
@@ -53,7 +54,8 @@ _NVML_SAYS = {
 
 class _GroupSource:
     def __init__(self, gpu: Gpu, group: Group) -> None:
-        self.name, self.metrics, self.read = gpu.name, group.metrics, group.read
+        self.name, self.read = gpu.name, group.read
+        self.columns = tuple((f"{gpu.name}.{sub}" if sub else gpu.name, metric) for sub, metric in group.metrics)
 
 
 class Holder:
@@ -236,16 +238,17 @@ class Holder:
     def _state(self) -> dict[str, Any]:
         return {gpu.name: gpu.settings() for gpu in self._gpus.values() if gpu.name not in self._hung()}
 
-    def _sample(self, fast_s: float, slow_s: float) -> dict[str, Any]:
+    def _sample(self, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
         if self._nvml is None:
             raise ValueError(f"nothing can be sampled: {self._nvml_reason}")
         if self._sampler is None:
-            fast: Sequence[Source] = [
-                *(_GroupSource(gpu, gpu.fast) for gpu in self._gpus.values()),
-                *(LoadSource(gpu, self._loads) for gpu in self._gpus if self._loads is not None),
-            ]
+            fast: list[Source] = [_GroupSource(gpu, gpu.fast) for gpu in self._gpus.values()]
+            if self._loads is not None:
+                fast += [LoadSource(gpu, self._loads) for gpu in self._gpus]
             slow: Sequence[Source] = [_GroupSource(gpu, gpu.slow) for gpu in self._gpus.values()]
-            tables = [Table(fast, int(fast_s * 1e9)), Table(slow, int(slow_s * 1e9))]
+            links: Sequence[Source] = [_GroupSource(gpu, gpu.links) for gpu in self._gpus.values()]
+            periods = ((fast, fast_s), (slow, slow_s), (links, links_s))
+            tables = [Table(sources, int(period_s * 1e9)) for sources, period_s in periods]
             self._sampler = Sampler(tables, lambda sample: self._post(lambda: self._sampled(sample)), self._now_ns)
             self._sampler.start()
         return {"tables": self._tables()}

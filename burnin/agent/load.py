@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from burnin import wire
+from burnin.agent.fields import Reading
 from burnin.agent.lease import Deadlines
-from burnin.agent.nvml import Reading
 from burnin.errors import ProtocolError
 
 SENSOR_LOST_NS = 4_000_000_000
@@ -207,10 +207,9 @@ class Loads:
 class LoadSource:
     """What a GPU's load process counts, as a table the sampler reads beside NVML's."""
 
-    metrics: tuple[str, ...] = ("load.launches", "load.wrong")
-
     def __init__(self, gpu: str, loads: Loads) -> None:
         self.name, self._loads = gpu, loads
+        self.columns: tuple[tuple[str, str], ...] = ((gpu, "load.launches"), (gpu, "load.wrong"))
 
     def read(self) -> list[Reading]:
         """Launches and wrong results; `missing` before the first load."""

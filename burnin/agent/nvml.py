@@ -1,7 +1,6 @@
-"""GPU metrics through NVML: one table of what is read, and readers that read it cheaply.
+"""GPU metrics through NVML: one table of what is read, and readers that read it cheaply (links: burnin.agent.links).
 
-Adding a metric is one row. Field values of a GPU come in one preallocated call (29 times cheaper than pynvml's wrapper,
-reference: measured on pynvml 13.615); the rest are single calls. What cannot be read is null with a reason, never 0.
+Adding a metric is one row. What cannot be read is null with a reason, never 0.
 
 Pitfalls of the library are met here: field ids that moved between driver branches, structs that must be passed by
 reference and read as raw bytes, module ids that are not in index order.
@@ -10,48 +9,16 @@ reference and read as raw bytes, module ids that are not in index order.
 from __future__ import annotations
 
 import ctypes
-import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any
 
-Reading = Union[float, str]
-"""A number, or the reason why there is none: not_supported | no_permission | lost | missing."""
+from burnin.agent import links
+from burnin.agent.fields import REASONS, Call, Field, Group
 
-REASONS = {
-    3: "not_supported",
-    13: "not_supported",
-    25: "not_supported",
-    26: "not_supported",
-    4: "no_permission",
-    15: "lost",
-    16: "lost",
-}
-"""NVML return codes that say why; any other is `missing`."""
-
-_FIELD = struct.Struct("<IIqqII8s")
-_AS = {0: struct.Struct("<d"), 1: struct.Struct("<I4x"), 5: struct.Struct("<i4x"), 6: struct.Struct("<H6x")}
-_AS_WIDE = struct.Struct("<Q")
-_AS_SIGNED = struct.Struct("<q")
 _SM, _MEM = 1, 2
 _CORRECTED, _UNCORRECTED, _AGGREGATE, _DRAM, _SRAM = 0, 1, 1, 2, 7
 _XID_EVENTS = 0x8
-
-
-class Field(NamedTuple):
-    """A metric that is an NVML field value; `id` may depend on the driver branch."""
-
-    metric: str
-    id: int
-    scale: float
-    digits: int
-
-
-class Call(NamedTuple):
-    """A metric, or several, that come from one NVML call of their own."""
-
-    metrics: tuple[str, ...]
-    read: Callable[[Any, Any], Sequence[float]]
 
 
 def fast_fields(driver: str) -> tuple[Field, ...]:
@@ -61,6 +28,7 @@ def fast_fields(driver: str) -> tuple[Field, ...]:
         Field("gpu.power", 186, 1e-3, 3),
         Field("gpu.power_avg", 185, 1e-3, 3),
         Field("gpu.energy", 83, 1e-3, 3),
+        Field("module.power", 186, 1e-3, 3, scope=1),
         Field("hbm.temp", 82, 1.0, 0),
         Field("throttle.sw_power", 74, 1e-9, 6),
         Field("throttle.sw_thermal", reasons, 1e-9, 6),
@@ -80,6 +48,7 @@ FAST_CALLS = (
     Call(("gpu.clock_mem",), lambda n, h: (n.nvmlDeviceGetClockInfo(h, _MEM),)),
     Call(("gpu.util",), lambda n, h: (n.nvmlDeviceGetUtilizationRates(h).gpu / 100,)),
 )
+SLOW_FIELDS = (Field("gpu.recovery_action", 230, 1.0, 0),)
 SLOW_CALLS = (
     Call(("gpu.power_limit",), lambda n, h: (n.nvmlDeviceGetEnforcedPowerLimit(h) / 1000,)),
     Call(("ecc.dram_ce",), _ecc(_CORRECTED, _DRAM)),
@@ -91,44 +60,6 @@ SLOW_CALLS = (
         lambda n, h: tuple(map(float, n.nvmlDeviceGetRemappedRows(h))),
     ),
 )
-
-
-class Group:
-    """One GPU's metrics of one cadence: `metrics` in order, `read()` their values in the same order."""
-
-    def __init__(self, nvml: Any, handle: Any, fields: Sequence[Field], calls: Sequence[Call]) -> None:
-        self._nvml, self._handle, self._fields, self._calls = nvml, handle, fields, calls
-        self.metrics = tuple(f.metric for f in fields) + tuple(m for c in calls for m in c.metrics)
-        self._array = (nvml.c_nvmlFieldValue_t * max(len(fields), 1))()
-        for slot, field in zip(self._array, fields):
-            slot.fieldId, slot.scopeId = field.id, 0
-
-    def read(self) -> list[Reading]:
-        """One pass over the table; a call that fails costs its own metrics only."""
-        out: list[Reading] = self._read_fields() if self._fields else []
-        for call in self._calls:
-            try:
-                out += call.read(self._nvml, self._handle)
-            except self._nvml.NVMLError as error:
-                out += [REASONS.get(error.value, "missing")] * len(call.metrics)
-        return out
-
-    def _read_fields(self) -> list[Reading]:
-        try:
-            read = self._nvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")
-            code = read(self._handle, len(self._fields), self._array)
-        except self._nvml.NVMLError as error:
-            code = error.value
-        if code:
-            return [REASONS.get(code, "missing")] * len(self._fields)
-        out: list[Reading] = []
-        for field, (_, _, _, _, kind, failed, raw) in zip(self._fields, _FIELD.iter_unpack(bytes(self._array))):
-            if failed:
-                out.append(REASONS.get(failed, "missing"))
-            else:
-                form = _AS.get(kind) or (_AS_SIGNED if kind == 4 else _AS_WIDE)
-                out.append(round(form.unpack(raw)[0] * field.scale, field.digits))
-        return out
 
 
 class Gpu:
@@ -145,7 +76,13 @@ class Gpu:
         self.bdf: str | None = pci and (pci.busId.decode() if isinstance(pci.busId, bytes) else pci.busId)
         driver = str(nvml.nvmlSystemGetDriverVersion())
         self.fast = Group(nvml, self._handle, fast_fields(driver), FAST_CALLS)
-        self.slow = Group(nvml, self._handle, (), SLOW_CALLS)
+        self.slow = Group(nvml, self._handle, SLOW_FIELDS, (*SLOW_CALLS, *links.CALLS))
+        self.links = Group(nvml, self._handle, links.fields(self._count(links.LINK_COUNT)), ())
+
+    def _count(self, field: int) -> int:
+        """A field that counts; 0 when it is not read: then no link of this GPU is, and what wants links finds none."""
+        one = Group(self._nvml, self._handle, (Field("", field, 1.0, 0),), ()).read()[0]
+        return 0 if isinstance(one, str) else int(one)
 
     @property
     def name(self) -> str:

@@ -11,26 +11,26 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from burnin.agent.nvml import Reading
+from burnin.agent.fields import Reading
 
 
 class Source(Protocol):
-    """Something with a name, a table of metrics and a way to read them all, in order. May hang."""
+    """Something with a name, columns (part of the tray, metric) and a way to read them all, in order. May hang."""
 
     name: str
-    metrics: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
 
     def read(self) -> list[Reading]:
-        """One value or reason per metric."""
+        """One value or reason per column."""
         ...
 
 
 class Table:
-    """Sources that are read together: `columns` are (source name, metric) in the order of a sample's values."""
+    """Sources that are read together: `columns` are all of theirs, in the order of a sample's values."""
 
     def __init__(self, sources: Sequence[Source], period_ns: int) -> None:
         self.sources = tuple(sources)
-        self.columns = tuple((s.name, m) for s in sources for m in s.metrics)
+        self.columns = tuple(column for source in sources for column in source.columns)
         self.period_ns = period_ns
 
 
@@ -121,7 +121,7 @@ class Sampler:
         taken = self._now_ns()
         for source in table.sources:
             if source.name in self.hung:
-                readings: list[Reading] = ["hung"] * len(source.metrics)
+                readings: list[Reading] = ["hung"] * len(source.columns)
             else:
                 with self._lock:
                     self._reading = (source.name, self._now_ns())
@@ -144,4 +144,4 @@ class Sampler:
             return source.read()
         except Exception as error:  # a defect in reading one source must not silence the others
             self.trouble = f"{source.name}: {type(error).__name__}: {error}"
-            return ["missing"] * len(source.metrics)
+            return ["missing"] * len(source.columns)

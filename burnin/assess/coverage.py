@@ -21,6 +21,10 @@ _PER = {
     "remap": "GPU",
     "load": "GPU",
     "c2c": "GPU",
+    "fabric": "GPU",
+    "module": "GPU",
+    "pcie": "GPU",
+    "repair": "GPU",
     "nvlink": "NVLink",
 }
 """What a metric is read of, by its first word; all others have one slot for the rack."""
@@ -55,7 +59,7 @@ def _parts(case: Case, metric: str) -> list[str]:
         return case.gpus()
     if per == "NVLink":
         links = case.profile.topology.links_per_gpu
-        return [f"{gpu}.l{i}" for gpu in case.gpus() for i in range(links)] if links else case.gpus()
+        return case.gpus() if links is None else [f"{gpu}.l{i}" for gpu in case.gpus() for i in range(links)]
     return ["rack"]
 
 
@@ -63,8 +67,7 @@ def _measured(case: Case, stage: Stage, part: str, metric: str) -> bool:
     went = next((s for s in case.stages if s.name == stage.stage and ended(s)), None)
     if went is None or went.t1_s is None:
         return False
-    row = case.catalogue.metrics.get(metric)
-    period = case.suite.sample_slow if row is not None and row.slow else case.suite.sample
+    period = case.suite.period(case.catalogue.metrics.get(metric))
     due = math.floor(stage.duration / period)
     # readings stand on the tray's own grid, so a stretch may hold one fewer than its length says
     need = max(1, math.ceil(case.suite.coverage.floor * due) - 1)

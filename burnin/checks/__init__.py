@@ -11,6 +11,7 @@ from burnin.checks import (
     hbm,
     idle_baseline,
     inventory,
+    links,
     thermal_margin,
     throttling,
     xid,
@@ -19,7 +20,20 @@ from burnin.checks.base import Check
 
 CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
-    for module in (inventory, idle_baseline, gpu_load, thermal_margin, throttling, ecc, consensus, hbm, copies, xid, as_found)
+    for module in (
+        inventory,
+        idle_baseline,
+        gpu_load,
+        thermal_margin,
+        throttling,
+        ecc,
+        links,
+        consensus,
+        hbm,
+        copies,
+        xid,
+        as_found,
+    )
 }
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""

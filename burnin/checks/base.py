@@ -37,7 +37,7 @@ class Quantity:
     def judge(self, part: str, value: float | str, limits: Mapping[str, Limit]) -> Measurement:
         """Hold a value against its limit. No limit, or one that nobody has published, is UNKNOWN."""
         limit = limits.get(self.name)
-        shown = round(value, 6) if isinstance(value, float) else value
+        shown = float(f"{value:.9g}") if isinstance(value, float) else value
         if limit is None or not limit.known:
             why = f"no limit is known for {self.name}: set one in the profile or the suite"
             return Measurement(self.name, part, shown, self.unit, "none", Result.UNKNOWN, "missing", why)

@@ -1,7 +1,8 @@
-"""Did memory errors appear, and were rows remapped?
+"""Did memory errors appear, were rows remapped, and does the driver want the GPU recovered?
 
 Counters are judged by their growth since the run began, so that an error between two stages is not lost; what a GPU
-brought along is its baseline. Two flags are judged as they stand: a remap that is pending, and one that failed.
+brought along is its baseline. Flags are judged as they stand: a remap or repair that is pending, a remap that failed, SRAM
+beyond the vendor's threshold, a recovery that the driver asks for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from burnin.events import Measurement
 
 _REPLACE = "reset the GPU and run again on this tray; replace the board when it comes back"
 _RESET = "reset the GPU so that the row is replaced, then run again on this tray"
+_RECOVER = "do what nvidia-smi -q names under GPU Recovery Action, then run again on this tray"
 _RMA = "replace the board: this is the vendor's criterion"
 
 GROWTH = {
@@ -26,6 +28,9 @@ GROWTH = {
 FLAGS = {
     "remap.pending": Quantity("remap.pending", "1", "a row remap waits for a reset", action=_RESET),
     "remap.failed": Quantity("remap.failed", "1", "a row could not be remapped", action=_RMA),
+    "repair.pending": Quantity("repair.pending", "1", "a repair of an HBM channel or a TPC waits for a reset", action=_RESET),
+    "ecc.sram_threshold": Quantity("ecc.sram_threshold", "1", "uncorrectable SRAM errors beyond the threshold", action=_RMA),
+    "gpu.recovery_action": Quantity("gpu.recovery_action", "1", "what the driver wants done, 0 is nothing", action=_RECOVER),
 }
 
 
@@ -37,6 +42,8 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
 
 def _of_gpu(context: Context, evidence: Evidence, part: str, end: float) -> Iterator[Measurement]:
     for metric, quantity in {**GROWTH, **FLAGS}.items():
+        if metric in context.profile.lacks:
+            continue
         now = evidence.window(part, metric)
         so_far = evidence.telemetry.of(part, metric).between(0.0, end)
         value = so_far.highest() if metric in FLAGS else so_far.growth()

@@ -168,6 +168,7 @@ class Profile(Data):
     gpu: Gpu
     rack_identity: bool = Field(description="true where NVML reports chassis serial and tray index")
     limits: dict[str, Limit]
+    lacks: list[str] = Field(default_factory=list, description="metrics that cannot be read here, so that no check asks")
     interlocks: list[Literal[INTERLOCKS]]  # type: ignore[valid-type]
     frus: dict[Annotated[str, AfterValidator(_kind)], str] = Field(
         description="kind of part (GPU, compute tray ...) -> what is pulled and replaced"
@@ -293,6 +294,7 @@ class Metric(Data):
     unit: str = Field(min_length=1)
     counter: bool = Field(default=False, description="only ever grows; judged by its growth")
     slow: bool = Field(default=False, description="read every `sample_slow`, not every `sample`")
+    per_link: bool = Field(default=False, description="read of every NVLink, every `sample_links`")
     about: str
 
 

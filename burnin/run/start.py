@@ -129,7 +129,7 @@ async def _run(
             clock,
             start_s,
             suite.lease,
-            {"fast_s": suite.sample, "slow_s": suite.sample_slow},
+            {"fast_s": suite.sample, "slow_s": suite.sample_slow, "links_s": suite.sample_links},
         )
 
     job = Job(

@@ -87,6 +87,7 @@ def _profile(path: Path, document: Document, checks: Collection[str], metrics: M
     except InputError as error:
         return error.problems
     return [
+        *unknown_metrics(document, ("lacks", "*"), metrics),
         *_limits(document, profile.limits, metrics),
         *_power(document, profile.limits, [profile]),
         *(_margins(document, profile.limits, profile.limits) or ()),
@@ -252,10 +253,14 @@ def _may_suspect(earlier: Sequence[Stage]) -> bool:
 
 def _samples(document: Document, suite: Suite, metrics: Mapping[str, Metric]) -> Iterator[Problem]:
     """Required metrics that come too seldom for the stages they are required in."""
-    slow = [name for name in suite.coverage.metrics if name in metrics and metrics[name].slow]
+    named = [name for name in suite.coverage.metrics if name in metrics]
+    slowest = max(named, key=lambda name: suite.period(metrics[name]), default=None)
+    if slowest is None or (period := suite.period(metrics[slowest])) == suite.sample:
+        return
+    key = "sample_links" if metrics[slowest].per_link else "sample_slow"
     for i, stage in enumerate(suite.stages):
         window = stage.duration - stage.settle
-        if _asked(suite, stage) and slow and window < 3 * suite.sample_slow:
-            often = f"{slow[0]} is read every {suite.sample_slow:g} s, fewer than 3 times in the {window:g} s that are judged"
-            expected = f"a longer stage, or sample_slow: {window / 3:.3g} s"
+        if _asked(suite, stage) and window < 3 * period:
+            often = f"{slowest} is read every {period:g} s, fewer than 3 times in the {window:g} s that are judged"
+            expected = f"a longer stage, or {key}: {window / 3:.3g} s"
             yield document.problem(("stages", i, "for"), f"stage {stage.stage}: {often}", expected)

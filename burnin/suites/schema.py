@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, PlainSerializer, model_validator
 
 from burnin.rack.data import Data, Mistake, mistakes, together
-from burnin.rack.schema import Limit
+from burnin.rack.schema import Limit, Metric
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 _NAME = r"^[a-z0-9][a-z0-9-]*$"
@@ -133,6 +133,7 @@ class Suite(Data):
     lease: Lease = Field(default=5.0, description="load ends when the controller was not heard for so long")
     sample: Cadence = Field(default=1.0, description="one reading of the fast metrics")
     sample_slow: Cadence = Field(default=5.0, description="one reading of the slow metrics")
+    sample_links: Cadence = Field(default=60.0, description="one reading of every NVLink")
     load_fraction: float = Field(
         default=0.95, gt=0, le=1, description="mean power / enforced limit below which a load proves nothing"
     )
@@ -158,6 +159,12 @@ class Suite(Data):
         if found:
             raise mistakes(found)
         return self
+
+    def period(self, metric: Metric | None) -> float:
+        """Seconds between two readings of a metric."""
+        if metric is not None and metric.per_link:
+            return self.sample_links
+        return self.sample_slow if metric is not None and metric.slow else self.sample
 
     def duration_s(self) -> float:
         """Planned seconds, without the stages that only a suspicion calls for."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from burnin.errors import InputError
 from burnin.rack.parts import is_part, kind
 
-GPU, TRAY = "GPU", "compute tray"
+GPU, TRAY, LINK = "GPU", "compute tray", "NVLink"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,18 @@ KINDS: dict[str, Kind] = {
             "Not the part of the build record: a GPU of another serial and UUID, or a tray of another rack at this address.",
         ),
         Kind(
+            "link_down", (LINK,), _AFTER, 12, 0, 864000,
+            "An NVLink goes down and does not come back.",
+        ),
+        Kind(
+            "link_margin", (LINK,), "signal to noise ratio lost, dB", 3, 0.5, 8,
+            "An NVLink close to its margin: errors that correction cannot mend, at a rate that grows with the loss.",
+        ),
+        Kind(
+            "lane_flap", (LINK,), "recoveries a minute", 12, 0.1, 600,
+            "An NVLink that loses its lanes under load and recovers each time.",
+        ),
+        Kind(
             "nvml_hang", (GPU,), _AFTER, 12, 0, 864000,
             "Every NVML call on the GPU blocks from then on.",
         ),
@@ -114,7 +126,7 @@ def parse(text: str) -> Plant:
 
 
 def _takes(fault: Kind) -> str:
-    examples = {GPU: "GPU (t07.g2)", TRAY: "compute tray (t07)"}
+    examples = {GPU: "GPU (t07.g2)", TRAY: "compute tray (t07)", LINK: "NVLink (t07.g2.l13)"}
     return " or a ".join(examples[p] for p in fault.parts)
 
 

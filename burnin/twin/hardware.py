@@ -10,6 +10,7 @@ from random import Random
 from burnin.rack.parts import within
 from burnin.twin.faults import Plant
 from burnin.twin.host import KernelLog
+from burnin.twin.links import LINK_KINDS, Link, link_row
 from burnin.twin.model import Model
 from burnin.twin.physics import Tray, TrayDraw
 from burnin.twin.state import Event, Row, State
@@ -68,6 +69,10 @@ class Hardware:
         self._lit = True
         for plant in plants:
             self._weaken(plant)
+        for links in state.links:
+            for link in links[: model.gpu.nvlinks]:
+                link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
+        self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in plants if plant.kind in LINK_KINDS]
         self._due = sorted((self._moment(plant) for plant in plants), key=lambda moment: moment[0])
         self._publish()
 
@@ -79,6 +84,8 @@ class Hardware:
         if self._load_ns is None and max(activity) >= LOADED:
             self._load_ns = now_ns
         self._tray.step(min(max(dt, 1e-3), _LONGEST_STEP_S), activity)
+        for link in self._weak_links:
+            link.step(dt, self._load_ns is not None)
         self._happen(now_ns)
         for position, gpu in enumerate(self._tray.gpus):
             if gpu.off and not self._state.gpus[position]["lost"]:
@@ -130,6 +137,7 @@ class Hardware:
             "gpu_off_bus": (plant.severity, self._off_bus),
             "nvml_hang": (plant.severity, self._hang),
             "tray_dead": (plant.severity, self._die),
+            "link_down": (plant.severity, self._link_down),
         }
         after_s, act = timed.get(plant.kind, (0.0, lambda _: None))
         return after_s, lambda: act(plant)
@@ -187,6 +195,11 @@ class Hardware:
 
     def _hang(self, plant: Plant) -> None:
         self._gpu(plant)[1]["hung"] = 1
+
+    def _link_down(self, plant: Plant) -> None:
+        row = link_row(self._state.links, plant)
+        row["down"] = 1
+        row["recovery_failed"] += 1
 
     def _die(self, plant: Plant) -> None:
         self._lit = False

@@ -2,6 +2,7 @@
 
     head     magic, layout, number of GPUs, when the physics last wrote, how many events there were
     GPUs     one row of FIELDS each, in module order (g0, g1 ...)
+    links    LINKS rows of LINK_FIELDS for each GPU
     slots    demand: one row per (process, GPU) that has a CUDA context, written by that process
     events   a ring of NVML events
 
@@ -17,7 +18,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_MAGIC, _LAYOUT = 0x6E69776E72756201, 1
+_MAGIC, _LAYOUT = 0x6E69776E72756201, 2
 _HEAD = ("magic", "layout", "gpus", "beat_ns", "events")
 FIELDS = (
     "temp_c", "margin_c", "hbm_c", "power_mw", "power_avg_mw", "hbm_power_mw", "module_power_mw", "energy_mj",
@@ -28,10 +29,17 @@ FIELDS = (
 )  # fmt: skip
 """Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead.
 `sdc_ppm`: probability of a wrong tile per launch, `sdc_launches` how often that was asked; `bw_lost_ppm`: of copies."""
+LINK_FIELDS = (
+    "down", "tx_bytes", "rx_bytes", "rx_errors", "integrity_errors", "recovery_ok", "recovery_failed", "effective_errors",
+    "effective_ber", "symbol_errors", "symbol_ber",
+)  # fmt: skip
+"""Of one NVLink. Error rates stand as parts of 10^-18; 0 is none."""
+LINKS = 18
 _SLOT = ("pid", "born", "gpu", "mem_bytes", "busy_ns", "end_ns", "activity_ppm")
 _EVENT = ("gpu", "type", "data")
 SLOTS, RING = 64, 256
 _AT = {name: i for i, name in enumerate(FIELDS)}
+_LINK_AT = {name: i for i, name in enumerate(LINK_FIELDS)}
 _SLOT_AT = {name: i for i, name in enumerate(_SLOT)}
 
 
@@ -64,11 +72,16 @@ class State:
     def __init__(self, fd: int, gpus: int) -> None:
         self._fd = fd
         self._gpus_at = len(_HEAD)
-        self._slots_at = self._gpus_at + gpus * len(FIELDS)
+        links_at = self._gpus_at + gpus * len(FIELDS)
+        self._slots_at = links_at + gpus * LINKS * len(LINK_FIELDS)
         self._events_at = self._slots_at + SLOTS * len(_SLOT)
         self._map = mmap.mmap(fd, _size(gpus))
         self._words = memoryview(self._map).cast("q")
         self.gpus = tuple(Row(self._words, self._gpus_at + i * len(FIELDS), _AT) for i in range(gpus))
+        self.links = tuple(
+            tuple(Row(self._words, links_at + (i * LINKS + link) * len(LINK_FIELDS), _LINK_AT) for link in range(LINKS))
+            for i in range(gpus)
+        )
         self._slots = tuple(Row(self._words, self._slots_at + i * len(_SLOT), _SLOT_AT) for i in range(SLOTS))
 
     @classmethod
@@ -154,7 +167,7 @@ class State:
 
 
 def _size(gpus: int) -> int:
-    return 8 * (len(_HEAD) + gpus * len(FIELDS) + SLOTS * len(_SLOT) + RING * len(_EVENT))
+    return 8 * (len(_HEAD) + gpus * (len(FIELDS) + LINKS * len(LINK_FIELDS)) + SLOTS * len(_SLOT) + RING * len(_EVENT))
 
 
 def born(pid: int) -> int:

@@ -97,11 +97,12 @@ def serve(
 def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str]) -> None:
     for plant in plants:
         name = tray_of(plant.part)
-        there = plant.part in ({name} | set(model.topology.gpus(name))) if name in parts else False
-        if not there:
-            last = model.topology.gpus_per_tray - 1
+        gpus = model.topology.gpus(name)
+        links = [f"{gpu}.l{link}" for gpu in gpus for link in range(model.gpu.nvlinks)]
+        if name not in parts or plant.part not in {name, *gpus, *links}:
             trays = fold(p for p in parts if kind(p) == "compute tray")
-            raise InputError(f"{plant}: this {model.profile} has no {plant.part}; it has {trays}, each with g0 to g{last}")
+            each = f"each with g0 to g{len(gpus) - 1}" + (f", each with l0 to l{model.gpu.nvlinks - 1}" if links else "")
+            raise InputError(f"{plant}: this {model.profile} has no {plant.part}; it has {trays}, {each}")
 
 
 # ---------------------------------------------------------------- addresses

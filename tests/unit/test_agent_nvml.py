@@ -10,7 +10,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from burnin.agent.nvml import FAST_CALLS, SLOW_CALLS, Gpus, fast_fields
+from burnin.agent import links
+from burnin.agent.nvml import FAST_CALLS, SLOW_CALLS, SLOW_FIELDS, Gpus, fast_fields
 from burnin.twin.emulate import nvml
 from tests.unit.twin_tray import Bench, bench
 
@@ -33,7 +34,8 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
 def values(gpus: Gpus, name: str) -> dict[str, Any]:
     gpu = next(g for g in gpus.gpus if g.name == name)
-    return dict(zip(gpu.fast.metrics + gpu.slow.metrics, gpu.fast.read() + gpu.slow.read(), strict=True))
+    names = [metric for _, metric in gpu.fast.metrics + gpu.slow.metrics]
+    return dict(zip(names, gpu.fast.read() + gpu.slow.read(), strict=True))
 
 
 def test_gpus_stand_in_module_order_not_in_index_order(opened: Open) -> None:
@@ -72,9 +74,12 @@ def test_every_metric_is_read_and_agrees_with_single_calls(opened: Open) -> None
 def test_declared_metrics_and_readings_have_the_same_order(opened: Open) -> None:
     _, gpus = opened()
     gpu = gpus.gpus[0]
-    assert gpu.fast.metrics == tuple(f.metric for f in fast_fields("580")) + tuple(m for c in FAST_CALLS for m in c.metrics)
-    assert gpu.slow.metrics == tuple(m for c in SLOW_CALLS for m in c.metrics)
+    calls = [metric for call in FAST_CALLS for metric in call.metrics]
+    assert gpu.fast.metrics == tuple(("", metric) for metric in [*(f.metric for f in fast_fields("580")), *calls])
+    slow = [metric for call in (*SLOW_CALLS, *links.CALLS) for metric in call.metrics]
+    assert gpu.slow.metrics == tuple(("", metric) for metric in [*(f.metric for f in SLOW_FIELDS), *slow])
     assert len(gpu.fast.read()) == len(gpu.fast.metrics)
+    assert len(gpu.slow.read()) == len(gpu.slow.metrics)
 
 
 def test_memory_errors_show_on_their_gpu_only(opened: Open) -> None:

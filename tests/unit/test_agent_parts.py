@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnin.agent import host
+from burnin.agent.fields import Reading
 from burnin.agent.lease import Deadlines
 from burnin.agent.load import KILL_NS, SENSOR_LOST_NS, Loads
-from burnin.agent.nvml import Reading
 from burnin.agent.sampler import Cadence, Sample, Sampler, Table
 from burnin.agent.spool import Spool
 from burnin.agent.work import uuid_bytes
@@ -256,7 +256,7 @@ class Source:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.metrics: tuple[str, ...] = ("a", "b")
+        self.columns: tuple[tuple[str, str], ...] = ((name, "a"), (name, "b"))
         self.hang: threading.Event | None = None
         self.entered = threading.Event()
         self.count = 0.0

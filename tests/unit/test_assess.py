@@ -26,6 +26,7 @@ METRICS = {
     **{f"throttle.{x}": (1.0, 1.0) for x in ("sw_thermal", "hw_thermal", "hw_brake")},
     **{f"ecc.{x}": (0.0, 0.0) for x in ("dram_ue", "sram_ue", "dram_ce", "sram_ce")},
     **{f"remap.{x}": (0.0, 0.0) for x in ("uncorrectable", "correctable", "pending", "failed")},
+    **dict.fromkeys(("repair.pending", "ecc.sram_threshold", "gpu.recovery_action"), (0.0, 0.0)),
 }  # fmt: skip
 
 

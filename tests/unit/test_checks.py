@@ -26,13 +26,31 @@ HEALTHY = {
     **{f"throttle.{x}": {build.IDLE: 5.0, build.LOAD: 5.0} for x in ("sw_thermal", "hw_thermal", "hw_brake")},
     **{f"ecc.{x}": {build.IDLE: 3.0, build.LOAD: 3.0} for x in ("dram_ue", "sram_ue", "dram_ce", "sram_ce")},
     **{f"remap.{x}": {build.IDLE: 2.0, build.LOAD: 2.0} for x in ("uncorrectable", "correctable")},
-    **{f"remap.{x}": {build.IDLE: 0.0, build.LOAD: 0.0} for x in ("pending", "failed")},
+    **{x: {build.IDLE: 0.0, build.LOAD: 0.0} for x in ("remap.pending", "remap.failed", "repair.pending")},
+    **{x: {build.IDLE: 0.0, build.LOAD: 0.0} for x in ("ecc.sram_threshold", "gpu.recovery_action", "fabric.status")},
+    "fabric.state": {build.IDLE: 3.0, build.LOAD: 3.0},
+    "fabric.health": {build.IDLE: 1.0, build.LOAD: 1.0},
 }  # fmt: skip
+
+
+LINK = {
+    "nvlink.state": 1.0, "nvlink.speed": 53.125, "nvlink.effective_ber": 0.0, "nvlink.effective_errors": 7.0,
+    "nvlink.symbol_errors": 7.0, "nvlink.rx_errors": 0.0, "nvlink.integrity_errors": 0.0, "nvlink.recovery_ok": 2.0,
+    "nvlink.recovery_failed": 0.0,
+}  # fmt: skip
+LINKS = {
+    (f"{gpu}.l{i}", metric): dict.fromkeys((build.IDLE, build.LOAD), value)
+    for gpu in GPUS
+    for i in range(18)
+    for metric, value in LINK.items()
+}
+COUNTERS = [metric for metric in LINK if metric not in ("nvlink.state", "nvlink.speed", "nvlink.effective_ber")]
 
 
 def telemetry(change: dict[tuple[str, str], Any] | None = None) -> Telemetry:
     """A healthy tray t07, with the readings of some (gpu, metric) changed (None: never read)."""
     rows: dict[tuple[str, str], Any] = {(gpu, metric): dict(value) for gpu in GPUS for metric, value in HEALTHY.items()}
+    rows |= {key: dict(value) for key, value in LINKS.items()}
     for key, value in (change or {}).items():
         if value is None:
             del rows[key]
@@ -41,10 +59,13 @@ def telemetry(change: dict[tuple[str, str], Any] | None = None) -> Telemetry:
     return build.series(rows)
 
 
+PROFILE = build.profile(links=18)
+
+
 def context(stage: str = "load", **more: Any) -> Context:
     suite = build.suite()
     (one,) = (s for s in suite.stages if s.stage == stage)
-    return replace(Context("t07", build.rack(), build.profile(), suite, one, build.catalogue()), **more)
+    return replace(Context("t07", build.rack(), PROFILE, suite, one, build.catalogue()), **more)
 
 
 def judge(name: str, stage: str = "load", change: Any = None, log: Sequence[LogLine] = (), **more: Any) -> list[Measurement]:
@@ -67,6 +88,7 @@ STAGES = {
     "thermal-margin": "load",
     "throttling": "load",
     "ecc": "load",
+    "links": "load",
     "xid": "load",
 }
 
@@ -125,7 +147,13 @@ def test_a_counter_that_was_reset_still_counts_what_came_after() -> None:
 
 @pytest.mark.parametrize(
     ("name", "metric"),
-    [(check.name, metric) for check in CHECKS.values() if check.name in STAGES for metric in check.metrics],
+    [
+        (check.name, metric)
+        for check in CHECKS.values()
+        if check.name in STAGES
+        for metric in check.metrics
+        if "nvlink" not in metric
+    ],
 )
 def test_what_was_not_read_is_unknown_and_says_why(name: str, metric: str) -> None:
     stage = STAGES[name]
@@ -321,3 +349,81 @@ def test_nothing_is_measured_that_was_not_declared(name: str, stage: str) -> Non
     declared = {q.name: q.unit for q in CHECKS[name].quantities}
     for m in judge(name, stage, log=[xid("t07.g2", 79)]):
         assert declared[m.name] == m.unit
+
+
+# ---------------------------------------------------------------- links
+
+
+def growing(size: float) -> dict[Stretch, list[float]]:
+    """A counter that stands still at idle, and grows by `size` under load."""
+    return {build.IDLE: [5.0] * 10, build.LOAD: [5.0] * 12 + [5.0 + size] * 12}
+
+
+@pytest.mark.parametrize(
+    ("metric", "readings", "name", "value"),
+    [
+        ("nvlink.state", {build.LOAD: [1.0] * 20 + [0.0] + [1.0] * 3}, "nvlink.state", 0.0),
+        ("nvlink.speed", {build.LOAD: 26.562}, "nvlink.speed", 26.562),
+        ("nvlink.effective_ber", {build.LOAD: 2e-12}, "nvlink.effective_ber", 2e-12),
+        *((metric, growing(1), f"{metric}.growth", 1.0) for metric in COUNTERS),
+    ],
+)
+def test_a_bad_link_is_named_and_only_for_what_it_is(metric: str, readings: Any, name: str, value: float) -> None:
+    got = judge("links", change={("t07.g2.l13", metric): readings})
+    assert [(m.part, m.name, m.value) for m in got if m.result is not Result.PASS] == [("t07.g2.l13", name, value)]
+    assert ("t07.g2", name) not in {(m.part, m.name) for m in got}, "a GPU with a bad link has no good row for it"
+
+
+def test_every_bad_link_is_named_not_the_worst_alone() -> None:
+    got = judge("links", change={(f"t07.g2.l{i}", "nvlink.state"): {build.LOAD: 0.0} for i in (13, 0)})
+    assert [m.part for m in got if m.result is Result.FAIL] == ["t07.g2.l0", "t07.g2.l13"]
+
+
+def test_a_link_that_was_not_read_is_unknown_and_so_is_a_gpu_of_which_none_was() -> None:
+    got = judge("links", change={("t07.g2.l13", "nvlink.state"): None})
+    (one,) = [m for m in got if m.result is not Result.PASS]
+    assert (one.part, one.name, one.result, one.reason) == ("t07.g2.l13", "nvlink.state", Result.UNKNOWN, "missing")
+    got = judge("links", change={(f"t07.g2.l{i}", "nvlink.rx_errors"): None for i in range(18)})
+    (one,) = [m for m in got if m.result is not Result.PASS]
+    assert (one.part, one.name, one.result) == ("t07.g2", "nvlink.rx_errors.growth", Result.UNKNOWN)
+
+
+def test_one_reading_of_a_counter_is_no_growth() -> None:
+    single = {build.IDLE: [None] * 10, build.LOAD: [None] * 23 + [3.0]}
+    got = judge("links", change={("t07.g2.l13", "nvlink.rx_errors"): single})
+    assert results(got, "t07.g2.l13") == {"nvlink.rx_errors.growth": Result.UNKNOWN}
+
+
+def test_how_many_links_there_are_is_the_profiles_to_say() -> None:
+    none = CHECKS["links"].judge(context(profile=build.profile(links=None)), Evidence(telemetry=telemetry(), stretch=build.LOAD))
+    nvlink = [m for m in none if m.name.startswith("nvlink.")]
+    assert len(nvlink) == 4 * len(LINK)
+    assert {(m.result, m.reason) for m in nvlink} == {(Result.UNKNOWN, "missing")}
+    alone = CHECKS["links"].judge(context(profile=build.profile(links=0)), Evidence(telemetry=telemetry(), stretch=build.LOAD))
+    assert {m.name for m in alone} == {"fabric.state", "fabric.status", "fabric.health"}
+
+
+def test_what_an_architecture_lacks_is_not_asked_for() -> None:
+    fabric = ["fabric.state", "fabric.status", "fabric.health"]
+    hopper = build.profile(links=18, lacks=["nvlink.effective_ber", "repair.pending", *fabric])
+    evidence = Evidence(telemetry=telemetry({("t07.g1", "repair.pending"): None}), stretch=build.LOAD)
+    names = {m.name for m in CHECKS["links"].judge(context(profile=hopper), evidence)}
+    assert not names & {"nvlink.effective_ber", "fabric.state", "fabric.status", "fabric.health"}
+    assert "nvlink.state" in names
+    assert {m.result for m in CHECKS["ecc"].judge(context(profile=hopper), evidence)} == {Result.PASS}
+
+
+@pytest.mark.parametrize(
+    ("metric", "reading"), [("fabric.state", 2.0), ("fabric.status", 4.0), ("fabric.health", 2.0), ("fabric.health", 3.0)]
+)
+def test_one_moment_of_a_sick_fabric_is_seen(metric: str, reading: float) -> None:
+    good = HEALTHY[metric][build.LOAD]
+    got = judge("links", change={("t07.g2", metric): {build.LOAD: [good] * 23 + [reading]}})
+    bad = [(m.part, m.name, m.value, m.result) for m in got if m.result is not Result.PASS]
+    assert bad == [("t07.g2", metric, reading, Result.FAIL)]
+
+
+@pytest.mark.parametrize("flag", ["repair.pending", "ecc.sram_threshold", "gpu.recovery_action"])
+def test_what_the_driver_asks_for_is_a_fail(flag: str) -> None:
+    got = judge("ecc", change={("t07.g2", flag): {build.LOAD: [0.0] * 23 + [2.0]}})
+    assert [(m.part, m.name, m.result) for m in got if m.result is not Result.PASS] == [("t07.g2", flag, Result.FAIL)]

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnin.errors import InputError
-from burnin.twin.faults import GPU, KINDS, TRAY, Plant, parse
+from burnin.twin.faults import GPU, KINDS, LINK, TRAY, Plant, parse
 
 
 def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
-    names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang sdc bw_loss"
+    names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang"
+    names += " link_down link_margin lane_flap sdc bw_loss"
     assert set(KINDS) == set(names.split())
     assert all(kind.about.endswith(".") and kind.parts and kind.unit for kind in KINDS.values())
     assert all(kind.least <= kind.default <= kind.most for kind in KINDS.values())
@@ -62,8 +63,7 @@ def test_a_mistake_is_one_sentence_that_says_what_was_expected(text: str, says: 
 def test_what_is_printed_parses_back(name: str, tray: int, gpu: int, data: st.DataObject) -> None:
     kind = KINDS[name]
     where = data.draw(st.sampled_from(kind.parts))
-    part = f"t{tray:02}" + (f".g{gpu}" if where == GPU else "")
-    assert where in (GPU, TRAY)
+    part = f"t{tray:02}" + {TRAY: "", GPU: f".g{gpu}", LINK: f".g{gpu}.l13"}[where]
     severity = data.draw(st.integers(int(kind.least) + 1, int(max(kind.most, 1)))) if kind.has_severity else 0
     plant = Plant(name, part, min(float(severity), kind.most))
     assert parse(str(plant)) == plant

@@ -241,8 +241,9 @@ def test_sram_status_is_written_whole(gpu: Any) -> None:
 def test_links_by_scope(gpu: Any) -> None:
     aggregate = 0xFFFFFFFF
     assert fields(gpu, (91, 0), (164, 17), (166, 0), (170, 0), (172, 9)) == [18, 53125, 7, 10, 44712]
-    assert fields(gpu, (222, 0), (222, aggregate), (220, aggregate), (206, 17), (201, 0)) == [0xFFF, 0xFEE, 0xFFF, 0, 10**9]
-    assert fields(gpu, (201, aggregate)) == [18 * 10**9]
+    assert fields(gpu, (222, 0), (222, aggregate), (220, aggregate), (206, 17)) == [0xFFF, 0xFEE, 0xFFF, 0]
+    each, (together,) = [fields(gpu, (204, link))[0] for link in range(18)], fields(gpu, (204, aggregate))
+    assert together == sum(each) and min(each) >= 10**9, "bytes since the driver was loaded"
     assert fields(gpu, (206, 18), (164, 18), (231, 10)) == [("refused", n.NVML_ERROR_INVALID_ARGUMENT)] * 3
     assert fields(gpu, (161, 0), (297, 0)) == [("refused", n.NVML_ERROR_NOT_SUPPORTED)] * 2
     assert n.nvmlDeviceGetNvLinkState(gpu, 17) == 1

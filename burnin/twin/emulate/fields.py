@@ -21,6 +21,13 @@ NO_ERRORS = 15 << 8 | 255
 """A bit error rate of none, packed as the driver does: mantissa << 8 | exponent."""
 NO_ERRORS_SUMMED = 15 << 8 | 238
 _LINK_ERRORS = (*range(206, 216), 219, 221)
+_COUNTED = {
+    202: ("tx_bytes",), 204: ("rx_bytes",), 208: ("rx_errors",), 211: ("integrity_errors",), 213: ("recovery_ok",),
+    214: ("recovery_failed",), 215: ("recovery_ok", "recovery_failed"), 219: ("effective_errors",), 221: ("symbol_errors",),
+}  # fmt: skip
+_RATES = {220: "effective_ber", 222: "symbol_ber"}
+_ATTO = 18
+"""A rate of the state is in parts of 10^-18."""
 
 _Answer = Union[tuple[int, int], int]
 """(type, value), or the return code of a refusal."""
@@ -56,8 +63,7 @@ def read_field(gpu: Gpu, field: int, scope: int) -> _Answer:
     if gpu.blackwell and (201 <= field <= 204 or field in _LINK_ERRORS or 220 <= field <= 222 or 235 <= field <= 250):
         return _nvlink(gpu, field, scope)
     if 164 <= field <= 167:
-        static = {164: gpu.facts["nvlink_mbps"], 165: 1, 166: gpu.facts["nvlink_version"], 167: 0}[field]
-        return _of_link(scope, gpu.facts["nvlinks"], lambda: (UINT, int(static)))
+        return _of_link(scope, gpu.facts["nvlinks"], lambda: (UINT, _link_setting(gpu, field, scope)))
     if not gpu.blackwell and 161 <= field <= 163:
         return _of_link(scope, gpu.facts["nvlinks"], lambda: (ULL, 0))
     return NOT_SUPPORTED
@@ -69,17 +75,36 @@ def _of_link(link: int, links: int, of: Callable[[], tuple[int, int]]) -> _Answe
     return of() if link < links else INVALID_ARGUMENT
 
 
+def _link_setting(gpu: Gpu, field: int, link: int) -> int:
+    """Speed (MB/s), state, version, power state of one link."""
+    up = 1 - gpu.links[link]["down"]
+    return int({164: gpu.facts["nvlink_mbps"] * up, 165: up, 166: gpu.facts["nvlink_version"], 167: 0}[field])
+
+
 def _nvlink(gpu: Gpu, field: int, scope: int) -> _Answer:
-    """Counters of an idle, healthy NVLink: this version moves nothing over it."""
-    links = gpu.facts["nvlinks"]
-    if scope != ALL_LINKS and scope >= links:
+    """Counters of one NVLink, or of all."""
+    if scope != ALL_LINKS and scope >= len(gpu.links):
         return INVALID_ARGUMENT
-    times = links if scope == ALL_LINKS else 1
-    if field in (220, 222):
-        return ULL, NO_ERRORS_SUMMED if scope == ALL_LINKS and field == 222 else NO_ERRORS
+    rows = gpu.links if scope == ALL_LINKS else (gpu.links[scope],)
+    if field in _RATES:
+        none = NO_ERRORS_SUMMED if scope == ALL_LINKS and field == 222 else NO_ERRORS
+        worst = max(row[_RATES[field]] for row in rows)
+        return ULL, _packed(worst) if worst else none
+    if field in (201, 203):  # packets of 128 bytes
+        return ULL, sum(row["tx_bytes" if field == 201 else "rx_bytes"] for row in rows) // 128
+    if field in _COUNTED:
+        return ULL, sum(row[name] for row in rows for name in _COUNTED[field])
     if field >= 235:  # symbols by number of corrected errors
-        return ULL, {235: 10**13, 236: 3000}.get(field, 0) * times
-    return ULL, 10**9 * times if field <= 204 else 0
+        return ULL, {235: 10**13, 236: 3000}.get(field, 0) * len(rows)
+    return ULL, 0
+
+
+def _packed(atto: int) -> int:
+    """A rate as the driver packs it: one digit of mantissa in bits 8 to 11, the negative exponent in bits 0 to 7."""
+    exponent = _ATTO
+    while atto > 9:
+        atto, exponent = atto // 10, exponent - 1
+    return atto << 8 | exponent
 
 
 def _limit(kind: str) -> Callable[[Gpu, int], _Answer]:

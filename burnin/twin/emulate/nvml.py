@@ -263,7 +263,9 @@ _API.update(
         "nvmlDeviceGetClockInfo": _keyed(c.c_uint, _clock, INVALID_ARGUMENT),
         "nvmlDeviceGetMaxClockInfo": _keyed(c.c_uint, _max_clock, INVALID_ARGUMENT),
         # a link that is not there is INVALID_ARGUMENT on GB200, not NOT_SUPPORTED
-        "nvmlDeviceGetNvLinkState": _keyed(c.c_uint, _link(lambda g: 1), INVALID_ARGUMENT),
+        "nvmlDeviceGetNvLinkState": _keyed(
+            c.c_uint, lambda g, link: 1 - g.links[link]["down"] if 0 <= link < len(g.links) else None, INVALID_ARGUMENT
+        ),
         "nvmlDeviceGetNvLinkVersion": _keyed(c.c_uint, _link(lambda g: int(g.facts["nvlink_version"])), INVALID_ARGUMENT),
         "nvmlDeviceGetNvLinkRemoteDeviceType": _keyed(c.c_uint, _link(lambda g: 2), INVALID_ARGUMENT),
     }

@@ -76,8 +76,9 @@ class EventData(c.Structure):
 class Gpu:
     """One GPU as the library sees it: `row` what moves, `own` and `facts` what does not."""
 
-    def __init__(self, row: Row, own: Mapping[str, Any], facts: Mapping[str, Any], driver: str) -> None:
+    def __init__(self, row: Row, links: tuple[Row, ...], own: Mapping[str, Any], facts: Mapping[str, Any], driver: str) -> None:
         self.row: Row = row
+        self.links: tuple[Row, ...] = links[: facts["nvlinks"]]
         self.own: Mapping[str, Any] = own
         self.facts: Mapping[str, Any] = facts
         self.driver: str = driver
@@ -99,7 +100,10 @@ class Nvml:
 
     def __init__(self, facts: Mapping[str, Any], state: State, sleep: Callable[[float], None] = time.sleep) -> None:
         self.facts, self.state, self.sleep = facts, state, sleep
-        self.gpus = [Gpu(state.gpus[own["position"]], own, facts["facts"], facts["driver"]) for own in facts["gpus"]]
+        self.gpus = [
+            Gpu(state.gpus[own["position"]], state.links[own["position"]], own, facts["facts"], facts["driver"])
+            for own in facts["gpus"]
+        ]
         self.by_position = {gpu.position: gpu for gpu in self.gpus}
         self.users = self.made = 0
         self.sets: dict[int, EventSet] = {}

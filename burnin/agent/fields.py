@@ -1,0 +1,100 @@
+"""How NVML is read in bulk: field values of a GPU in one preallocated call, 29 times cheaper than pynvml's wrapper (measured on
+pynvml 13.615); the rest are calls of their own. What cannot be read is a reason, never 0.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Union
+
+Reading = Union[float, str]
+"""A number, or the reason why there is none: not_supported | no_permission | lost | missing."""
+
+REASONS = {
+    3: "not_supported",
+    13: "not_supported",
+    25: "not_supported",
+    26: "not_supported",
+    4: "no_permission",
+    15: "lost",
+    16: "lost",
+}
+"""NVML return codes that say why; any other is `missing`."""
+
+_FIELD = struct.Struct("<IIqqII8s")
+_AS = {0: struct.Struct("<d"), 1: struct.Struct("<I4x"), 5: struct.Struct("<i4x"), 6: struct.Struct("<H6x")}
+_AS_WIDE = struct.Struct("<Q")
+_AS_SIGNED = struct.Struct("<q")
+
+
+class Unread(Exception):
+    """A call found a reason why there is no value."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Field(NamedTuple):
+    """A metric that is an NVML field value; `id` may depend on the driver branch.
+
+    `scope` is NVML's (a link, or 1 for the module), `sub` the part of the GPU it belongs to (l13), `of` turns the raw value
+    into the metric's, where that is more than a scale.
+    """
+
+    metric: str
+    id: int
+    scale: float
+    digits: int
+    scope: int = 0
+    sub: str = ""
+    of: Union[Callable[[float], float], None] = None
+
+
+class Call(NamedTuple):
+    """A metric, or several, that come from one NVML call of their own."""
+
+    metrics: tuple[str, ...]
+    read: Callable[[Any, Any], Sequence[float]]
+
+
+class Group:
+    """One GPU's metrics of one cadence: `metrics` (sub-part, metric) in order, `read()` their values in the same order."""
+
+    def __init__(self, nvml: Any, handle: Any, fields: Sequence[Field], calls: Sequence[Call]) -> None:
+        self._nvml, self._handle, self._fields, self._calls = nvml, handle, fields, calls
+        self.metrics = tuple((f.sub, f.metric) for f in fields) + tuple(("", m) for c in calls for m in c.metrics)
+        self._array = (nvml.c_nvmlFieldValue_t * max(len(fields), 1))()
+        for slot, field in zip(self._array, fields):
+            slot.fieldId, slot.scopeId = field.id, field.scope
+
+    def read(self) -> list[Reading]:
+        """One pass over the table; a call that fails costs its own metrics only."""
+        out: list[Reading] = self._read_fields() if self._fields else []
+        for call in self._calls:
+            try:
+                out += call.read(self._nvml, self._handle)
+            except self._nvml.NVMLError as error:
+                out += [REASONS.get(error.value, "missing")] * len(call.metrics)
+            except Unread as error:
+                out += [error.reason] * len(call.metrics)
+        return out
+
+    def _read_fields(self) -> list[Reading]:
+        try:
+            read = self._nvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")
+            code = read(self._handle, len(self._fields), self._array)
+        except self._nvml.NVMLError as error:
+            code = error.value
+        if code:
+            return [REASONS.get(code, "missing")] * len(self._fields)
+        out: list[Reading] = []
+        for field, (_, _, _, _, kind, failed, raw) in zip(self._fields, _FIELD.iter_unpack(bytes(self._array))):
+            if failed:
+                out.append(REASONS.get(failed, "missing"))
+            else:
+                form = _AS.get(kind) or (_AS_SIGNED if kind == 4 else _AS_WIDE)
+                value = form.unpack(raw)[0]
+                out.append(field.of(value) if field.of is not None else round(value * field.scale, field.digits))
+        return out
