@@ -44,10 +44,13 @@ def run(talk: Any, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     Tells {digest, digests: {kernel: hex}, launch_digests: {kernel: [hex]}, seed, rounds, tiles, launches, sets, unstable,
     first: [{kernel, round, tile, sm}], arch, driver, seconds}. `digest` is None when not even one set could be finished.
     """
-    work = Digest(Gpu(cuda, device), args)
+    gpu = Gpu(cuda, device)
+    work = Digest(gpu, args)
     while talk.going() and work.wants_more():
         work.launch()
-    talk.tell(work.message())
+    told = work.message()
+    gpu.close()
+    talk.tell(told)
 
 
 class Digest:

@@ -45,6 +45,7 @@ def run(talk: Any, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
         peer = _device(cuda, uuid)
         if peer != device:
             told["peers"][name] = to_peer(talk, gpu, peer, one, size, repeats)
+    gpu.close()
     talk.tell(told)
 
 
@@ -86,7 +87,7 @@ def to_peer(talk: Any, gpu: Gpu, peer: int | None, source: int, size: int, repea
             return speed(talk, gpu, size, repeats, "cuMemcpyPeerAsync", target, far.context, source, gpu.context, size)
         finally:
             gpu.enter()
-            cuda.call("cuDevicePrimaryCtxRelease_v2", peer)
+            far.close()
     except CudaError as error:
         return {"reason": "missing", "why": str(error)}
 

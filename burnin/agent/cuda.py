@@ -132,6 +132,10 @@ class Gpu:
         """Make this the thread's current context."""
         self.cuda.call("cuCtxSetCurrent", self.context)
 
+    def close(self) -> None:
+        """Give the context up, and all that is in it: from then on no process of ours is to be seen on the GPU."""
+        self.cuda.call("cuDevicePrimaryCtxRelease_v2", self.device)
+
     @property
     def capability(self) -> str:
         """Compute capability, `10.3`."""

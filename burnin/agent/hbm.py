@@ -36,12 +36,15 @@ def run(talk: Any, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     Tells {bytes, total_bytes, fraction, passes, complete, mismatches, first: [{address, expected, actual}] (hexadecimal),
     seconds, gbps}. `passes` counts patterns read back from all bytes; `complete`: the whole programme, at least once.
     """
-    test = Sweeps(Gpu(cuda, device), int(args.get("reserve_bytes", RESERVE)))
+    gpu = Gpu(cuda, device)
+    test = Sweeps(gpu, int(args.get("reserve_bytes", RESERVE)))
     test.take(talk)
     whole, seconds = 0, float(args.get("seconds", 0.0))
     while test.chunks and (not whole or test.busy_ms < 1000 * seconds) and test.play(talk, programme()):
         whole += 1
-    talk.tell(test.message(whole > 0))
+    told = test.message(whole > 0)
+    gpu.close()
+    talk.tell(told)
 
 
 class Sweeps:

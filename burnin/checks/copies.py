@@ -128,7 +128,7 @@ def _of_gpu(
         why = "most GPUs of this tray are as slow: see the tray"
         return replace(one, result=Result.UNKNOWN, reason="missing", why=why)
     if one.result is Result.FAIL:
-        return replace(one, why=f"median of {_shown(own)}; the tray's other pairs are faster")
+        return replace(one, why=f"its pairs run at {min(own.values()):g} to {max(own.values()):g} GB/s, the tray's others faster")
     if gaps:
         return P2P.unknown(part, *gaps[0])
     return one
@@ -143,10 +143,6 @@ def _of_tray(context: Context, pairs: Pairs, absent: Mapping[tuple[str, str], tu
     if judged.result is Result.FAIL:
         return replace(judged, why=f"from {one} to {other}: {lowest:g} GB/s; either end or what lies between them")
     return P2P.unknown(context.tray, *next(iter(absent.values()))) if absent else judged
-
-
-def _shown(pairs: Pairs) -> str:
-    return ", ".join(f"{one} to {other} {value:g}" for (one, other), value in sorted(pairs.items()))
 
 
 CHECK = Check(

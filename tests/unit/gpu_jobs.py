@@ -16,10 +16,12 @@ class Talk:
 
     def __init__(self, launches: int = 1_000_000, before: Callable[[int], None] = lambda n: None) -> None:
         self.told: list[dict[str, Any]] = []
+        self.left: Callable[[], list[int]] = list
         self.asked = 0
         self._launches, self._before = launches, before
 
     def tell(self, body: dict[str, Any]) -> None:
+        assert self.left() == [], "who tells that it is done is not seen on a GPU any more"
         self.told.append(body)
 
     def going(self) -> bool:
@@ -40,8 +42,10 @@ def uuids(tray: Bench) -> dict[str, str]:
 
 
 def do(run: Callable[..., None], tray: Bench, gpu: str, args: dict[str, Any], talk: Talk | None = None) -> dict[str, Any]:
-    """Run a job; what it told, once."""
+    """Run a job; what it told, once, when nothing of it was left on any GPU."""
     talk = talk or Talk()
+    before = [number for number, _ in tray.state.slots()]
+    talk.left = lambda: [number for number, _ in tray.state.slots() if number not in before]
     run(talk, *open_gpu(tray, gpu), {**args, "uuids": uuids(tray)})
     (told,) = talk.told
     return told
