@@ -7,8 +7,25 @@
 #include <stdint.h>
 
 #define PANEL 36  // words of a row of 64 bf16 in shared memory: 32, and 4 so that fragment loads hit all banks
-#define STEPS 32  // steps of K = 64 between two digests: short enough that no accumulator grows away from its errors
+#ifndef STEPS
+#define STEPS 32  // steps of K = 64 between two digests: the longer the sum, the larger an error must be to stay in it
+#endif
 #define CHAINS 8
+
+#ifdef __CUDACC__  // a test compiles the rest for its own processor
+__device__ __forceinline__ void mma(float *c, const uint32_t *a, const uint32_t *b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ uint32_t sm_id() {
+  uint32_t id;
+  asm volatile("mov.u32 %0, %%smid;" : "=r"(id));
+  return id;
+}
+#endif
 
 __device__ __forceinline__ uint32_t mix(uint32_t x) {  // bijective; every input bit reaches every output bit
   x = (x ^ (x >> 16)) * 0x85ebca6bu;
@@ -30,10 +47,8 @@ __device__ __forceinline__ void close(uint64_t *digest, uint32_t *sm, uint64_t h
   __syncthreads();
   if (threadIdx.x) return;
   for (int i = 1; i < 8; i++) h = fold(h, warps[i]);
-  uint32_t id;
-  asm volatile("mov.u32 %0, %%smid;" : "=r"(id));
   digest[blockIdx.x] = h;
-  sm[blockIdx.x] = id;
+  sm[blockIdx.x] = sm_id();
 }
 
 // Tensor cores: a tile is 128 x 128 of bf16 x bf16 -> fp32, `iters` times K = 2048, digested each time. Panels of 64 columns
@@ -64,13 +79,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) gemm_digest(uint64_t *diges
         for (int i = 0; i < 8; i++) x[i >> 2][i & 3] = ap[((i >> 2) * 16 + (i & 1) * 8) * PANEL + k + (i >> 1 & 1) * 4] ^ fa;
 #pragma unroll
         for (int n = 0; n < 8; n++) {
-          const uint32_t y0 = bp[n * 8 * PANEL + k] ^ fb, y1 = bp[n * 8 * PANEL + k + 4] ^ fb;
+          const uint32_t y[2] = {bp[n * 8 * PANEL + k] ^ fb, bp[n * 8 * PANEL + k + 4] ^ fb};
 #pragma unroll
-          for (int m = 0; m < 2; m++)
-            asm volatile(
-                "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-                : "+f"(c[m][n][0]), "+f"(c[m][n][1]), "+f"(c[m][n][2]), "+f"(c[m][n][3])
-                : "r"(x[m][0]), "r"(x[m][1]), "r"(x[m][2]), "r"(x[m][3]), "r"(y0), "r"(y1));
+          for (int m = 0; m < 2; m++) mma(c[m][n], x[m], y);
         }
       }
     }
@@ -82,18 +93,20 @@ extern "C" __global__ void __launch_bounds__(256, 2) gemm_digest(uint64_t *diges
   close(digest, sm, h);
 }
 
-// FP32 pipes: chains of x <- r x (1 - x), one product and one fused multiply-add each. The map is chaotic: an error of one
-// last bit has grown over the whole word after some 30 steps. IEEE 754 says every bit, so this digest is one for all GPUs.
-// At the end the chains of a tile are reduced by fused multiply-adds through shared memory, and digested with the sum.
+// FP32 pipes: chains of x <- r x (1 - x), one product and one fused multiply-add each. The map is chaotic, so that operands
+// never repeat; but an error of a last bit may be rounded away, so every x enters an integer that forgets nothing. IEEE 754
+// says every bit: this digest is one for all GPUs. At the end the chains of a tile are summed through shared memory.
 extern "C" __global__ void __launch_bounds__(256) fma_digest(uint64_t *digest, uint32_t *sm, int iters, uint32_t seed) {
   __shared__ float sum[256];
   const uint32_t tile = mix(seed + blockIdx.x * 2654435761u);
   float x[CHAINS], r[CHAINS];
+  uint32_t kept[CHAINS];
 #pragma unroll
   for (int j = 0; j < CHAINS; j++) {
     const uint32_t w = mix(tile + threadIdx.x * CHAINS + j);
     x[j] = __fmaf_rn((float)(w >> 16), 0.5f / 65536.f, 0.25f);             // in [0.25, 0.75): the product is exact
     r[j] = __fmaf_rn((float)(w & 0xffffu), 0.0625f / 65536.f, 3.90625f);   // in [3.906, 3.969)
+    kept[j] = 0;
   }
 #pragma unroll 1
   for (int it = 0; it < iters; it++)
@@ -101,12 +114,13 @@ extern "C" __global__ void __launch_bounds__(256) fma_digest(uint64_t *digest, u
     for (int j = 0; j < CHAINS; j++) {
       const float y = __fmul_rn(r[j], x[j]);
       x[j] = __fmaf_rn(-y, x[j], y);
+      kept[j] = kept[j] * 0x9e3779b1u + __float_as_uint(x[j]);
     }
   uint64_t h = threadIdx.x;
   float total = 0.f;
 #pragma unroll
   for (int j = 0; j < CHAINS; j++) {
-    h = fold(h, __float_as_uint(x[j]));
+    h = fold(h, kept[j]);
     total = __fmaf_rn(total, 0.5f, x[j]);
   }
   sum[threadIdx.x] = total;
