@@ -13,6 +13,11 @@ from burnin.events import Coverage, Finding, Hold, Measurement, Result, Severity
 from burnin.rack.parts import kind, tray_of
 from burnin.signatures import thermal
 
+_UNLOCK = {
+    "rack_identity": "compare the rack file's address with the place of this tray; nothing is loaded before they agree",
+    "gpu_margin": "look at coolant and cold plate of this GPU before any load, then run again",
+    "fabric": "look at the fabric manager (NMX-C) and this GPU's NVLinks, reset the GPU, then run again",
+}
 _REPEAT = "run this stage again on {tray}"
 
 
@@ -115,8 +120,8 @@ def of_trays(case: Case) -> Iterator[Finding]:
     """Trays that were lost or refused or belong elsewhere, and GPUs that the driver lost or hangs on."""
     for line in case.log:
         if line.kind == "interlock" and line.code == "bad":
-            action = "compare the rack file's address with the place of this tray; nothing is loaded before they agree"
-            yield _trouble(case, line.part, f"interlock.{line.text.split(':')[0]}", line.text, action)
+            name = line.text.split(":")[0]
+            yield _trouble(case, line.part, f"interlock.{name}", line.text, _UNLOCK.get(name, "make it good, then run again"))
     for tray in case.trays:
         state = last_state(case, tray)
         if state is None or state.state != "ready":

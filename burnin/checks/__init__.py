@@ -35,5 +35,7 @@ CHECKS: dict[str, Check] = {
         as_found,
     )
 }
+HEATS = {name: check.heats for name, check in CHECKS.items()}
+"""Check -> does it load GPUs by itself? What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""

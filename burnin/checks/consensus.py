@@ -39,11 +39,13 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Majority:
-    """What the strict majority of one kind says; `of` all that voted."""
+    """What the strict majority of one kind says; `of` all that voted. `shared`: how many said each other digest, where
+    several said the same: corruption is never alike, so that is another driver or another silicon, not a weak part."""
 
     digest: str
     count: int
     of: int
+    shared: Mapping[str, int]
 
 
 def parse(message: Any) -> Vote | str:
@@ -91,7 +93,7 @@ def majorities(cast: Mapping[str, Vote | str]) -> dict[tuple[str, ...], Majority
         elif 2 * count <= total:
             out[kind] = f"no strict majority: {len(counter)} digests from {total} GPUs, the most frequent from {count}"
         else:
-            out[kind] = Majority(digest, count, total)
+            out[kind] = Majority(digest, count, total, {d: n for d, n in counter.items() if n > 1 and d != digest})
     return out
 
 
@@ -179,6 +181,9 @@ def _odd(
     what = f"digest {vote.digest} where {most.count} of {most.of} GPUs of compute capability {vote.kind[0]} say {most.digest}"
     if vote.digest == most.digest:
         what = f"{vote.unstable} tiles differed from its own first result"
+    if vote.digest in most.shared:
+        alike = f"{most.shared[vote.digest]} GPUs say the same: compare driver, firmware and boards, nobody is condemned"
+        return _held(context, part, f"{what}; {alike}")
     if not isinstance(later, Vote):
         return _held(context, part, f"{what}; it could not be asked again: {later or 'it did not answer'}")
     if len(referees) < 2 or not all(isinstance(one, Vote) and agrees(one, most) for one in referees):

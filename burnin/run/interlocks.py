@@ -1,7 +1,8 @@
 """What must be true before anything heats. Unread is not good.
 
-A profile lists its interlocks. This version reads two of them, rack identity and GPU margins; the others are unread,
-and refuse load until a named person waives them in the rack file, with a reason and a date. Pure: facts in, states out.
+A profile lists its interlocks. This version reads three of them: rack identity, GPU margins and the fabric's state. The
+others are unread, and refuse load until a named person waives them in the rack file, with a reason and a date. Pure: facts
+in, states out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from burnin.rack.schema import Profile, Rack
+
+FABRIC = ("fabric.state", "fabric.status", "fabric.health")
+METRICS = ("gpu.tlimit", *FABRIC)
+"""What is read of each GPU before load."""
 
 Is = Literal["good", "bad", "unread", "waived"]
 
@@ -36,19 +41,21 @@ def evaluate(
     rack: Rack,
     today: dt.date,
     identities: Mapping[str, Mapping[str, Any]],
-    margins: Mapping[str, float | None],
+    readings: Mapping[str, Mapping[str, float | None]],
 ) -> list[Interlock]:
     """Every interlock of the profile.
 
-    `identities`: tray -> what its agent's `identify` gave, for the trays that answer; `margins`: GPU -> its last T.Limit
-    margin in Cel, None where it could not be read.
+    `identities`: tray -> what its agent's `identify` gave, for the trays that answer; `readings`: every GPU of these trays ->
+    the last value of each of METRICS, None where it could not be read.
     """
     out: list[Interlock] = []
     for name in profile.interlocks:
         if name == "rack_identity":
             found = rack_identity(rack, identities)
         elif name == "gpu_margin":
-            found = gpu_margins(profile, margins)
+            found = gpu_margins(profile, {gpu: known.get("gpu.tlimit") for gpu, known in readings.items()})
+        elif name == "fabric":
+            found = fabric(profile, readings)
         else:
             found = [Interlock(name, "rack", "unread", f"this version of burnin cannot read {name}")]
         out += [_waive(one, rack, today) for one in found]
@@ -111,6 +118,23 @@ def gpu_margins(profile: Profile, margins: Mapping[str, float | None]) -> list[I
             )
         else:
             out.append(Interlock("gpu_margin", gpu, "good", f"{margin:g} Cel"))
+    return out
+
+
+def fabric(profile: Profile, readings: Mapping[str, Mapping[str, float | None]]) -> list[Interlock]:
+    """Is every GPU registered with a healthy fabric, as the profile's limits say?"""
+    out = []
+    for gpu, known in sorted(readings.items()):
+        wanted = {name: profile.limits.get(name) for name in FABRIC}
+        unread = [name for name in FABRIC if known.get(name) is None or (limit := wanted[name]) is None or limit.equals is None]
+        off = [name for name, limit in wanted.items() if name not in unread and limit is not None and known[name] != limit.equals]
+        if off:
+            why = ", ".join(f"{name} of {gpu} is {known[name]:g}" for name in off)
+            out.append(Interlock("fabric", gpu, "bad", why))
+        elif unread:
+            out.append(Interlock("fabric", gpu, "unread", f"{', '.join(unread)} of {gpu} is not read"))
+        else:
+            out.append(Interlock("fabric", gpu, "good", "registered and healthy"))
     return out
 
 

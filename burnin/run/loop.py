@@ -202,20 +202,25 @@ class Run:
 
     def _interlocks(self) -> list[interlocks.Interlock]:
         there = [tray for tray, session in self.job.sessions.items() if session.ready]
-        fresh_s = self._now() - 5 * self.job.suite.sample
-        margins: dict[str, float | None] = {}
-        for tray in there:
-            for gpu in self.job.profile.topology.gpus(tray):
-                t_s, value = self.job.sessions[tray].latest.get((gpu, "gpu.tlimit"), (-1e9, None))
-                margins[gpu] = value if t_s >= fresh_s else None
+        readings = {
+            gpu: {metric: self._latest(tray, gpu, metric) for metric in interlocks.METRICS}
+            for tray in there
+            for gpu in self.job.profile.topology.gpus(tray)
+        }
         known = {tray: self._identities[tray] for tray in there if tray in self._identities}
-        found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, margins)
+        found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings)
         for one in found:
             if one.state != "good":
                 self.job.keeper.event(
                     LogLine(one.part, self._now(), "interlock", one.state, f"{one.name}: {one.why}", "controller")
                 )
         return found
+
+    def _latest(self, tray: str, part: str, metric: str) -> float | None:
+        """The last reading, unless it is five of its periods old."""
+        t_s, value = self.job.sessions[tray].latest.get((part, metric), (-1e9, None))
+        period_s = self.job.suite.period(self.job.catalogue.metrics.get(metric))
+        return value if t_s >= self._now() - 5 * period_s else None
 
     async def _bring_up(self, leg: Leg, found: list[interlocks.Interlock], begin: float) -> None:
         stage = leg.stage

@@ -1,8 +1,11 @@
-"""Reads suites, and checks what they name: checks and metrics that exist are passed in."""
+"""Reads suites, and checks what they name: checks and metrics that exist are passed in.
+
+Checks come as name -> True for one that loads GPUs by itself: that one cannot share a stage with another load.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from burnin.errors import InputError, Problem
@@ -17,7 +20,7 @@ def list_suites() -> dict[str, Path]:
     return listed(SUITES)
 
 
-def load_suite(name_or_path: str | Path, *, checks: Collection[str], metrics: Collection[str]) -> Suite:
+def load_suite(name_or_path: str | Path, *, checks: Mapping[str, bool], metrics: Collection[str]) -> Suite:
     """Reads one suite by name or path. Raises InputError with every mistake."""
     suite, problems = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
     if suite is None or problems:
@@ -25,15 +28,16 @@ def load_suite(name_or_path: str | Path, *, checks: Collection[str], metrics: Co
     return suite
 
 
-def check_suite(document: Document, checks: Collection[str], metrics: Collection[str]) -> tuple[Suite | None, list[Problem]]:
+def check_suite(document: Document, checks: Mapping[str, bool], metrics: Collection[str]) -> tuple[Suite | None, list[Problem]]:
     """The suite, or None, and every mistake in it, in the order of its lines."""
     suite, problems = check(document, Suite)
     problems += _unknown_checks(document, checks)
+    problems += _two_loads(document, checks)
     problems += unknown_metrics(document, ("coverage", "metrics", "*"), metrics)
     return suite, in_order(problems)
 
 
-def _unknown_checks(document: Document, checks: Collection[str]) -> Iterator[Problem]:
+def _unknown_checks(document: Document, checks: Mapping[str, bool]) -> Iterator[Problem]:
     named: list[tuple[Loc, object]] = [
         *((loc, step) for loc, step in document.each("stages", "*", "steps", "*") if isinstance(step, str)),
         *document.each("stages", "*", "steps", "*", "check"),
@@ -41,3 +45,14 @@ def _unknown_checks(document: Document, checks: Collection[str]) -> Iterator[Pro
     for loc, name in named:
         if isinstance(name, str) and name not in checks:
             yield document.problem(loc, f"check {name!r} does not exist", one_of(checks, name))
+
+
+def _two_loads(document: Document, checks: Mapping[str, bool]) -> Iterator[Problem]:
+    stages = document.data.get("stages") if isinstance(document.data, dict) else None
+    for i, stage in enumerate(stages if isinstance(stages, list) else ()):
+        steps = stage.get("steps") if isinstance(stage, dict) and "load" in stage else None
+        for j, step in enumerate(steps if isinstance(steps, list) else ()):
+            name = step.get("check") if isinstance(step, dict) else step
+            if isinstance(name, str) and checks.get(name):
+                what = f"{name} loads the GPUs by itself, but stage {stage.get('stage')} loads them already"
+                yield document.problem(("stages", i, "steps", j), what, "a stage of its own, without load")

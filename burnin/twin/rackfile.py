@@ -19,7 +19,7 @@ from burnin.twin.identity import RackId
 from burnin.twin.model import Model
 
 WAIVED = (
-    "coolant_flow", "coolant_supply", "coolant_pressure", "leak", "leak_policy", "switch_trays", "fabric", "power_shelves",
+    "coolant_flow", "coolant_supply", "coolant_pressure", "leak", "leak_policy", "switch_trays", "power_shelves",
 )  # fmt: skip
 """Interlocks that a twin of this version has nothing behind."""
 

@@ -121,6 +121,14 @@ def test_a_referee_that_turns_is_held_too() -> None:
     assert not_passed(got) == {"t00.g0": Result.UNKNOWN, "t01.g2": Result.UNKNOWN}
 
 
+def test_several_that_are_wrong_alike_are_another_kind_and_not_condemned() -> None:
+    alike = {"t01.g2": message(BAD), "t02.g0": message(BAD), "t00.g3": message("a" * 16)}
+    said = {"t00_g0": message(), "t00_g3": message("a" * 16), "t01_g2": message(BAD), "t02_g0": message(BAD), "t02_g3": message()}
+    got = judge(turn(alike), second(**said))
+    assert not_passed(got) == {"t00.g3": Result.FAIL, "t01.g2": Result.UNKNOWN, "t02.g0": Result.UNKNOWN}
+    assert "2 GPUs say the same" in got["t01.g2"].why
+
+
 def test_a_tie_condemns_nobody() -> None:
     tie = {f"t00.g{i}": message(BAD) for i in range(4)} | {"t01.g0": message(BAD), "t01.g1": message(BAD)}
     got = judge(turn(tie))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from burnin.checks import HEATS
 from burnin.checks.base import Quantity
 from burnin.events import Result
 from burnin.rack.load import list_profiles, load_catalogue, load_profile, load_rack, load_site
@@ -16,20 +17,6 @@ from burnin.rack.schema import INTERLOCKS
 from burnin.suites.load import list_suites, load_suite
 
 ROOT = Path(__file__).parents[2]
-CHECKS = {
-    "inventory",
-    "idle-baseline",
-    "gpu-load",
-    "thermal-margin",
-    "throttling",
-    "ecc",
-    "links",
-    "consensus",
-    "hbm",
-    "copies",
-    "xid",
-    "as-found",
-}
 NVL72 = ("gb200-nvl72", "gb300-nvl72", "vr200-nvl72")
 
 
@@ -79,7 +66,7 @@ def test_the_example_rack_shows_what_a_rack_file_can_say() -> None:
 
 def test_suites() -> None:
     metrics = load_catalogue().metrics
-    suites = {name: load_suite(name, checks=CHECKS, metrics=metrics) for name in list_suites()}
+    suites = {name: load_suite(name, checks=HEATS, metrics=metrics) for name in list_suites()}
     assert {name: (suite.duration_s(), suite.ships) for name, suite in suites.items()} == {
         "demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False), "l11-rack-48h": (48 * 3600, True),
     }  # fmt: skip

@@ -47,8 +47,8 @@ def test_a_waiver_counts_by_name_until_its_day() -> None:
     assert interlocks.refusal(on_its_day) is None
     after = interlocks.evaluate(profile, rack, dt.date(2027, 1, 1), {}, {})
     assert "ended on 2026-12-31" in (interlocks.refusal(after) or "")
-    other = interlocks.evaluate(build.profile(interlocks=["leak", "fabric"]), rack, TODAY, {}, {})
-    assert "fabric" in (interlocks.refusal(other) or "")
+    other = interlocks.evaluate(build.profile(interlocks=["leak", "switch_trays"]), rack, TODAY, {}, {})
+    assert "switch_trays" in (interlocks.refusal(other) or "")
 
 
 def test_a_rack_that_agrees_is_this_rack() -> None:
@@ -86,7 +86,11 @@ def test_without_a_stated_chassis_the_majority_is_the_rack() -> None:
 @pytest.mark.parametrize(("margin", "state"), [(10.0, "good"), (9.5, "bad"), (None, "unread")])
 def test_a_gpu_without_margin_is_not_loaded_and_its_neighbours_are(margin: float | None, state: str) -> None:
     found = interlocks.evaluate(
-        build.profile(interlocks=["gpu_margin"]), build.rack(), TODAY, {}, {"t00.g0": 50.0, "t00.g1": margin}
+        build.profile(interlocks=["gpu_margin"]),
+        build.rack(),
+        TODAY,
+        {},
+        {"t00.g0": {"gpu.tlimit": 50.0}, "t00.g1": {"gpu.tlimit": margin}},
     )
     assert states(found)["gpu_margin", "t00.g1"] == state
     assert interlocks.refusal(found) is None
@@ -95,8 +99,34 @@ def test_a_gpu_without_margin_is_not_loaded_and_its_neighbours_are(margin: float
 
 def test_a_profile_without_a_margin_to_start_with_loads_nothing() -> None:
     bare = build.profile(interlocks=["gpu_margin"], limits={})
-    found = interlocks.evaluate(bare, build.rack(), TODAY, {}, {"t00.g0": 50.0})
+    found = interlocks.evaluate(bare, build.rack(), TODAY, {}, {"t00.g0": {"gpu.tlimit": 50.0}})
     assert interlocks.loadable(found, ["t00.g0"]) == []
+
+
+GOOD = {"gpu.tlimit": 50.0, "fabric.state": 3.0, "fabric.status": 0.0, "fabric.health": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ({}, "good"),
+        ({"fabric.state": 2.0}, "bad"),
+        ({"fabric.status": 4.0}, "bad"),
+        ({"fabric.health": 3.0}, "bad"),
+        ({"fabric.health": None}, "unread"),
+        ({"fabric.state": None, "fabric.status": None, "fabric.health": None}, "unread"),
+    ],
+)
+def test_a_gpu_outside_the_fabric_is_not_loaded_and_its_neighbours_are(change: dict[str, Any], state: str) -> None:
+    readings = {"t00.g0": GOOD, "t00.g1": {**GOOD, **change}}
+    found = interlocks.evaluate(build.profile(interlocks=["fabric"]), build.rack(), TODAY, {}, readings)
+    assert states(found) == {("fabric", "t00.g0"): "good", ("fabric", "t00.g1"): state}
+    assert interlocks.loadable(found, ["t00.g0", "t00.g1"]) == ["t00.g0", "t00.g1"][: 2 if state == "good" else 1]
+
+
+def test_a_profile_that_does_not_say_what_a_fabric_must_be_loads_nothing() -> None:
+    found = interlocks.evaluate(build.profile(interlocks=["fabric"], limits={}), build.rack(), TODAY, {}, {"t00.g0": GOOD})
+    assert states(found) == {("fabric", "t00.g0"): "unread"}
 
 
 # ---------------------------------------------------------------- plan

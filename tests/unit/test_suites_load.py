@@ -12,7 +12,7 @@ from burnin.errors import InputError
 from burnin.suites.load import list_suites, load_suite
 from burnin.suites.schema import Suite, seconds
 
-CHECKS = {"inventory", "idle-baseline", "gpu-load", "ecc"}
+CHECKS = {"inventory": False, "idle-baseline": False, "gpu-load": False, "ecc": False, "hbm": True}
 METRICS = {"gpu.temp", "gpu.power"}
 SUITE = """\
 suite: mine
@@ -84,6 +84,7 @@ WRONG = {
     "fraction": ("about: a test", "about: a test\nload_fraction: 95", "3:16: load_fraction is 95; expected at most 1"),
     "short lease": ("lease: 15 s", "lease: 999 ms", "3:8: lease: 0.999 s is too short; a lease is 1 s to 4 h"),
     "lease": ("lease: 15 s", "lease: 5 h", "3:8: lease: 18000 s is too long; a lease is 1 s to 4 h"),
+    "two loads": ("[gpu-load]", "[gpu-load, hbm]", "9:88: hbm loads the GPUs by itself, but stage again loads them"),
     "ships": ("about: a test", "about: a test\nships: yes", "3:8: ships is 'yes'; expected true or false"),
 }  # fmt: skip
 
