@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from burnin.checks import (
     as_found,
+    consensus,
+    copies,
     ecc,
     gpu_load,
+    hbm,
     host,
     idle_baseline,
     inventory,
@@ -20,7 +23,23 @@ from burnin.checks.base import Check
 
 CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
-    for module in (inventory, idle_baseline, gpu_load, thermal_margin, throttling, ecc, links, host, nic, nvme, xid, as_found)
+    for module in (
+        inventory,
+        idle_baseline,
+        gpu_load,
+        thermal_margin,
+        throttling,
+        ecc,
+        links,
+        consensus,
+        hbm,
+        copies,
+        host,
+        nic,
+        nvme,
+        xid,
+        as_found,
+    )
 }
 HEATS = {name: check.heats for name, check in CHECKS.items()}
 """Check -> does it load GPUs by itself? What suites are checked against."""

@@ -123,6 +123,14 @@ KINDS: dict[str, Kind] = {
             "nvml_hang", (GPU,), _AFTER, 12, 0, 864000,
             "Every NVML call on the GPU blocks from then on.",
         ),
+        Kind(
+            "sdc", (GPU,), "probability that a launch of a digest kernel gets one tile wrong, 0 to 1", 0.25, 1e-6, 1,
+            "Silent data corruption: one multiprocessor computes a wrong bit now and then, and no counter says so.",
+        ),
+        Kind(
+            "bw_loss", (GPU,), "fraction of the GPU's copy and peer bandwidth lost, 0 to 1", 0.3, 0.01, 0.99,
+            "Copies from, to and within the GPU are slower, and nothing else is.",
+        ),
     )
 }  # fmt: skip
 

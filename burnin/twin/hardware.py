@@ -70,6 +70,8 @@ class Hardware:
         self._load_ns: int | None = None
         self._done: dict[tuple[int, int, int], int] = {}
         self._lit = True
+        for plant in plants:
+            self._weaken(plant)
         for links in state.links:
             for link in links[: model.gpu.nvlinks]:
                 link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
@@ -144,6 +146,12 @@ class Hardware:
         }
         after_s, act = timed.get(plant.kind, (0.0, lambda _: None))
         return after_s, lambda: act(plant)
+
+    def _weaken(self, plant: Plant) -> None:
+        """What is wrong from the start, and is not physics."""
+        word = {"sdc": "sdc_ppm", "bw_loss": "bw_lost_ppm"}.get(plant.kind)
+        if word is not None:
+            self._gpu(plant)[1][word] = round(1e6 * plant.severity)
 
     def _happen(self, now_ns: int) -> None:
         while self._load_ns is not None and self._due and now_ns - self._load_ns >= self._due[0][0] * 1e9:

@@ -166,6 +166,18 @@ class Sensors(Data):
     power_noise_w: float
 
 
+class Rates(Data):
+    """How fast a healthy GPU computes and copies, one job at a time. Copies in GB/s, one way."""
+
+    gemm_tflops: float = Field(description="bf16 tensor kernels of ours")
+    fma_tflops: float = Field(description="fp32 kernels of ours")
+    hbm_gbps: float = Field(description="read and written")
+    h2d_gbps: float
+    d2h_gbps: float
+    d2d_gbps: float
+    p2p_gbps: float | None = Field(description="to another GPU of the tray; null where none can be reached")
+
+
 class Model(Data):
     """One architecture as the twin builds it."""
 
@@ -176,6 +188,7 @@ class Model(Data):
     driver: Driver
     gpu: GpuFacts
     kernels: dict[str, float] = Field(description="activity of a load kernel, by its name")
+    rates: Rates
     power: Power
     thermal: Thermal
     coolant: Coolant

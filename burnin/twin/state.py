@@ -25,8 +25,10 @@ FIELDS = (
     "clock_mhz", "clock_busy_mhz", "reasons", "util_pct", "sw_power_ns", "sw_thermal_ns", "hw_thermal_ns",
     "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
     "lost", "hung", "poisoned",
+    "sdc_ppm", "sdc_launches", "bw_lost_ppm",
 )  # fmt: skip
-"""Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead."""
+"""Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead.
+`sdc_ppm`: probability of a wrong tile per launch, `sdc_launches` how often that was asked; `bw_lost_ppm`: of copies."""
 LINK_FIELDS = (
     "down", "tx_bytes", "rx_bytes", "rx_errors", "integrity_errors", "recovery_ok", "recovery_failed", "effective_errors",
     "effective_ber", "symbol_errors", "symbol_ber",

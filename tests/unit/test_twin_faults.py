@@ -11,7 +11,8 @@ from burnin.twin.faults import GPU, KINDS, LINK, NIC, NVME, TRAY, Plant, parse
 
 
 def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
-    names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang link_down link_margin lane_flap"
+    names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang"
+    names += " link_down link_margin lane_flap sdc bw_loss"
     names += " cpu_edac nic_flap nvme_media pcie_downtrain pcie_replay"
     assert set(KINDS) == set(names.split())
     assert all(kind.about.endswith(".") and kind.parts and kind.unit for kind in KINDS.values())
@@ -39,7 +40,7 @@ def test_parse(text: str, plant: Plant) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("melt:t07.g2", "there are clock_cap, cpu_edac, ecc_ue"),
+        ("melt:t07.g2", "there are bw_loss, clock_cap, cpu_edac, ecc_ue"),
         ("", "there is no fault ''"),
         ("tim_void", "'' is not a part id; tim_void takes a GPU"),
         ("tim_void:t7.g2", "'t7.g2' is not a part id"),
