@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from burnin.checks.tools.reading import Outcome, Page, Row, Unreadable, complaint, items, load_json, parser, part_of, word
+from burnin.checks.tools.reading import Outcome, Page, Row, Unreadable, complaint, items, load_json, parser, part_of, stranger, word
 
 RESULTS = {
     "Pass": Outcome.PASS,
@@ -182,8 +182,7 @@ def _read(text: str) -> Page:
         return _Table().read(text)
     if re.search(r"^[ \t]*\{", text, re.MULTILINE):
         return _read_json(text)
-    first = next(line.strip() for line in text.split("\n") if line.strip())
-    raise Unreadable(f"no table and no JSON: {first[:200]}")
+    raise stranger("dcgmi diag", text)
 
 
 class _Table:

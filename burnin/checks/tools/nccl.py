@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, word
+from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, stranger, word
 
 _TAG = re.compile(r"[ \t]*\[\d+,\d+\]<std(?:out|err)>:")
 _TYPES = re.compile(r"(u?int(8|32|64)|half|float|double|bfloat16|float(16|32|64)|f(p)?8_?\w{1,8}|fp8_\w{1,8})")
@@ -44,11 +44,12 @@ class _Table:
             line = _TAG.sub("", line, count=1)
             self.line(line.strip(), ended=at + 1 < len(lines) or line.endswith(" "))
         if not self.tail:
-            raise Unreadable(self.page.gaps[0] if self.page.gaps else f"no table of nccl-tests: {complaint(lines) or text.strip()[:200]}")
+            raise Unreadable(self.page.gaps[0]) if self.page.gaps else stranger("nccl-tests", text)
         if not self.rows:
             self.page.gap("the table has no rows")
         if not (self.bounds and self.average):
             self.page.gap("the closing lines are missing: it did not finish, or was cut")
+        _check_average(self.page)
         if self.rows and not self.validated:
             self.page.add("wrong", "", None, "1", Outcome.UNKNOWN, "no result was validated: #wrong is N/A everywhere")
         return self.page
@@ -61,7 +62,7 @@ class _Table:
             return
         elif line.startswith("#"):
             self.comment(line, tokens, ended)
-        elif line in ("...", "[...]"):
+        elif line in ("...", "[...]") and self.tail:
             self.page.gap("lines were left out")
         elif self.tail and len(tokens) > 2 and tokens[0].isdecimal() and tokens[1].isdecimal() and _TYPES.fullmatch(tokens[2]):
             self.row(tokens)
@@ -120,6 +121,14 @@ class _Table:
             elif name == "error" and value is not None:
                 self.validated += 1
                 self.page.add("error", part, value, "1")
+
+
+def _check_average(page: Page) -> None:
+    """The tool's average is the mean of all rows, both halves: if the rows do not make it, rows are missing."""
+    rows = [row.value for row in page.rows if row.name == "busbw" and isinstance(row.value, float)]
+    said = [row.value for row in page.rows if row.name == "average busbw" and isinstance(row.value, float)]
+    if rows and said and abs(sum(rows) / len(rows) - said[-1]) > 0.02 + 2e-4 * said[-1]:
+        page.gap(f"the mean of the rows is {sum(rows) / len(rows):.3f}, the average says {said[-1]}: rows are missing")
 
 
 # --- JSON (-J) --------------------------------------------------------------------------------------------------------

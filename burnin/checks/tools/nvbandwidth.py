@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, word
+from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, stranger, word
 
 _VERSION = re.compile(r"v?0\.\d{1,3}(\.\d+)?([-+]\w+)*")
 _RUNNING = re.compile(r"Running (\w{1,80})\.")
@@ -38,11 +38,10 @@ class _Text:
         self.closed = False
 
     def read(self, text: str) -> Page:
-        lines = text.split("\n")
-        for line in lines:
+        for line in text.split("\n"):
             self.line(line.strip())
         if not self.began:
-            raise Unreadable(f"not the output of nvbandwidth: {complaint(lines) or text.strip()[:200]}")
+            raise stranger("nvbandwidth", text)
         if self.page.version is None:
             self.page.gap("the version is missing: the beginning was cut")
         self.open_test()

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from xml.parsers import expat
 
-from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, number, parser
+from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, number, parser, stranger
 
 P, F, U, E = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN, Outcome.ERROR
 
@@ -199,7 +199,7 @@ class _Tree:
 def _read_xml(text: str) -> Page:
     begin = re.search(r"<\?xml|<!DOCTYPE|<nvidia_smi_log", text)
     if begin is None:
-        raise Unreadable(f"no XML in it: {complaint(text.split(chr(10))) or text.strip()[:200]}")
+        raise stranger("nvidia-smi -q -x", text)
     tag = "</nvidia_smi_log>"
     end = text.rfind(tag)
     if end < 0:
@@ -272,7 +272,7 @@ def _read_text(text: str) -> Page:
                 blocks.append(("", {}))
             (blocks[-1][1] if blocks else head).setdefault(_TEXT_PATHS.get(path, path), match[3].strip())
     if not blocks or not ("NVSMI LOG" in text or any(p.startswith("fabric/") for p in blocks[0][1])):
-        raise Unreadable(f"not the output of nvidia-smi -q: {complaint(text.split(chr(10))) or text.strip()[:200]}")
+        raise stranger("nvidia-smi -q", text)
     page.version = head.get("Driver Version")
     if page.version is None or not re.fullmatch(r"[45]\d\d\.\d+(\.\d+)?", page.version):
         page.gap(f"driver version {page.version} is not one whose text we know to read (4xx, 5xx)")
@@ -284,7 +284,7 @@ def _read_text(text: str) -> Page:
         elif blocks and not _sections(fields) >= _sections(blocks[0][1]):
             page.gap(f"GPU {gpu}: sections of the first GPU are missing: it was cut")
         judge(page, gpu, fields)
-    page.notes.append("this text has no end mark: whether it is whole is not known; ask for -q -x")
+    page.endless = True
     return page
 
 
@@ -292,7 +292,7 @@ def _sections(fields: Fields) -> set[str]:
     return {path.split("/")[0] for path in fields if "/" in path} - {"Processes"}
 
 
-query_text = parser("nvidia-smi -q", _read_text, measures=True)
+query_text = parser("nvidia-smi -q", _read_text)
 
 # --- nvlink -s --------------------------------------------------------------------------------------------------------
 
@@ -319,13 +319,13 @@ def _read_nvlink(text: str) -> Page:
         elif line and links:
             page.gap(f"a line was not understood: {line[:80]!r}")
     if not links:
-        raise Unreadable(f"no GPU in it: {complaint(text.split(chr(10))) or text.strip()[:200]}")
+        raise stranger("nvidia-smi nvlink -s", text)
     most = max(len(numbers) for numbers in links.values())
     for name, numbers in links.items():
         if not numbers or numbers != list(range(most)):
             page.gap(f"{name} shows links {numbers[:40]}, another GPU {most}: it was cut, or links are missing")
-    page.notes.append("this text has no end mark: count GPUs and links")
+    page.endless = True
     return page
 
 
-nvlink = parser("nvidia-smi nvlink -s", _read_nvlink, measures=True)
+nvlink = parser("nvidia-smi nvlink -s", _read_nvlink)

@@ -9,7 +9,8 @@ the text and says what is missing (a gap); `fold` then decides, for every tool a
     a gap, an exit code other than 0, an error on stderr, no rows     ERROR, however good the rows look
     a row that proves nothing (Skip, Warn, N/A)                       UNKNOWN
     all verdict rows read, complete, good                             PASS
-    the same, of a tool that has no verdict of its own                MEASURED
+    complete and nothing wrong, of a tool without a verdict           MEASURED
+    the same, of a text that has no end mark                          MEASURED: whoever judges counts GPUs, links, ports
 
 A reader decides what "complete" is by what the tool prints last (a closing border, a summary, a balanced document): a text
 that was cut before it has a gap. Only blanks may be missing from the end of a PASS.
@@ -80,6 +81,8 @@ class Page:
     rows: list[Row] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    endless: bool = False
+    """The text has no end mark, so that nobody can see in it whether it is whole: never PASS."""
 
     def add(
         self, name: str, part: str = "", value: float | str | None = None, unit: str = "",
@@ -131,10 +134,12 @@ def fold(
         outcome = Outcome.ERROR
     elif Outcome.UNKNOWN in results:
         outcome = Outcome.UNKNOWN
-    elif measures:
-        outcome = Outcome.MEASURED
+    elif Outcome.PASS in results and not measures and not page.endless:
+        outcome = Outcome.PASS
     else:
-        outcome = Outcome.PASS if Outcome.PASS in results else Outcome.UNKNOWN
+        outcome = Outcome.MEASURED
+    if page.endless:
+        page.notes.append("this text has no end mark: count what it shows")
     whys = [*page.gaps, *against, *page.notes, *(_said(row) for row in page.rows if row.result in _BAD)]
     if not page.rows:
         whys.append("it has no rows")
@@ -204,8 +209,18 @@ def complaint(lines: Iterable[str]) -> str:
     return ""
 
 
-def _first(text: str) -> str:
-    return f"stderr: {text.strip()[:200]}" if text.strip() else ""
+def _first(stderr: str) -> str:
+    return f"stderr: {start(stderr)}" if stderr.strip() else ""
+
+
+def start(text: str) -> str:
+    """How a text begins, on one line, for a sentence."""
+    return " ".join(text.lstrip()[:400].split())[:160]
+
+
+def stranger(tool: str, text: str) -> Unreadable:
+    """The text has nothing of the tool in it; if something in it complains, that is the better sentence."""
+    return Unreadable(f"not the output of {tool}: {complaint(text.split(chr(10), 2000)[:2000]) or start(text)}")
 
 
 def number(said: object) -> float | None:
