@@ -12,7 +12,19 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from burnin.checks.tools.reading import Outcome, Page, Row, Unreadable, complaint, items, load_json, parser, part_of, stranger, word
+from burnin.checks.tools.reading import (
+    Outcome,
+    Page,
+    Row,
+    Unreadable,
+    complaint,
+    items,
+    load_json,
+    parser,
+    part_of,
+    stranger,
+    word,
+)
 
 RESULTS = {
     "Pass": Outcome.PASS,

@@ -13,11 +13,14 @@ from burnin.checks.tools.reading import Outcome, Page, complaint, parser, strang
 
 _LINE = re.compile(r"([0-9a-f]{1,5}) *\|(.{1,30}?)\|(.{1,30}?)\|(.{1,80}?)\|(.{0,120}?)(?:\|(.{0,60}))?", re.IGNORECASE)
 _CRITICAL = re.compile(
-    r"(?<!non-)\bcritical\b|non-?recoverable|\bfatal\b|uncorrectable|thermal trip|ierr\b|failure detected|power supply ac lost|drive fault"
-    r"|bus (uncorrectable|fatal)|cpu (bist|frb)|machine check|\bleak|parity|state asserted: critical",
+    r"(?<!non-)\bcritical\b|non-?recoverable|\bfatal\b|uncorrectable|thermal trip|ierr\b|failure detected|power supply ac lost"
+    r"|drive fault|bus (uncorrectable|fatal)|cpu (bist|frb)|machine check|\bleak|parity|state asserted: critical",
     re.IGNORECASE,
 )
-_LESSER = re.compile(r"correctable|non-critical|predictive failure|redundancy (lost|degraded)|throttl|log (full|almost full)|error|fault|fail", re.IGNORECASE)
+_LESSER = re.compile(
+    r"correctable|non-critical|predictive failure|redundancy (lost|degraded)|throttl|log (full|almost full)|error|fault|fail",
+    re.IGNORECASE,
+)
 
 
 def _read(text: str) -> Page:

@@ -1,7 +1,8 @@
 """Network links: mlxlink (JSON and text), ibstat, and the bandwidth tests of perftest (ib_write_bw and its like).
 
 A link that is not Active and up is FAIL: whether it should be up is for the rack to say, not for the tool. ibstat and the text
-of mlxlink have no end mark: never PASS. perftest measures; complete is a table closed by a rule right below its last row.
+of mlxlink have no end mark: never PASS. perftest measures; complete is a table with the last of its four
+rules below it (client and server may share one output).
 MB/sec of perftest is 2^20, Gb/sec is 10^9 bit; both become GB/s.
 Sources: linux-rdma/perftest src/perftest_parameters.h; NVIDIA MFT manual; captures.
 """
@@ -18,7 +19,7 @@ P, F, U, E = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN, Outcome.ERROR
 
 _GOOD = {"State": {"Active"}, "Physical state": {"LinkUp", "ACTIVE", "LinkUp (Active)"}}
 _KEY = re.compile(r"([A-Za-z][^:\n]{0,60}?) *: ?(.{0,300})")
-_COUNTERS = re.compile(r"(Effective|Symbol|Raw) Physical (Errors|BER).{0,20}|(Link (Down|Error Recovery) Counter).{0,20}|Time Since Last Clear.{0,20}")
+_COUNTERS = re.compile(r"(Effective|Symbol|Raw) Physical (Errors|BER).{0,20}|(Link (Down|Error Recovery) Counter).{0,20}")
 
 
 def _link(page: Page, operational: dict[str, str], others: dict[str, str]) -> None:
@@ -34,7 +35,14 @@ def _link(page: Page, operational: dict[str, str], others: dict[str, str]) -> No
     opcode = others.get("Status Opcode")
     if opcode is not None and opcode != "N/A":
         why = others.get("Recommendation", "")[:200]
-        page.add("Status Opcode", "", opcode[:20], "", P if opcode == "0" else F if number(opcode) is not None else E, "" if opcode == "0" else why)
+        page.add(
+            "Status Opcode",
+            "",
+            opcode[:20],
+            "",
+            P if opcode == "0" else F if number(opcode) is not None else E,
+            "" if opcode == "0" else why,
+        )
     for name, said in others.items():
         if _COUNTERS.fullmatch(name) and number(said) is not None:
             page.add(name, "", number(said), "1")
@@ -66,7 +74,11 @@ def _read_mlxlink(text: str) -> Page:
             section = line[:80]
     if "Operational Info" not in sections:
         raise Unreadable(page.gaps[0]) if page.gaps else stranger("mlxlink", text)
-    _link(page, sections["Operational Info"], {k: v for name, group in sections.items() if name != "Operational Info" for k, v in group.items()})
+    _link(
+        page,
+        sections["Operational Info"],
+        {k: v for name, group in sections.items() if name != "Operational Info" for k, v in group.items()},
+    )
     page.endless = True
     return page
 
@@ -119,7 +131,14 @@ def _ib_port(page: Page, part: str, said: dict[str, str]) -> None:
         return
     up = said["State"] == "Active" and said["Physical state"] == "LinkUp"
     known = said["State"] in ("Active", "Down", "Initializing", "Armed", "Initialize")
-    page.add("State", part, f"{said['State']}, {said['Physical state']}", "", P if up else F if known else E, "" if up else "the port is not up")
+    page.add(
+        "State",
+        part,
+        f"{said['State']}, {said['Physical state']}",
+        "",
+        P if up else F if known else E,
+        "" if up else "the port is not up",
+    )
     if (rate := number(said["Rate"])) is None:
         page.gap(f"{part}: the rate is {said['Rate'][:40]!r}")
     elif up:
@@ -132,35 +151,39 @@ ibstat = parser("ibstat", _read_ibstat)
 # --- perftest ---------------------------------------------------------------------------------------------------------
 
 _BANNER = re.compile(r"((?:RDMA_)?[A-Za-z_]{3,20})(?: Bidirectional| Post List| \w{1,20})? BW Test")
-_HEAD = re.compile(r"#bytes\s{1,12}#iterations\s{1,12}BW peak\[(MB|Gb)/sec\]\s{1,12}BW average\[(MB|Gb)/sec\]\s{1,12}MsgRate\[Mpps\].{0,60}")
-_FAILED = re.compile(r"couldn't|could not|unable to|failed|completion with error|problems with|error|timeout|mismatch", re.IGNORECASE)
+_HEAD = re.compile(
+    r"#bytes\s{1,12}#iterations\s{1,12}BW peak\[(MB|Gb)/sec\]\s{1,12}BW average\[(MB|Gb)/sec\]\s{1,12}MsgRate\[Mpps\].{0,60}"
+)
+_FAILED = re.compile(
+    r"couldn't|could not|unable to|failed|completion with error|problems with|error|timeout|mismatch", re.IGNORECASE
+)
 _RULE = re.compile(r"-{60,}")
+_RULES = 4
+"""Rules that one end prints: above its banner, below the settings, below the addresses, below the table."""
 _GB = {"MB": 2**20 / 1e9, "Gb": 1 / 8}
 
 
 def _read_perftest(text: str) -> Page:
-    page, unit, closed, below_a_row, test = Page(), "", False, False, ""
+    page, unit, closed, tests, heads, rules = Page(), "", False, 0, 0, 0
     for line in text.split("\n"):
         line = line.strip()
         tokens = line.split(maxsplit=12)
-        is_row = False
-        if match := _BANNER.fullmatch(line[:100]):
-            test = match[1]
+        if _BANNER.fullmatch(line[:100]):
+            tests += 1
         elif match := _HEAD.fullmatch(line[:300]):
-            unit = match[2]
+            unit, heads = match[2], heads + 1
         elif unit and tokens and tokens[0].isdecimal():
-            closed, is_row = False, True
+            closed = False
             _perftest_row(page, tokens, unit)
         elif _RULE.fullmatch(line):
-            closed = closed or below_a_row
+            closed, rules = True, rules + 1
         elif _FAILED.search(line[:1000]) and not line.startswith(("Data ex.", "WARNING", "#")):
             page.gap(line[:200])
-        below_a_row = is_row
-    if not test or not unit:
+    if not tests or not unit:
         raise Unreadable(page.gaps[0]) if page.gaps else stranger("perftest", text)
     if not page.rows:
         page.gap("the table has no rows")
-    if not closed:
+    if not closed or heads != tests or rules < _RULES * tests:
         page.gap("the table is not closed: it did not finish, or was cut")
     return page
 

@@ -18,7 +18,7 @@ P, F, U, E = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN, Outcome.ERROR
 
 _TESTED = re.compile(r"Tested (\d{1,4}) GPUs:")
 _GPU = re.compile(r"GPU (\d{1,4}): (\S{1,20})")
-_PROGRESS = re.compile(r"([\d.]{1,6})% {1,4}proc'd: (.{1,60000}?) {2,6}errors: (.{1,60000}?) {2,6}temps: .*")
+_PROGRESS = re.compile(r"[\d.]{1,6}% {1,4}proc'd: ")
 _DONE = re.compile(r"(-?\d{1,12}) \((-?[\d.]{1,12}) Gflop/s\)")
 _ERRORS = re.compile(r"(-?\d{1,18}) {0,2}(?:\((WARNING!|DIED!)\))?")
 
@@ -26,24 +26,25 @@ _ERRORS = re.compile(r"(-?\d{1,18}) {0,2}(?:\((WARNING!|DIED!)\))?")
 def _read_gpu_burn(text: str) -> Page:
     page, tested = Page(), None
     verdicts: dict[str, str] = {}
-    flops, errors, died = dict[int, float](), dict[int, float](), set[int]()
+    work, errors, died = dict[int, float](), dict[int, float](), set[int]()
     for line in text.split("\n"):
         line = line.strip()
         if match := _TESTED.fullmatch(line):
             tested = int(match[1])
         elif tested is not None and (match := _GPU.fullmatch(line)):
             verdicts[match[1]] = match[2]
-        elif match := _PROGRESS.fullmatch(line):
-            for n, one in enumerate(_DONE.finditer(match[2])):
-                flops[n] = max(flops.get(n, 0.0), number(one[1]) or 0.0)
-            for n, one in enumerate(_ERRORS.finditer(match[3])):
+        elif _PROGRESS.match(line):
+            done, _, rest = line.partition("errors: ")
+            for n, one in enumerate(_DONE.finditer(done)):
+                work[n] = max(work.get(n, 0.0), number(one[1]) or 0.0)
+            for n, one in enumerate(_ERRORS.finditer(rest.partition("temps: ")[0])):
                 count = number(one[1]) or 0.0
                 errors[n] = max(errors.get(n, 0.0), count)
                 if count < 0 or one[2] == "DIED!":
                     died.add(n)
         elif "No clients are alive" in line or "Couldn't init" in line or (line and complaint([line])):
             page.gap(line[:200])
-    if tested is None and not flops:
+    if tested is None and not work:
         raise Unreadable(page.gaps[0]) if page.gaps else stranger("gpu_burn", text)
     if tested is None or len(verdicts) != tested or not tested:
         page.gap("the final block is missing or cut: it was killed, or is still running")
@@ -55,9 +56,11 @@ def _read_gpu_burn(text: str) -> Page:
             result, why = F, f"up to {errors[n]:g} wrong results in one interval"
         elif n in died:
             result, why = E, "its process died"
-        elif result is P and not flops.get(n):
+        elif result is P and not work.get(n):
             result, why = U, "no work is shown for this GPU: it was not tested"
         page.add("gpu", f"GPU {n}", said, "", result, why)
+        if work.get(n):
+            page.add("work", f"GPU {n}", work[n], "1")
     for n in sorted(set(errors) - {int(v) for v in verdicts}):
         if errors[n]:
             page.add("errors", f"GPU {n}", errors[n], "1", F, "wrong results")
@@ -70,10 +73,15 @@ gpu_burn = parser("gpu_burn", _read_gpu_burn)
 
 _HPL = re.compile(r"HPLinpack (\d+\.\d+) .*")
 _NVIDIA = re.compile(r"HPL-NVIDIA (\d+\.\d+(?:\.\d+)?) .*")
-_RESULT = re.compile(r"(W[A-Z]\d\w{2,8})\s{1,20}(\d{1,9})\s{1,12}(\d{1,6})\s{1,12}(\d{1,5})\s{1,12}(\d{1,5})\s{1,24}([\d.]{1,14})\s{1,24}(\d[\d.eE+-]{0,16})(?: *\( *([\d.eE+-]{1,16}) *\))?")
+_RESULT = re.compile(
+    r"(W[A-Z]\d\w{2,8})\s{1,20}(\d{1,9})\s{1,12}(\d{1,6})\s{1,12}(\d{1,5})\s{1,12}(\d{1,5})"
+    r"\s{1,24}([\d.]{1,14})\s{1,24}(\d[\d.eE+-]{0,16})(?: *\( *([\d.eE+-]{1,16}) *\))?"
+)
 _RESIDUAL = re.compile(r"\|\|Ax-b\|\|_oo ?/ ?\(.{1,100}\) ?= {0,20}(\S{1,24}) \.{6} (PASSED|FAILED)")
 _FINISHED = re.compile(r"Finished\s{1,10}(\d{1,6}) tests with the following results:")
-_COUNTS = re.compile(r"(\d{1,6}) tests (completed and passed residual checks,|completed and failed residual checks,|skipped because of illegal input values\.)")
+_COUNTS = re.compile(
+    r"(\d{1,6}) tests (completed and (?:passed|failed) residual checks,|skipped because of illegal input values\.)"
+)
 
 
 def _read_hpl(text: str) -> Page:
@@ -100,7 +108,9 @@ def _read_hpl(text: str) -> Page:
         elif match := _RESIDUAL.fullmatch(line):
             residuals += 1
             good = match[2] == "PASSED" and number(match[1]) is not None
-            page.add("residual", f"test {residuals}", number(match[1]), "1", P if good else F, "" if good else "the solution is wrong")
+            page.add(
+                "residual", f"test {residuals}", number(match[1]), "1", P if good else F, "" if good else "the solution is wrong"
+            )
         elif match := _FINISHED.fullmatch(line):
             finished = int(match[1])
         elif match := _COUNTS.fullmatch(line):

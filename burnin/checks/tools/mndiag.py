@@ -11,7 +11,19 @@ import re
 from typing import Any
 
 from burnin.checks.tools.dcgm import BORDER, CELLS, check_version, outcome_of
-from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, stranger, word
+from burnin.checks.tools.reading import (
+    Outcome,
+    Page,
+    Unreadable,
+    complaint,
+    items,
+    load_json,
+    number,
+    parser,
+    part_of,
+    stranger,
+    word,
+)
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
@@ -41,7 +53,14 @@ def _read_json(text: str) -> Page:
     for test in tests:
         _test(page, test, hosts)
     for error in items(root.get("global_errors")):
-        page.add("error", f"host {word(part_of(error).get('host_id'))}", None, "", Outcome.ERROR, word(part_of(error).get("warning")) or "no words")
+        page.add(
+            "error",
+            f"host {word(part_of(error).get('host_id'))}",
+            None,
+            "",
+            Outcome.ERROR,
+            word(part_of(error).get("warning")) or "no words",
+        )
     return page
 
 

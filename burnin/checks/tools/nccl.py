@@ -11,18 +11,36 @@ from __future__ import annotations
 
 import re
 
-from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, stranger, word
+from burnin.checks.tools.reading import (
+    Outcome,
+    Page,
+    Unreadable,
+    complaint,
+    items,
+    load_json,
+    number,
+    parser,
+    part_of,
+    stranger,
+    word,
+)
 
 _TAG = re.compile(r"[ \t]*\[\d+,\d+\]<std(?:out|err)>:")
 _TYPES = re.compile(r"(u?int(8|32|64)|half|float|double|bfloat16|float(16|32|64)|f(p)?8_?\w{1,8}|fp8_\w{1,8})")
 _LEAD = {"size", "count", "type", "redop", "root"}
 _TAIL = {"time", "cputime", "algbw", "busbw", "#wrong", "error", "#iters"}
-_RANK = re.compile(r"#\s{1,8}Rank\s{1,8}(\d{1,6})\s{1,8}(?:Group\s{1,8}\d+\s{1,8})?Pid\s{1,12}\d+ on\s{1,40}(\S{1,80}) device\s{1,8}(\d+) \[([^\]]{1,20})\] (.{1,80})")
+_RANK = re.compile(
+    r"#\s{1,8}Rank\s{1,8}(\d{1,6})\s{1,8}(?:Group\s{1,8}\d+\s{1,8})?Pid\s{1,12}\d+"
+    r" on\s{1,40}(\S{1,80}) device\s{1,8}(\d+) \[([^\]]{1,20})\] (.{1,80})"
+)
 _BOUNDS = re.compile(r"# Out of bounds values : (\d{1,18}) (OK|FAILED)")
 _AVERAGE = re.compile(r"# Avg bus bandwidth {1,8}: (\S{1,24})(?: (OK|FAILED)?)? *")
 _VERSION = re.compile(r"# nccl-tests version (\S{1,20})")
 _NCCL = re.compile(r"NCCL version (\d+\.\d+\.\d+)")
-_DIED = re.compile(r"Test (?:NCCL |CUDA )?failure |unhandled (?:system|cuda) error|slots available in the system|ORTE|prterun|mpirun (?:noticed|has exited)")
+_DIED = re.compile(
+    r"Test (?:NCCL |CUDA )?failure |unhandled (?:system|cuda) error|slots available in the system"
+    r"|ORTE|prterun|mpirun (?:noticed|has exited)"
+)
 _HALVES = ("out-of-place", "in-place")
 
 
@@ -41,7 +59,8 @@ class _Table:
     def read(self, text: str) -> Page:
         lines = text.split("\n")
         for at, line in enumerate(lines):
-            line = _TAG.sub("", line, count=1)
+            tag = _TAG.match(line)
+            line = line[tag.end() :] if tag else line
             self.line(line.strip(), ended=at + 1 < len(lines) or line.endswith(" "))
         if not self.tail:
             raise Unreadable(self.page.gaps[0]) if self.page.gaps else stranger("nccl-tests", text)
@@ -82,7 +101,9 @@ class _Table:
             self.bounds = True
             wrong = float(match[1])
             bad = match[2] == "FAILED" or wrong > 0
-            self.page.add("out of bounds", "", wrong, "1", Outcome.FAIL if bad else Outcome.MEASURED, "results are wrong" if bad else "")
+            self.page.add(
+                "out of bounds", "", wrong, "1", Outcome.FAIL if bad else Outcome.MEASURED, "results are wrong" if bad else ""
+            )
         elif (match := _AVERAGE.fullmatch(line)) and number(match[1]) is not None and (ended or match[2]):
             self.average = True
             bad = match[2] == "FAILED"
@@ -117,7 +138,9 @@ class _Table:
                 self.page.add(name, part, value, "us" if "time" in name else "GB/s")
             elif name == "#wrong" and value is not None:
                 self.validated += 1
-                self.page.add("wrong", part, value, "1", Outcome.FAIL if value else Outcome.MEASURED, "wrong results" if value else "")
+                self.page.add(
+                    "wrong", part, value, "1", Outcome.FAIL if value else Outcome.MEASURED, "wrong results" if value else ""
+                )
             elif name == "error" and value is not None:
                 self.validated += 1
                 self.page.add("error", part, value, "1")
@@ -176,7 +199,12 @@ def _result(page: Page, result: dict[str, object]) -> int:
         part = f"{word(result.get('size'))} B {word(result.get('type'))} {name}"
         if not values:
             page.gap(f"{part} is missing")
-        for key, shown, unit in (("time", "time", "us"), ("cpu_time", "cputime", "us"), ("alg_bw", "algbw", "GB/s"), ("bus_bw", "busbw", "GB/s")):
+        for key, shown, unit in (
+            ("time", "time", "us"),
+            ("cpu_time", "cputime", "us"),
+            ("alg_bw", "algbw", "GB/s"),
+            ("bus_bw", "busbw", "GB/s"),
+        ):
             if key in values and (value := number(values[key])) is not None:
                 page.add(shown, part, value, unit)
             elif key in values or (key == "bus_bw" and values):

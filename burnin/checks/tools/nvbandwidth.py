@@ -11,7 +11,19 @@ from __future__ import annotations
 
 import re
 
-from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, stranger, word
+from burnin.checks.tools.reading import (
+    Outcome,
+    Page,
+    Unreadable,
+    complaint,
+    items,
+    load_json,
+    number,
+    parser,
+    part_of,
+    stranger,
+    word,
+)
 
 _VERSION = re.compile(r"v?0\.\d{1,3}(\.\d+)?([-+]\w+)*")
 _RUNNING = re.compile(r"Running (\w{1,80})\.")

@@ -19,8 +19,8 @@ from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, nu
 
 P, F, U, E = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN, Outcome.ERROR
 
-ABSENT = {"", "N/A", "[N/A]", "Not Supported", "[Not Supported]", "Not Available", "Insufficient Permissions", "[Insufficient Permissions]",
-          "Requested functionality has been deprecated"}  # fmt: skip
+ABSENT = {"", "N/A", "[N/A]", "Not Supported", "[Not Supported]", "Not Available", "Insufficient Permissions",
+          "[Insufficient Permissions]", "Requested functionality has been deprecated"}  # fmt: skip
 _BROKEN = {"GPU is lost": F, "[GPU is lost]": F, "GPU requires reset": F, "[GPU requires reset]": F,
            "Unknown Error": E, "[Unknown Error]": E, "ERR!": E}  # fmt: skip
 
@@ -53,7 +53,9 @@ _VALUES = re.compile(
     r"|temperature/(gpu_temp|gpu_temp_tlimit|memory_temp)|(gpu|module|gpu_memory)_power_readings/\w+_power_(draw|limit)"
     r"|clocks/(sm|mem)_clock|utilization/gpu_util|pci/replay_counter|pci/pci_gpu_link_info/(pcie_gen|link_widths)/(max|current)_link_\w+"
 )
-_NAMES = re.compile(r"product_name|serial|uuid|vbios_version|gpu_part_number|board_part_number|platformInfo/\w+|fabric/(cliqueId|clusterUuid)")
+_NAMES = re.compile(
+    r"product_name|serial|uuid|vbios_version|gpu_part_number|board_part_number|platformInfo/\w+|fabric/(cliqueId|clusterUuid)"
+)
 _UNITS = {"C": "Cel", "W": "W", "MHz": "MHz", "us": "us", "%": "%", "MiB": "MiB", "": "1"}
 _VALUE = re.compile(r"(-?[\d.]{1,20})x?(?: (C|W|MHz|us|%|MiB))?", re.ASCII)
 
@@ -112,7 +114,11 @@ def _fabric(page: Page, gpu: str, fields: Fields) -> None:
     """A GPU behind NVLink switches of a rack must say that it is healthy; others have no fabric, or no health."""
     uuid = fields.get("fabric/clusterUuid", "")
     zero = not uuid.strip("0-") or uuid in ABSENT
-    rack = fields.get("platformInfo/peer_type") == "Switch Connected" or not zero or fields.get("fabric/health/summary", "N/A") not in ABSENT
+    rack = (
+        fields.get("platformInfo/peer_type") == "Switch Connected"
+        or not zero
+        or fields.get("fabric/health/summary", "N/A") not in ABSENT
+    )
     state = fields.get("fabric/state", "")
     if state in ABSENT and not rack:
         return
@@ -136,7 +142,14 @@ def _word(page: Page, gpu: str, fields: Fields, path: str) -> None:
     if text in ABSENT or text in _BROKEN:
         return
     result = _WORDS[path].get(text, F if _SEEN_BAD.fullmatch(text) else E)
-    page.add(path, gpu, text, "", result, "" if result is P else "not yet, or not now" if result is U else f"not {next(iter(_WORDS[path]))}")
+    page.add(
+        path,
+        gpu,
+        text,
+        "",
+        result,
+        "" if result is P else "not yet, or not now" if result is U else f"not {next(iter(_WORDS[path]))}",
+    )
 
 
 # --- XML --------------------------------------------------------------------------------------------------------------
@@ -229,7 +242,7 @@ query_xml = parser("nvidia-smi -q -x", _read_xml)
 
 _TEXT_PATHS = {
     "Product Name": "product_name", "Serial Number": "serial", "GPU UUID": "uuid", "VBIOS Version": "vbios_version",
-    "GPU Recovery Action": "gpu_recovery_action", "ECC Mode/Current": "ecc_mode/current_ecc", "Current ECC": "ecc_mode/current_ecc",
+    "GPU Recovery Action": "gpu_recovery_action", "ECC Mode/Current": "ecc_mode/current_ecc",
     "Fabric/State": "fabric/state", "Fabric/Status": "fabric/status", "Fabric/CliqueId": "fabric/cliqueId",
     "Fabric/ClusterUUID": "fabric/clusterUuid", "Fabric/Health/Summary": "fabric/health/summary",
     "Fabric/Health/Bandwidth": "fabric/health/bandwidth", "Fabric/Health/Route Unhealthy": "fabric/health/route_unhealthy",
@@ -237,7 +250,8 @@ _TEXT_PATHS = {
     "Fabric/Health/Access Timeout Recovery": "fabric/health/access_timeout_recovery",
     "Fabric/Health/Incorrect Configuration": "fabric/health/incorrect_configuration",
     "Platform Info/Peer Type": "platformInfo/peer_type", "Platform Info/Module Id": "platformInfo/module_id",
-    "Remapped Rows/Pending": "remapped_rows/remapped_row_pending", "Remapped Rows/Uncorrectable Error": "remapped_rows/remapped_row_unc",
+    "Remapped Rows/Pending": "remapped_rows/remapped_row_pending",
+    "Remapped Rows/Uncorrectable Error": "remapped_rows/remapped_row_unc",
     "Remapped Rows/Correctable Error": "remapped_rows/remapped_row_corr",
     "Remapped Rows/Remapping Failure Occurred": "remapped_rows/remapped_row_failure",
     "Retired Pages/Pending Page Blacklist": "retired_pages/pending_retirement",
@@ -314,8 +328,8 @@ def _read_nvlink(text: str) -> Page:
             links[gpu].append(int(match[1][:6]))
             speed = number(match[2])
             result = Outcome.MEASURED if speed else F if match[3] or speed == 0 else E
-            page.add("link", f"{gpu} link {match[1]}", speed if speed is not None else line.split(": ")[1][:60] if ": " in line else None,
-                     "GB/s", result, "" if speed else "inactive" if result is F else "not a speed")  # fmt: skip
+            page.add("link", f"{gpu} link {match[1]}", speed if speed is not None else match[3] or match[4], "GB/s",
+                      result, "" if speed else "inactive" if result is F else "not a speed")  # fmt: skip
         elif line and links:
             page.gap(f"a line was not understood: {line[:80]!r}")
     if not links:

@@ -31,7 +31,7 @@ LIMIT = 16 * 2**20
 
 
 class Outcome(StrEnum):
-    """What a tool showed. MEASURED: values to be judged elsewhere, complete and free of wrong results. ERROR: it could not show."""
+    """What a tool showed. MEASURED: complete, nothing wrong in it, values to be judged elsewhere. ERROR: it could not show."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -100,7 +100,7 @@ class Page:
 def parser(
     tool: str, read: Callable[[str], Page], *, measures: bool = False, tolerates: Callable[[int], bool] = lambda code: code == 0
 ) -> Parse:
-    """A tool's parser from its reader. `tolerates`: exit codes that do not contradict good rows; `measures`: no verdict of its own."""
+    """A tool's parser from its reader. `tolerates`: exit codes that good rows may have; `measures`: it has no verdict of its own."""
 
     def parse(text: str, code: int | None = None, stderr: str = "") -> Reading:
         if len(text) > LIMIT:

@@ -10,7 +10,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from burnin.checks.tools.reading import Document, Outcome, Page, Unreadable, complaint, items, load_json, number, parser, part_of, stranger, word
+from burnin.checks.tools.reading import (
+    Document,
+    Outcome,
+    Page,
+    Unreadable,
+    complaint,
+    items,
+    load_json,
+    number,
+    parser,
+    part_of,
+    stranger,
+    word,
+)
 
 P, F, U, E = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN, Outcome.ERROR
 
@@ -32,21 +45,36 @@ def _nvme_log(page: Page, log: dict[str, Any], names: dict[str, str]) -> None:
         page.add("critical_warning", "", warning, "1", F if warning else P, "the drive warns" if warning else "")
     if spare is not None and threshold is not None:
         low = spare < threshold
-        page.add("available_spare", "", spare, "%", F if low else P, f"below the drive's own threshold of {threshold:g} %" if low else "")
+        page.add(
+            "available_spare",
+            "",
+            spare,
+            "%",
+            F if low else P,
+            f"below the drive's own threshold of {threshold:g} %" if low else "",
+        )
     if (errors := values["media_errors"]) is not None:
         why = "media errors: whether in this run, their growth says" if errors else ""
         page.add("media_errors", "", errors, "1", U if errors else P, why)
-    for name, unit in (("percentage_used", "%"), ("power_on_hours", "h"), ("power_cycles", "1"), ("num_err_log_entries", "1"), ("unsafe_shutdowns", "1")):
+    for name, unit in (
+        ("percentage_used", "%"),
+        ("power_on_hours", "h"),
+        ("power_cycles", "1"),
+        ("num_err_log_entries", "1"),
+        ("unsafe_shutdowns", "1"),
+    ):
         if (value := values[name]) is not None:
             page.add(name, "", value, unit)
     if (values["power_on_hours"] or 0) > 0 and values["power_cycles"] == 0:
-        page.add("power_cycles", "", 0.0, "1", U, f"on for {values['power_on_hours']:g} h, never switched on: this log cannot be right")
+        page.add(
+            "power_cycles", "", 0.0, "1", U, f"on for {values['power_on_hours']:g} h, never switched on: this log cannot be right"
+        )
 
 
 _SMARTCTL = {
     name: name
-    for name in ("critical_warning", "available_spare", "available_spare_threshold", "media_errors", "percentage_used", "power_on_hours",
-                 "power_cycles", "num_err_log_entries", "unsafe_shutdowns")
+    for name in ("critical_warning", "available_spare", "available_spare_threshold", "media_errors", "percentage_used",
+                 "power_on_hours", "power_cycles", "num_err_log_entries", "unsafe_shutdowns")
 }  # fmt: skip
 
 
@@ -69,7 +97,9 @@ def _read_smartctl(text: str) -> Page:
     if not isinstance(passed, bool):
         page.gap("the drive's own verdict is missing")
     else:
-        page.add("smart_status", "", str(passed).lower(), "", P if passed else F, "" if passed else "the drive says that it fails")
+        page.add(
+            "smart_status", "", str(passed).lower(), "", P if passed else F, "" if passed else "the drive says that it fails"
+        )
     log = part_of(root, "nvme_smart_health_information_log")
     if log:
         _nvme_log(page, log, _SMARTCTL)
@@ -78,7 +108,14 @@ def _read_smartctl(text: str) -> Page:
     for row in items(part_of(root, "ata_smart_attributes").get("table")):
         when = word(part_of(row).get("when_failed")) or ""
         if when:
-            page.add(word(part_of(row).get("name")) or "?", "", when, "", F if when == "now" else U, "an attribute is or was at its threshold")
+            page.add(
+                word(part_of(row).get("name")) or "?",
+                "",
+                when,
+                "",
+                F if when == "now" else U,
+                "an attribute is or was at its threshold",
+            )
     if (temperature := number(part_of(root, "temperature").get("current"))) is not None:
         page.add("temperature", "", temperature, "Cel")
     return page
@@ -99,7 +136,12 @@ def _smartctl_status(page: Page, status: float | None) -> None:
 
 smartctl = parser("smartctl", _read_smartctl, tolerates=lambda code: 0 <= code < 256 and not code & 0b111)
 
-_NVME = {**_SMARTCTL, "available_spare": "avail_spare", "available_spare_threshold": "spare_thresh", "percentage_used": "percent_used"}
+_NVME = {
+    **_SMARTCTL,
+    "available_spare": "avail_spare",
+    "available_spare_threshold": "spare_thresh",
+    "percentage_used": "percent_used",
+}
 
 
 def _read_nvme(text: str) -> Page:
