@@ -60,7 +60,7 @@ EXPLAINED: dict[str, str] = {
     "dcgmi-diag/gcm_dcgm3_r1_warn.json": "Warn is neither Pass nor Fail: UNKNOWN",
     "dcgmi-diag/vc_dcgm3_r3.json": _SKIP,
     "nvidia-smi/mocknvml_qx_gb200-healthy.xml": _NOT_READ,
-    "nvidia-smi/mocknvml_qx_gb200-throttle-counters.xml": "a power cap that was once met is a value, not a fault; verdicts are good",
+    "nvidia-smi/mocknvml_qx_gb200-throttle-counters.xml": "a power cap that was once met is a value, not a fault",
     "nvidia-smi/gpud_q_535.154.05.out.0.valid.txt": _NO_ECC,
     "nvidia-smi/gpud_q_535.154.05.out.1.valid.txt": _NO_ECC,
     "nvidia-smi/gpud_q_535.154.05.out.2.valid.txt": _NO_ECC,

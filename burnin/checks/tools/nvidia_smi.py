@@ -46,9 +46,9 @@ _WORDS: dict[str, dict[str, Outcome]] = {
 }
 _SEEN_BAD = re.compile(r"[A-Z][A-Za-z0-9 _,&()/-]{1,60}")
 _SLOWED = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
-_UNCORRECTED = re.compile(r"ecc_errors/volatile/(dram_uncorrectable|sram_uncorrectable(_parity|_secded)?|device_memory|total)")
+_UNCORRECTED = re.compile(r"ecc_errors/volatile/(dram_uncorrectable|sram_uncorrectable(_parity|_secded)?|double_bit/\w+)")
 _VALUES = re.compile(
-    r"(ecc_errors/(volatile|aggregate|aggregate_uncorrectable_sram_sources)|remapped_rows|clocks_event_reasons_counters)/\w+"
+    r"(ecc_errors/(volatile|aggregate|aggregate_uncorrectable_sram_sources)(/double_bit|/single_bit)?|remapped_rows|clocks_event_reasons_counters)/\w+"
     r"|retired_pages/\w+/retired_count"
     r"|temperature/(gpu_temp|gpu_temp_tlimit|memory_temp)|(gpu|module|gpu_memory)_power_readings/\w+_power_(draw|limit)"
     r"|clocks/(sm|mem)_clock|utilization/gpu_util|pci/replay_counter|pci/pci_gpu_link_info/(pcie_gen|link_widths)/(max|current)_link_\w+"
@@ -58,6 +58,9 @@ _NAMES = re.compile(
 )
 _UNITS = {"C": "Cel", "W": "W", "MHz": "MHz", "us": "us", "%": "%", "MiB": "MiB", "": "1"}
 _VALUE = re.compile(r"(-?[\d.]{1,20})x?(?: (C|W|MHz|us|%|MiB))?", re.ASCII)
+
+_RACK = re.compile(r"\b[GV][BR]\d{3}\b")
+"""Superchips of NVL72 racks: GB200, GB300, VR200. An HGX box has Completed and Success too, with a cluster UUID of zeros."""
 
 Fields = Mapping[str, str]
 """Of one GPU: path of the XML -> text."""
@@ -114,13 +117,10 @@ def _fabric(page: Page, gpu: str, fields: Fields) -> None:
     """A GPU behind NVLink switches of a rack must say that it is healthy; others have no fabric, or no health."""
     uuid = fields.get("fabric/clusterUuid", "")
     zero = not uuid.strip("0-") or uuid in ABSENT
-    rack = (
-        fields.get("platformInfo/peer_type") == "Switch Connected"
-        or not zero
-        or fields.get("fabric/health/summary", "N/A") not in ABSENT
-    )
+    named = bool(_RACK.search(fields.get("product_name", "")))
+    rack = named or not zero
     state = fields.get("fabric/state", "")
-    if state in ABSENT and not rack:
+    if state in ABSENT and fields.get("fabric/health/summary", "") in ABSENT and not rack:
         return
     for path in ("fabric/state", "fabric/status"):
         if fields.get(path, "") in ABSENT:
@@ -128,7 +128,7 @@ def _fabric(page: Page, gpu: str, fields: Fields) -> None:
             page.add(path, gpu, fields.get(path), "", known, "this GPU takes part in no NVLink fabric")
         else:
             _word(page, gpu, fields, path)
-    if rack and zero and fields.get("fabric/status") == "Success":
+    if named and zero and fields.get("fabric/status") == "Success":
         page.add("fabric/clusterUuid", gpu, uuid or None, "", F, "it belongs to no NVLink domain")
     for path in _WORDS:
         if path.startswith("fabric/health/"):
@@ -200,7 +200,7 @@ class _Tree:
     def end(self, _name: str) -> None:
         said = "".join(self.text).strip()
         self.text.clear()
-        if len(self.path) > 2 and self.path[1] == "gpu":
+        if len(self.path) > 2 and self.path[1] == "gpu" and "processes" not in self.path[2]:
             self.gpus[-1][1].setdefault("/".join(self.path[2:]), said)
         elif len(self.path) == 2:
             self.top.setdefault(self.path[1], said)

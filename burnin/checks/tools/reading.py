@@ -100,7 +100,7 @@ class Page:
 def parser(
     tool: str, read: Callable[[str], Page], *, measures: bool = False, tolerates: Callable[[int], bool] = lambda code: code == 0
 ) -> Parse:
-    """A tool's parser from its reader. `tolerates`: exit codes that good rows may have; `measures`: it has no verdict of its own."""
+    """A tool's parser from its reader. `tolerates`: exit codes of good rows; `measures`: it has no verdict of its own."""
 
     def parse(text: str, code: int | None = None, stderr: str = "") -> Reading:
         if len(text) > LIMIT:

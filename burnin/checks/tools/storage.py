@@ -103,7 +103,7 @@ def _read_smartctl(text: str) -> Page:
     log = part_of(root, "nvme_smart_health_information_log")
     if log:
         _nvme_log(page, log, _SMARTCTL)
-    elif part_of(root, "device").get("type") == "nvme":
+    elif "nvme" in str(part_of(root, "device").get("type")).lower() or part_of(root, "device").get("protocol") == "NVMe":
         page.gap("the SMART log is missing")
     for row in items(part_of(root, "ata_smart_attributes").get("table")):
         when = word(part_of(row).get("when_failed")) or ""
