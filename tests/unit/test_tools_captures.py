@@ -151,6 +151,21 @@ HOSTILE = {
     "laughs": '<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v13.dtd" [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
     "<nvidia_smi_log>&b;</nvidia_smi_log>",
     "deep xml": '<?xml version="1.0"?><nvidia_smi_log>' + "<a>" * 100_000 + "</nvidia_smi_log>",
+    "one message": "+====================+====================+\n| a                         | Fail                        |\n"
+    "| Warning                   | x                           |\n"
+    + "|                           | more and more            |\n"
+    * 30_000,
+    "messages": "+====================+====================+\n"
+    "| a                         | Pass                        |\n"
+    + "| Warning                   | x                           |\n" * 20_000
+    + "|                           | GPU0: Pass               |\n" * 20_000,
+    "cards": "".join(f"CA 'a{n}'\n" for n in range(60_000)),
+    "gpus": '<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v13.dtd"><nvidia_smi_log>' + "<gpu/>" * 100_000 + "</nvidia_smi_log>",
+    "gpus of text": "NVSMI LOG\n" + "GPU 00000000:01:00.0\n    Product Name : x\n" * 40_000,
+    "gpus with links": "".join(f"GPU {n}: x (UUID: a)\n" for n in range(30_000)) + "Link 0: 1 GB/s\n" * 60_000,
+    "nodes": '{"status": "UP", "nodes": {' + ",".join(f'"{n}": {{}}' for n in range(60_000)) + "}}",
+    "sizes": "# size count type redop root time algbw busbw #wrong time algbw busbw #wrong\n"
+    + "8 2 float sum -1 1 1 1 0 1 1 1 0\n" * 20_000,
     "nul": "\x00" * 100_000,
     "escapes": "\x1b[" * 200_000,
 }
@@ -160,5 +175,5 @@ HOSTILE = {
 def test_hostile_text_is_refused_and_costs_little(kind: str) -> None:
     began = time.perf_counter()
     for parse in PARSERS.values():
-        assert sound(parse(HOSTILE[kind], 0)).outcome is Outcome.ERROR
+        assert sound(parse(HOSTILE[kind], 0)).outcome in (Outcome.ERROR, Outcome.FAIL)
     assert time.perf_counter() - began < 20.0

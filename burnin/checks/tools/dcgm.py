@@ -41,6 +41,10 @@ _WHY = {
 _VERSION = re.compile(r"[234]\.\d+(\.\d+)*([-+~.]\w+)*")
 
 
+_MANY = 40
+"""Messages of one test that are kept; an honest one has a few, and every row is held against every message."""
+
+
 def outcome_of(said: object) -> tuple[Outcome, str]:
     """DCGM's five words, also in capitals (nvvs itself). Another word is ERROR."""
     text = word(said) or ""
@@ -50,14 +54,15 @@ def outcome_of(said: object) -> tuple[Outcome, str]:
     return RESULTS[name], _WHY.get(name, "")
 
 
-def judge(test: str, rows: list[Row], messages: list[str]) -> Iterator[Row]:
+def judge(rows: list[Row], messages: list[str]) -> Iterator[Row]:
     """The rows of one test with its warnings: beside the bad rows; if none is bad, the Pass is not one."""
     if not messages:
         yield from rows
         return
     bad = any(row.result is not Outcome.PASS for row in rows)
+    spoken = [(m, _spoken_of(m)) for m in messages[:_MANY]]
     for row in rows:
-        mine = [m for m in messages if _speaks_of(m, row.part)]
+        mine = [m for m, part in spoken if part is None or row.part in ("", "All", part)]
         if row.result is Outcome.PASS and not bad and mine:
             yield Row(row.name, row.part, row.value, "", Outcome.UNKNOWN, "Pass, with a warning: " + "; ".join(mine))
         elif row.result is not Outcome.PASS and mine:
@@ -66,9 +71,9 @@ def judge(test: str, rows: list[Row], messages: list[str]) -> Iterator[Row]:
             yield row
 
 
-def _speaks_of(message: str, part: str) -> bool:
+def _spoken_of(message: str) -> str | None:
     named = re.match(r"(GPU|CPU) ?(\d+)\b", message)
-    return named is None or part in ("", "All", f"{named[1]} {named[2]}")
+    return f"{named[1]} {named[2]}" if named else None
 
 
 def check_version(page: Page, version: str | None, known: str) -> None:
@@ -149,7 +154,7 @@ def _test_of_json(page: Page, test: dict[str, Any], need_summary: bool) -> list[
         result, why = outcome_of(each.get("status"))
         rows += [Row(name, part, word(each.get("status")), "", result, why) for part in _parts(each)]
         messages += _warnings(each)
-    return list(judge(name, rows, list(dict.fromkeys(messages))))
+    return list(judge(rows, list(dict.fromkeys(messages))))
 
 
 def _parts(result: dict[str, Any]) -> list[str]:
@@ -206,7 +211,7 @@ class _Table:
         self.state = "before"
         self.test: str | None = None
         self.rows: list[Row] = []
-        self.messages: list[str] = []
+        self.said: dict[str, list[str]] = {kind: [] for kind in _MESSAGE}
         self.open: str | None = None
         self.devices = 0
         self.tables = 0
@@ -263,8 +268,7 @@ class _Table:
             self.metadata(name, info)
         elif name in _MESSAGE:
             self.open = name
-            if name != "Info":
-                self.messages.append(info)
+            self.said[name].append(info)
         elif not name.strip():
             self.below(info)
         else:
@@ -288,8 +292,11 @@ class _Table:
             self.verdict(info)
         elif self.open is None:
             self.page.gap(f"a row belongs to no test: {info[:80]!r}")
-        elif self.open != "Info" and self.messages:
-            self.messages[-1] += info if len(self.messages[-1]) % 45 == 0 else " " * (-len(self.messages[-1]) % 45) + info
+        else:
+            # wrapped at 45 characters, also in the middle of a word; the padding took the blanks at the end
+            so_far = self.said[self.open]
+            if len(so_far[-1]) < 4000:
+                so_far[-1] += " " * (-len(so_far[-1]) % 45) + info
 
     def verdict(self, info: str) -> None:
         match = _VERDICT.fullmatch(info.strip())
@@ -304,17 +311,18 @@ class _Table:
 
     def finish(self) -> None:
         """The test above is over: its rows and what was said of it go to the page."""
-        if self.test is None and self.messages:
-            for said in self.messages:
+        errors, messages = self.said["Error"], [*self.said["Error"], *self.said["Warning"]]
+        if not any(row.result is Outcome.FAIL for row in self.rows):
+            for said in errors:
                 named = re.search(r"\bGPU (\d+)", said)
                 result = Outcome.FAIL if named else Outcome.ERROR
-                self.page.add("Error", f"GPU {named[1]}" if named else "", None, "", result, said)
-        elif self.test is not None:
-            self.page.rows += judge(self.test, self.rows, self.messages)
+                self.page.add(self.test or "Error", f"GPU {named[1]}" if named else "", "Error", "", result, said)
+        if self.test is not None:
+            self.page.rows += judge(self.rows, messages)
             entities = sum(row.part.startswith("GPU ") for row in self.rows)
             if self.page.version is not None and self.page.version[0] == "4" and 0 < entities < self.devices:
                 self.page.gap(f"test {self.test!r} has {entities} GPUs of {self.devices}")
-        self.test, self.open, self.rows, self.messages = None, None, [], []
+        self.test, self.open, self.rows, self.said = None, None, [], {kind: [] for kind in _MESSAGE}
 
 
 diag = parser("dcgmi diag", _read)

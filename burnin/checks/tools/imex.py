@@ -104,8 +104,9 @@ def _read_json(text: str) -> Page:
         raise Unreadable("the JSON is not of nvidia-imex-ctl -N")
     if said := complaint(document.around):
         page.gap(f"beside the JSON: {said}")
-    if not nodes:
-        page.gap("no node is in it")
+    if not 0 < len(nodes) <= 4096:
+        page.gap(f"{len(nodes)} nodes are in it")
+        return page
     good = 0
     for name in nodes:
         node = part_of(nodes, name)

@@ -10,6 +10,7 @@ Sources: linux-rdma/perftest src/perftest_parameters.h; NVIDIA MFT manual; captu
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, load_json, number, parser, part_of, stranger, word
 
@@ -116,9 +117,10 @@ def _read_ibstat(text: str) -> Page:
             page.gap(f"not of ibstat: {said[:200]}")
     if not counts:
         raise stranger("ibstat", text)
+    shown = Counter(name for name, _ in ports)
     for name, count in counts.items():
-        if number(count) != sum(c == name for c, _ in ports):
-            page.gap(f"{name} has {count or '?'} ports, {sum(c == name for c, _ in ports)} are shown")
+        if number(count) != shown[name]:
+            page.gap(f"{name} has {count or '?'} ports, {shown[name]} are shown")
     for (name, number_), said_ in ports.items():
         _ib_port(page, f"{name}/{number_}", said_)
     page.endless = True

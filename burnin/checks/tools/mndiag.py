@@ -50,8 +50,14 @@ def _read_json(text: str) -> Page:
     tests = [part_of(t) for c in items(root.get("test_categories")) for t in items(part_of(c).get("tests"))]
     if not tests:
         page.gap("no test is in it")
-    for test in tests:
-        _test(page, test, hosts)
+    expected = {
+        f"host {word(host.get('host_id'))} {word(part_of(e).get('entity_group'))} {word(part_of(e).get('entity_id'))}"
+        for host in hosts for e in items(host.get("entities"))
+    }  # fmt: skip
+    if len(tests) > 64:
+        page.gap(f"{len(tests)} tests: only the first 64 were read")
+    for test in tests[:64]:
+        _test(page, test, expected)
     for error in items(root.get("global_errors")):
         page.add(
             "error",
@@ -64,7 +70,7 @@ def _read_json(text: str) -> Page:
     return page
 
 
-def _test(page: Page, test: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
+def _test(page: Page, test: dict[str, Any], expected: set[str]) -> None:
     name = word(test.get("name")) or "?"
     if mpi := part_of(test, "mpi_error"):
         page.gap(f"{name}: {word(mpi.get('warning')) or 'an error of MPI'}"[:300])
@@ -82,10 +88,6 @@ def _test(page: Page, test: dict[str, Any], hosts: list[dict[str, Any]]) -> None
         if warnings and result is Outcome.PASS:
             result, why = Outcome.UNKNOWN, "Pass, with a warning"
         page.add(name, part, word(each.get("status")), "", result, "; ".join([*([why] if why else []), *warnings]))
-    expected = {
-        f"host {word(host.get('host_id'))} {word(part_of(e).get('entity_group'))} {word(part_of(e).get('entity_id'))}"
-        for host in hosts for e in items(host.get("entities"))
-    }  # fmt: skip
     if missing := sorted(expected - seen):
         page.gap(f"{name} has no result for {', '.join(missing)}"[:300])
     if not seen:

@@ -156,6 +156,7 @@ def _word(page: Page, gpu: str, fields: Fields, path: str) -> None:
 
 _DTD = re.compile(r"nvsmi_device_v(1[123])\.dtd")
 _DEPTH = 32
+_MANY = 1024
 
 
 class _Tree:
@@ -193,6 +194,8 @@ class _Tree:
         self.path.append(name)
         if len(self.path) > _DEPTH:
             raise Unreadable("the XML is nested too deeply")
+        if len(self.path) == 2 and name == "gpu" and len(self.gpus) == _MANY:
+            raise Unreadable(f"more than {_MANY} GPUs")
         if len(self.path) == 2 and name == "gpu":
             self.gpus.append((attributes.get("id", ""), {}))
         self.text.clear()
@@ -285,8 +288,11 @@ def _read_text(text: str) -> Page:
             if path.startswith("Fabric/") and not blocks:
                 blocks.append(("", {}))
             (blocks[-1][1] if blocks else head).setdefault(_TEXT_PATHS.get(path, path), match[3].strip())
+    if len(blocks) > _MANY:
+        raise Unreadable(f"more than {_MANY} GPUs")
     if not blocks or not ("NVSMI LOG" in text or any(p.startswith("fabric/") for p in blocks[0][1])):
         raise stranger("nvidia-smi -q", text)
+    sections = _sections(blocks[0][1])
     page.version = head.get("Driver Version")
     if page.version is None or not re.fullmatch(r"[45]\d\d\.\d+(\.\d+)?", page.version):
         page.gap(f"driver version {page.version} is not one whose text we know to read (4xx, 5xx)")
@@ -295,7 +301,7 @@ def _read_text(text: str) -> Page:
     for gpu, fields in blocks:
         if "product_name" not in fields:
             page.gap(f"GPU {gpu or '?'}: not a whole report")
-        elif blocks and not _sections(fields) >= _sections(blocks[0][1]):
+        elif not _sections(fields) >= sections:
             page.gap(f"GPU {gpu}: sections of the first GPU are missing: it was cut")
         judge(page, gpu, fields)
     page.endless = True
@@ -336,7 +342,7 @@ def _read_nvlink(text: str) -> Page:
         raise stranger("nvidia-smi nvlink -s", text)
     most = max(len(numbers) for numbers in links.values())
     for name, numbers in links.items():
-        if not numbers or numbers != list(range(most)):
+        if len(numbers) != most or not numbers or numbers != list(range(most)):
             page.gap(f"{name} shows links {numbers[:40]}, another GPU {most}: it was cut, or links are missing")
     page.endless = True
     return page
