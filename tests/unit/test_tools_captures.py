@@ -125,9 +125,9 @@ def test_lines_of_real_outputs_in_any_order_never_raise(tool: str, lines: list[s
 @pytest.mark.parametrize("tool", PARSERS)
 def test_a_hundred_megabytes_are_refused_in_under_a_second(tool: str) -> None:
     text = "x" * 100_000_000
-    began = time.perf_counter()
+    began = time.process_time()
     reading = PARSERS[tool](text, 0)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     assert reading.outcome is Outcome.ERROR and str(LIMIT) in reading.whys[0]
 
 
@@ -173,7 +173,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_text_is_refused_and_costs_little(kind: str) -> None:
-    began = time.perf_counter()
-    for parse in PARSERS.values():
+    """Never good, and linear: below 4 s of CPU for each parser on two cores that others use too."""
+    for tool, parse in PARSERS.items():
+        began = time.process_time()
         assert sound(parse(HOSTILE[kind], 0)).outcome in (Outcome.ERROR, Outcome.FAIL)
-    assert time.perf_counter() - began < 20.0
+        assert time.process_time() - began < 4.0, tool

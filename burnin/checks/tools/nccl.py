@@ -27,7 +27,10 @@ from burnin.checks.tools.reading import (
 
 _TAG = re.compile(r"[ \t]*\[\d+,\d+\]<std(?:out|err)>:")
 _TYPES = re.compile(r"(u?int(8|32|64)|half|float|double|bfloat16|float(16|32|64)|f(p)?8_?\w{1,8}|fp8_\w{1,8})")
-_LEAD = {"size", "count", "type", "redop", "root"}
+_LEAD = {
+    "size": re.compile(r"\d{1,18}"), "count": re.compile(r"\d{1,18}"), "type": _TYPES,
+    "redop": re.compile(r"[a-z]{2,12}"), "root": re.compile(r"-1|\d{1,6}"),
+}  # fmt: skip
 _TAIL = {"time", "cputime", "algbw", "busbw", "#wrong", "error", "#iters"}
 _RANK = re.compile(
     r"#\s{1,8}Rank\s{1,8}(\d{1,6})\s{1,8}(?:Group\s{1,8}\d+\s{1,8})?Pid\s{1,12}\d+"
@@ -49,7 +52,7 @@ class _Table:
 
     def __init__(self) -> None:
         self.page = Page()
-        self.lead = 0
+        self.lead: list[str] = []
         self.tail: list[str] = []
         self.rows = 0
         self.validated = 0
@@ -115,35 +118,40 @@ class _Table:
                 raise Unreadable(f"nccl-tests {match[1]} is not one that we know to read (2.x)")
 
     def head(self, columns: list[str]) -> None:
-        self.lead = next((n for n, c in enumerate(columns) if c in ("time", "cputime")), 0)
-        self.tail = columns[self.lead :]
-        if not set(columns[: self.lead]) <= _LEAD or not set(self.tail) <= _TAIL or self.tail.count("busbw") != 2:
+        first = next((n for n, c in enumerate(columns) if c in ("time", "cputime")), 0)
+        self.lead, self.tail = columns[:first], columns[first:]
+        if self.lead[:3] != ["size", "count", "type"] or not set(self.lead) <= set(_LEAD) or not set(self.tail) <= _TAIL:
             raise Unreadable(f"columns that we do not know to read: {' '.join(columns)[:200]}")
+        if self.tail.count("busbw") != 2:
+            raise Unreadable(f"{self.tail.count('busbw')} columns of busbw where 2 were expected")
 
     def row(self, tokens: list[str]) -> None:
-        """Read from the right: redop and root may be blank, and then a row has fewer words than columns."""
+        """Read from the right: redop may be blank in old tables. A row is taken whole or not at all: shifted, its values lie."""
         many = len(self.tail)
-        if not 3 <= len(tokens) - many <= self.lead:
-            self.page.gap(f"a row has {len(tokens)} words where {self.lead + many} were expected")
+        lead = tokens[: max(0, len(tokens) - many)]
+        known = zip(self.lead, lead, strict=False)
+        good = lead and all(_LEAD[name].fullmatch(said) for name, said in known)
+        if not good or (len(lead) != len(self.lead) and (len(lead), self.lead[-1]) != (3, "redop")):
+            self.page.gap(f"a row has {len(tokens)} words that do not fit its columns: {' '.join(tokens)[:120]!r}")
             return
+        values = [number(said) for said in tokens[-many:]]
+        for name, said, value in zip(self.tail, tokens[-many:], values, strict=True):
+            checked = name in ("#wrong", "error")
+            if (value is None and not (checked and said == "N/A")) or (name == "#wrong" and value is not None and value % 1):
+                self.page.gap(f"{name} of {tokens[0]} B is {said[:40]!r}")
+                return
         self.rows += 1
         half = -1
-        for name, said in zip(self.tail, tokens[-many:], strict=True):
+        for name, value in zip(self.tail, values, strict=True):
             half += name in ("time", "cputime")
             part = f"{tokens[0]} B {tokens[2]} {_HALVES[min(half, 1)]}"
-            value = number(said)
-            if value is None and not (said == "N/A" and name in ("#wrong", "error")):
-                self.page.gap(f"{name} of {part} is {said[:40]!r}")
-            elif name in ("time", "cputime", "algbw", "busbw"):
+            if name in ("time", "cputime", "algbw", "busbw"):
                 self.page.add(name, part, value, "us" if "time" in name else "GB/s")
-            elif name == "#wrong" and value is not None:
+            elif value is not None and name != "#iters":
                 self.validated += 1
-                self.page.add(
-                    "wrong", part, value, "1", Outcome.FAIL if value else Outcome.MEASURED, "wrong results" if value else ""
-                )
-            elif name == "error" and value is not None:
-                self.validated += 1
-                self.page.add("error", part, value, "1")
+                bad = name == "#wrong" and value != 0
+                result = Outcome.FAIL if bad else Outcome.MEASURED
+                self.page.add(name.strip("#"), part, value, "1", result, "wrong results" if bad else "")
 
 
 def _check_average(page: Page) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-LIMIT = 16 * 2**20
+LIMIT = 8 * 2**20
 """Characters. The longest honest output seen is some hundred thousand; beyond this nothing is read: ERROR."""
 
 
