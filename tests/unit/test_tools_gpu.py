@@ -244,6 +244,11 @@ Performance can vary with software drivers, hardware clocks, and system topology
         ("NOTE: The", "The", E),
         ("Waived.", "[CUDA_ERROR_ILLEGAL_ADDRESS] an illegal memory access", E),
         ("Waived.", "ASSERT in expression x", E),
+        ("Waived.", "Error: x", E),
+        ("Waived.", "Not Found: x", E),
+        ("Running multicast_one_to_all.\nWaived.", "Waived: ", M),  # v0.8 names no test that it waives
+        ("\n\nRunning multi", "\nCOEFFICIENT_OF_VARIATION device_to_device_memcpy_read_ce 0.00\n\nRunning multi", M),
+        ("NOTE: The", "Running one_more.\nNOTE: The", E),
     ],
 )
 def test_nvbandwidth(old: str, new: str, outcome: Outcome) -> None:
@@ -259,6 +264,23 @@ def test_nvbandwidth_says_what_was_waived_and_what_is_unknown() -> None:
     ]
     half = NVB.replace("798.10 ", "   N/A ").replace("1596.12", "798.02")
     assert PARSERS["nvbandwidth"](half, 0).outcome is U
+
+
+def test_nvbandwidth_bidirectional_tests_print_three_matrices() -> None:
+    begin, matrix, end = NVB.index("memcpy CE"), "", NVB.index("Running multi")
+    for name, cell in (("read1", "10.00"), ("read2", "20.00"), ("total", "30.00")):
+        matrix += f"memcpy CE GPU(row) <-> GPU(column) {name} bandwidth (GB/s)\n  0  1\n 0 N/A {cell}\n 1 {cell} N/A\n\n"
+        matrix += f"SUM device_to_device_memcpy_read_ce_{name} {2 * float(cell):.2f}\n\n"
+    text = NVB[:begin] + matrix + NVB[end:]
+    reading = PARSERS["nvbandwidth"](text, 0)
+    assert reading.outcome is M
+    assert [r.value for r in reading.rows if r.name.endswith("_total")] == [30.0, 30.0]
+    assert PARSERS["nvbandwidth"](text.replace("SUM device_to_device_memcpy_read_ce_total 60.00\n", ""), 0).outcome is E
+    stacked = [["N/A", c] if n == 0 else [c, "N/A"] for c in ("10", "20", "30") for n in (0, 1)]
+    case = {"name": "bidir", "status": "Passed", "bandwidth_description": "x (GB/s)", "bandwidth_matrix": stacked, "sum": 60.0}
+    body = {"nvbandwidth": {"version": "v0.8", "testcases": [case]}}
+    assert PARSERS["nvbandwidth"](json.dumps(body), 0).outcome is M
+    assert PARSERS["nvbandwidth"](json.dumps(body).replace('"30"', '"31"'), 0).outcome is E
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import re
 from burnin.checks.tools.reading import Outcome, Page, complaint, parser, stranger
 
 _LINE = re.compile(r"([0-9a-f]{1,5}) *\|(.{1,30}?)\|(.{1,30}?)\|(.{1,80}?)\|(.{0,120}?)(?:\|(.{0,60}))?", re.IGNORECASE)
+_OEM = re.compile(r"([0-9a-f]{1,5}) *\|(?:[^|]{1,40}\|){0,2} *(OEM record .{1,200})", re.IGNORECASE)
 _CRITICAL = re.compile(
     r"(?<!non-)\bcritical\b|non-?recoverable|\bfatal\b|uncorrectable|thermal trip|ierr\b|failure detected|power supply ac lost"
     r"|drive fault|bus (uncorrectable|fatal)|cpu (bist|frb)|machine check|\bleak|parity|state asserted: critical",
@@ -30,7 +31,10 @@ def _read(text: str) -> Page:
         line = line.strip()
         if not line:
             continue
-        if line == "SEL has no entries":
+        if match := _OEM.fullmatch(line[:600]):
+            lines += 1
+            page.add("event", f"{match[1]} OEM record", match[2].strip())
+        elif line == "SEL has no entries":
             page.add("entries", "", 0.0, "1")
             lines += 1
         elif (match := _LINE.fullmatch(line[:600])) and match[5].strip():

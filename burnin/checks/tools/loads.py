@@ -74,7 +74,7 @@ gpu_burn = parser("gpu_burn", _read_gpu_burn)
 _HPL = re.compile(r"HPLinpack (\d+\.\d+) .*")
 _NVIDIA = re.compile(r"HPL-NVIDIA (\d+\.\d+(?:\.\d+)?) .*")
 _RESULT = re.compile(
-    r"(W[A-Z]\d\w{2,8})\s{1,20}(\d{1,9})\s{1,12}(\d{1,6})\s{1,12}(\d{1,5})\s{1,12}(\d{1,5})"
+    r"(W[A-Z]\w{1,12})\s{1,20}(\d{1,9})\s{1,12}(\d{1,6})\s{1,12}(\d{1,5})\s{1,12}(\d{1,5})"
     r"\s{1,24}([\d.]{1,14})\s{1,24}(\d[\d.eE+-]{0,16})(?: *\( *([\d.eE+-]{1,16}) *\))?"
 )
 _RESIDUAL = re.compile(r"\|\|Ax-b\|\|_oo ?/ ?\(.{1,100}\) ?= {0,20}(\S{1,24}) \.{6} (PASSED|FAILED)")

@@ -25,7 +25,8 @@ from burnin.checks.tools.reading import (
     word,
 )
 
-_TAG = re.compile(r"[ \t]*\[\d+,\d+\]<std(?:out|err)>:")
+_TAG = re.compile(r"[ \t]*\[(?:[\w.-]{1,80}@)?\d+,\d+\]<std(?:out|err)>:|\d{1,5}: ")
+"""What mpirun --tag-output, prterun and srun --label put before a line."""
 _TYPES = re.compile(r"(u?int(8|32|64)|half|float|double|bfloat16|float(16|32|64)|f(p)?8_?\w{1,8}|fp8_\w{1,8})")
 _LEAD = {
     "size": re.compile(r"\d{1,18}"), "count": re.compile(r"\d{1,18}"), "type": _TYPES,

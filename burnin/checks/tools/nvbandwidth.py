@@ -28,10 +28,14 @@ from burnin.checks.tools.reading import (
 _VERSION = re.compile(r"v?0\.\d{1,3}(\.\d+)?([-+]\w+)*")
 _RUNNING = re.compile(r"Running (\w{1,80})\.")
 _SUM = re.compile(r"SUM (\w{1,80}) (\S{1,30})")
-_OTHER = re.compile(r"(MIN|MAX|AVG) \w{1,80} \S{1,30}")
-_DEVICE = re.compile(r"(?:Process (\d+) \((\S{1,80})\): device|Device) (\d+): (.{1,120})")
+_OTHER = re.compile(r"(MIN|MAX|AVG|COEFFICIENT_OF_VARIATION) \w{1,80} \S{1,30}")
+_DEVICE = re.compile(r"(?:Process {1,4}(\d+) \((\S{1,80})\): device|Device) (\d+): (.{1,120})")
 _UNIT = re.compile(r"\((GB/s|ns|us)\)\s*$")
-_CLOSING = "NOTE: The reported results may not reflect the full capabilities of the platform."
+_CLOSING = (
+    "NOTE: The reported results may not reflect the full capabilities of the platform.",
+    "NOTE: This tool reports current measured bandwidth on your system.",
+)
+_STATUS = re.compile(r"(Waived|Not Found|Error)[:.] ?(.{0,200})")
 _PATTERN = re.compile(r"Invalid value when checking the pattern")
 _DIED = re.compile(r"\bASSERT\b|CUDA_ERROR|\[\w*ERROR\w*\]|^ERROR|not found|NOT FOUND", re.IGNORECASE)
 _CELL = re.compile(r"N/A|-?\d+\.\d+")
@@ -43,6 +47,7 @@ class _Text:
     def __init__(self) -> None:
         self.page = Page()
         self.test = ""
+        self.sums = 0
         self.unit = ""
         self.columns = 0
         self.cells: list[tuple[int, int, str]] = []
@@ -56,26 +61,29 @@ class _Text:
             raise stranger("nvbandwidth", text)
         if self.page.version is None:
             self.page.gap("the version is missing: the beginning was cut")
-        self.open_test()
+        self.end_test()
         if not self.closed:
             self.page.gap("the closing note is missing: it did not finish, or was cut")
         return self.page
 
     def line(self, line: str) -> None:
         if line.startswith("nvbandwidth Version:"):
-            self.page.version, self.began = line.split(":", 1)[1].strip()[:40], True
+            self.end_test()
+            self.page.version, self.began, self.closed = line.split(":", 1)[1].strip()[:40], True, False
             if not _VERSION.fullmatch(self.page.version):
                 raise Unreadable(f"nvbandwidth {self.page.version} is not one that we know to read (v0.x)")
         elif match := _RUNNING.fullmatch(line):
-            self.open_test()
-            self.test, self.began, self.unit, self.columns, self.cells = match[1], True, "", 0, []
+            self.end_test()
+            self.test, self.began, self.closed = match[1], True, False
         elif not self.began or not line:
             return
         elif _PATTERN.search(line):
             self.page.add(self.test or "pattern", "", None, "", Outcome.FAIL, line[:200])
+        elif match := _STATUS.fullmatch(line[:400].strip()):
+            self.status(match[1], match[2])
         elif _DIED.search(line[:2000]):
             self.page.gap(f"it died: {line[:200]}")
-        elif line == _CLOSING:
+        elif line in _CLOSING:
             self.closed = True
         elif line in ("...", "[...]"):
             self.page.gap("lines were left out")
@@ -85,12 +93,20 @@ class _Text:
         elif self.test:
             self.matrix(line)
 
-    def matrix(self, line: str) -> None:
-        tokens = line.split(maxsplit=4096)
-        if line.rstrip(".").upper() == "WAIVED":
-            self.page.notes.append(f"{self.test} was waived: it measured nothing")
+    def status(self, word_: str, said: str) -> None:
+        """Of the test that runs; or, without a name, of one that did not begin."""
+        if word_ != "Waived":
+            self.page.gap(f"{self.test or 'a test'}: {word_}: {said}")
+            return
+        unfinished = self.test and not self.sums and not self.cells
+        self.page.notes.append(f"{self.test if unfinished else 'a test that it does not name'} was waived: it measured nothing")
+        if unfinished:
             self.test = ""
-        elif match := _SUM.fullmatch(line):
+
+    def matrix(self, line: str) -> None:
+        """One test may print several matrices (read1, read2, total), each with its SUM."""
+        tokens = line.split(maxsplit=4096)
+        if match := _SUM.fullmatch(line):
             self.sum(match[1], match[2])
         elif match := _UNIT.search(line):
             self.unit = match[1]
@@ -104,14 +120,15 @@ class _Text:
             self.page.gap(f"a row of {self.test} was not understood: {line[:80]!r}")
 
     def sum(self, name: str, said: str) -> None:
-        if name != self.test or not self.unit:
+        if not name.startswith(self.test) or not self.unit:
             self.page.gap(f"SUM of {name} does not belong to {self.test}")
-        add_cells(self.page, self.test, self.unit, self.cells, number(said))
-        self.test = ""
+        add_cells(self.page, name, self.unit, self.cells, number(said))
+        self.sums, self.cells, self.unit, self.columns = self.sums + 1, [], "", 0
 
-    def open_test(self) -> None:
-        if self.test:
+    def end_test(self) -> None:
+        if self.test and (not self.sums or self.cells):
             self.page.gap(f"{self.test} began and has no SUM: it did not finish")
+        self.test, self.sums, self.unit, self.columns, self.cells = "", 0, "", 0, []
 
 
 def add_cells(page: Page, test: str, unit: str, cells: list[tuple[int, int, str]], total: float | None) -> None:
@@ -160,14 +177,28 @@ def _case(page: Page, case: dict[str, object]) -> None:
         described = word(case.get("bandwidth_description")) or ""
         unit = match[1] if (match := _UNIT.search(described)) else ""
         matrix = [items(row) for row in items(case.get("bandwidth_matrix"))]
-        cells = [(r, c, word(cell) or "") for r, row in enumerate(matrix) for c, cell in enumerate(row)]
         if not unit or any(len(row) != len(matrix[0]) for row in matrix):
             page.gap(f"{name} has no unit, or rows of different length")
-        add_cells(page, name, unit, cells, number(case.get("sum")))
+        elif (
+            matrix and len(matrix) == 3 * len(matrix[0]) > 3
+        ):  # read1, read2 and total lie one below the other; the sum is the last one's
+            for n, part in enumerate(("_1", "_2", "_total")):
+                block = matrix[n * len(matrix[0]) : (n + 1) * len(matrix[0])]
+                add_cells(page, name + part, unit, _cells(block), number(case.get("sum")) if part == "_total" else _total(block))
+        else:
+            add_cells(page, name, unit, _cells(matrix), number(case.get("sum")))
     elif status == "Error" and _PATTERN.search(str(case.get("error", ""))):
         page.add(name, "", None, "", Outcome.FAIL, str(case.get("error"))[:200])
     else:
         page.add(name, "", None, "", Outcome.ERROR, f"status {status}: {str(case.get('error', ''))[:200]}")
+
+
+def _cells(matrix: list[list[object]]) -> list[tuple[int, int, str]]:
+    return [(r, c, word(cell) or "") for r, row in enumerate(matrix) for c, cell in enumerate(row)]
+
+
+def _total(matrix: list[list[object]]) -> float:
+    return sum(number(cell) or 0.0 for row in matrix for cell in row)
 
 
 def _read(text: str) -> Page:
