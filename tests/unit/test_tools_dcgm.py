@@ -235,7 +235,9 @@ FINE = [("Host 0", "Pass"), ("  GPUs: 0, 1", "Pass"), ("Host 1", "Pass"), ("  GP
     ("text", "outcome"),
     [
         (mn_table(*FINE), P),
-        (mn_table(*FINE, test="Fail"), F),
+        (mn_table(*FINE, test="Fail"), E),  # no GPU is named: it could not run
+        (mn_table(test="Fail", hosts=0, gpus=0, banner="Multi-node"), E),
+        (mn_table(*FINE, ("Host 0 (GPU 1)", "Error: an Xid"), test="Fail"), F),
         (mn_table(*FINE[:3], ("  GPU 0", "Fail"), ("", "Error: an Xid"), ("  GPU 1", "Pass")), F),
         (mn_table(*FINE, hosts=18, gpus=72), E),
         (mn_table(*FINE[:3], ("  GPUs", "No GPU results available")), E),

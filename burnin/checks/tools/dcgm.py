@@ -186,7 +186,7 @@ def _everyone_was_tested(page: Page, gpus: set[str]) -> None:
 
 BORDER = re.compile(r"\+-{8,}\+-{8,}\+")
 _HEAD = re.compile(r"\+={8,}\+={8,}\+")
-_SECTION = re.compile(r"[|+]-{2,} {1,4}(\w[\w -]*?\w) {1,4}-{2,}\+-{8,}[|+]")
+SECTION = re.compile(r"[|+]-{2,} {1,4}(\w[\w -]*?\w) {1,4}-{2,}\+-{8,}[|+]")
 CELLS = re.compile(r"\| (.{25}) \| (.{0,200}?) *(\|?)")
 _VERDICT = re.compile(r"(Pass|Fail|Warn|Skip|Not Run)(?: - (?:(All)|GPUs?: ([\d, ]+)(\.*)))?")
 _ENTITY = re.compile(r"([A-Za-z][A-Za-z ]{0,30}?) ?(\d{1,5}): (Pass|Fail|Warn|Skip|Not Run)")
@@ -239,7 +239,7 @@ class _Table:
             if self.state == "in":
                 self.finish()
                 self.state = "after"
-        elif match := _SECTION.fullmatch(line):
+        elif match := SECTION.fullmatch(line):
             self.finish()
             self.section = match[1]
         elif line.startswith("|"):

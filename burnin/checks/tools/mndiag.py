@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from burnin.checks.tools.dcgm import BORDER, CELLS, check_version, outcome_of
+from burnin.checks.tools.dcgm import BORDER, CELLS, SECTION, check_version, outcome_of
 from burnin.checks.tools.reading import (
     Outcome,
     Page,
+    Row,
     Unreadable,
     complaint,
     items,
@@ -96,66 +97,88 @@ def _test(page: Page, test: dict[str, Any], expected: set[str]) -> None:
 
 # --- table ------------------------------------------------------------------------------------------------------------
 
+_NAMED = re.compile(r"Host (\d{1,5}) \(GPU (\d{1,4})\)")
 _HOST = re.compile(r"Host (\d{1,5})")
 _GPUS = re.compile(r"GPUs?:? ?([\d, ]*)")
 
 
-def _read_table(text: str) -> Page:
-    page, section, state, host = Page(), "", "before", ""
-    hosts, gpus, meta = set[str](), 0, dict[str, str]()
-    for line in text.split("\n"):
-        line = line.strip()
+class _Table:
+    """One pass over the lines of the table."""
+
+    def __init__(self) -> None:
+        self.page = Page()
+        self.state = "before"
+        self.section = ""
+        self.host = ""
+        self.hosts: set[str] = set()
+        self.gpus = 0
+        self.meta: dict[str, str] = {}
+
+    def read(self, text: str) -> Page:
+        for line in text.split("\n"):
+            self.line(line.strip())
+        page, meta = self.page, self.meta
+        if "DCGM Version" in meta:
+            check_version(page, meta["DCGM Version"], "4")
+        if self.state != "after":
+            page.gap("the table has no closing border: it was cut")
+        if number(meta.get("Hosts Found")) != len(self.hosts) or number(meta.get("Total GPUs")) != self.gpus or not self.gpus:
+            page.gap(
+                f"{len(self.hosts)} hosts of {meta.get('Hosts Found')} and {self.gpus} GPUs of {meta.get('Total GPUs')} are shown"
+            )
+        if number(meta.get("Hosts With Errors")) != 0:
+            page.add("hosts with errors", "", meta.get("Hosts With Errors"), "", Outcome.UNKNOWN, "hosts are said to have errors")
+        if not any(row.result is Outcome.FAIL and row.part for row in page.rows):
+            page.rows = [_unable(row) if row.result is Outcome.FAIL else row for row in page.rows]
+        return page
+
+    def line(self, line: str) -> None:
         if re.fullmatch(r"\+=+\+=+\+", line):
-            state = "in"
+            self.state = "in"
         elif BORDER.fullmatch(line):
-            state = "after" if state == "in" else state
-        elif match := re.fullmatch(r"[|+]-{2,} {1,4}(\w[\w -]*?\w) {1,4}-{2,}\+-{8,}[|+]", line):
-            section = match[1]
+            self.state = "after" if self.state == "in" else self.state
+        elif match := SECTION.fullmatch(line):
+            self.section = match[1]
         elif line.startswith("|"):
             cells = CELLS.fullmatch(line)
             if cells is None or not cells[3]:
-                page.gap(f"a row was not understood: {line[:80]!r}")
-                continue
-            name, info = cells[1].strip(), cells[2].strip()
-            if section == "Metadata":
-                meta.setdefault(name, info)
-                if name.endswith(" Test"):
-                    result, why = outcome_of(info)
-                    page.add(name, "", info, "", result, why)
-            elif section == "Host Details" and (match := _HOST.fullmatch(name)):
-                host = f"host {match[1]}"
-                hosts.add(host)
-                result, why = outcome_of(info)
-                page.add("host", host, info, "", result, why)
-            elif host and section == "Host Details" and (match := _GPUS.fullmatch(name)):
-                result, why = outcome_of(info)
-                for one in [n.strip() for n in match[1].split(",") if n.strip()] or ["?"]:
-                    gpus += 1
-                    page.add("gpu", f"{host} GPU {one}", info, "", result, why)
-            elif "rror" in name or info.startswith("Error"):
-                page.notes.append(f"{name} {info}".strip())
-            elif section not in ("", "Host Details"):
-                page.notes.append(f"{section}: {name} {info}"[:200])
-        elif state == "in" and line:
-            page.gap(f"a line in the table was not understood: {line[:80]!r}")
-        elif state == "after" and line:
-            page.gap(f"after the table: {line[:200]}")
+                self.page.gap(f"a row was not understood: {line[:80]!r}")
+            else:
+                self.row(cells[1].strip(), cells[2].strip())
+        elif self.state == "in" and line:
+            self.page.gap(f"a line in the table was not understood: {line[:80]!r}")
+        elif self.state == "after" and line:
+            self.page.gap(f"after the table: {line[:200]}")
         elif line.startswith("Multi-node diagnostic failed"):
-            page.notes.append(line)
-    if "DCGM Version" in meta:
-        check_version(page, meta["DCGM Version"], "4")
-    if state != "after":
-        page.gap("the table has no closing border: it was cut")
-    if number(meta.get("Hosts Found")) != len(hosts) or number(meta.get("Total GPUs")) != gpus or not gpus:
-        page.gap(f"{len(hosts)} hosts of {meta.get('Hosts Found')} and {gpus} GPUs of {meta.get('Total GPUs')} are shown")
-    if number(meta.get("Hosts With Errors")) != 0:
-        page.add("hosts with errors", "", meta.get("Hosts With Errors"), "", Outcome.UNKNOWN, "hosts are said to have errors")
-    return page
+            self.page.notes.append(line)
+
+    def row(self, name: str, info: str) -> None:
+        result, why = outcome_of(info)
+        if self.section == "Metadata":
+            self.meta.setdefault(name, info)
+            if name.endswith(" Test"):
+                self.page.add(name, "", info, "", result, why)
+        elif self.section == "Host Details" and (match := _HOST.fullmatch(name)):
+            self.host = f"host {match[1]}"
+            self.hosts.add(self.host)
+            self.page.add("host", self.host, info, "", result, why)
+        elif self.section == "Host Details" and self.host and (match := _GPUS.fullmatch(name)):
+            for one in [n.strip() for n in match[1].split(",") if n.strip()] or ["?"]:
+                self.gpus += 1
+                self.page.add("gpu", f"{self.host} GPU {one}", info, "", result, why)
+        elif match := _NAMED.fullmatch(name):
+            self.page.add("error", f"host {match[1]} GPU {match[2]}", None, "", Outcome.FAIL, info)
+        elif self.section not in ("", "Host Details") or info.startswith("Error"):
+            self.page.notes.append(f"{name} {info}".strip()[:200])
+
+
+def _unable(row: Row) -> Row:
+    return Row(row.name, row.part, row.value, row.unit, Outcome.ERROR, "it failed, and names no GPU: it could not run")
 
 
 def _read(text: str) -> Page:
     if "ulti-node diagnostic" in text and re.search(r"^\+=+\+=+\+", text, re.MULTILINE):
-        return _read_table(text)
+        return _Table().read(text)
     if re.search(r"^[ \t]*\{", text, re.MULTILINE):
         return _read_json(text)
     raise stranger("dcgmi mndiag", text)
