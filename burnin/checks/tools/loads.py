@@ -276,4 +276,4 @@ def _read_stress_yaml(text: str) -> Page:
     return page
 
 
-stress_ng = parser("stress-ng", _read_stress_ng)
+stress_ng = parser("stress-ng", _read_stress_ng, both=True)

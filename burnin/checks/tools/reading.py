@@ -98,11 +98,17 @@ class Page:
 
 
 def parser(
-    tool: str, read: Callable[[str], Page], *, measures: bool = False, tolerates: Callable[[int], bool] = lambda code: code == 0
-) -> Parse:
-    """A tool's parser from its reader. `tolerates`: exit codes of good rows; `measures`: it has no verdict of its own."""
+    tool: str, read: Callable[[str], Page], *, measures: bool = False, both: bool = False,
+    tolerates: Callable[[int], bool] = lambda code: code == 0,
+) -> Parse:  # fmt: skip
+    """A tool's parser from its reader.
+
+    `measures`: no verdict of its own. `both`: some versions print their rows on stderr. `tolerates`: exit codes of good rows.
+    """
 
     def parse(text: str, code: int | None = None, stderr: str = "") -> Reading:
+        if both and stderr:
+            text, stderr = f"{text}\n{stderr}", ""
         if len(text) > LIMIT:
             return _error(tool, f"{len(text)} characters, more than {LIMIT}: not read")
         said = plain(text)
