@@ -63,6 +63,7 @@ def test_a_good_table_passes_with_a_row_for_every_test_and_gpu() -> None:
         (v4("pcie", "pass", "Pass", "Pass"), E),
         (v4("pcie", "", "Pass", "Pass"), E),
         (v4("pcie", "Pass", "Pass"), E),  # one GPU of two
+        (v4("pcie", "Pass"), E),
         ([*v4("memory", "Pass", "Pass", "Pass"), ("Warning", "GPU 1 could not allocate")], U),  # DCGM#284
         ([("Error", "GPU 3 has uncorrectable memory errors")], F),
     ],

@@ -51,6 +51,8 @@ def test_a_healthy_gpu_passes_and_its_values_are_rows_with_units() -> None:
         ("<summary>Healthy", "<summary>Unhealthy", F),  # Completed and Success all the same
         ("<summary>Healthy", "<summary>Limited Capacity", F),
         ("<summary>Healthy", "<summary>N/A", U),
+        ("<summary>Healthy", "<summary>Heal hy", E),  # nobody is condemned by a word that we do not know
+        ("<remapped_row_failure>No</remapped_row_failure>", "", U),
         ("<summary>Healthy</summary>", "", U),
         ("<status>Success", "<status>Insufficient Resources", F),
         ("<state>Completed", "<state>In Progress", U),
@@ -330,6 +332,7 @@ Domain State: UP
         ("Domain State: UP\n", "", E),
         ("10.0.0.2    - READY", "10.0.0.2    - UNAVAILABLE", F),
         ("10.0.0.2    - READY", "10.0.0.2    - INITIALIZING", U),
+        ("10.0.0.2    - READY", "10.0.0.2    - READ", E),
         ("       1        C   C\n", "       1        C   !V!\n", F),
         ("       1        C   C\n", "       1        C   N\n", F),
         ("       1        C   C\n", "       1        C   R\n", U),

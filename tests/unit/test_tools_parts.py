@@ -41,6 +41,7 @@ BURN = (
         ("Tested 2 GPUs:\n\tGPU 0: OK\n\tGPU 1: OK\n", "", E),
         ("Tested 2 GPUs", "Tested 4 GPUs", E),
         ("GPU 1: OK", "GPU 1: O", E),
+        ("temps: 70 C", "tempX: 70 C", E),  # 70 C is not 70 wrong results
         ("done\n", "No clients are alive!  Aborting\n", E),
     ],
 )
@@ -81,6 +82,7 @@ HPL = (
         ("WR03L2L2", "WC0     ", P),
         ("PASSED", "FAILED", F),
         ("0.0029328", "nan", F),
+        ("0.0029328", "0.00x9328", E),
         ("0 tests completed and failed", "1 tests completed and failed", E),  # two results where one was
         (SUMMARY.format(1, 0), SUMMARY.format(0, 1), F),
         ("||Ax-b||", "Ax-b", E),
@@ -269,6 +271,7 @@ def mlxlink(state: str = "Active", physical: str = "LinkUp", opcode: str = "0", 
         (mlxlink(physical="ETH_AN_FSM_ENABLE"), U),
         (mlxlink(opcode="1024"), F),
         (mlxlink(state=""), E),
+        (mlxlink(state="Act0ve"), E),
         (mlxlink(code=1), E),
         (mlxlink().replace('"status"', '"other"'), E),
         (mlxlink()[:-2], E),
@@ -352,6 +355,7 @@ def test_perftest_that_did_not_finish(text: str) -> None:
         ("Power Supply #0x51 | Redundancy Lost | Asserted", U),
         ("Event Logging Disabled #0x07 | Log area reset/cleared | Asserted", M),
         ("System Event #0x08 | Timestamp Clock Sync | Sideways", E),
+        ("Critical Interrupt #0x90 | Bus Fatal Error | Deasse9ted", E),
         ("System Event", E),
         ("OEM record dd | 000137 | 1a0021504053", M),
     ],

@@ -319,9 +319,11 @@ class _Table:
                 self.page.add(self.test or "Error", f"GPU {named[1]}" if named else "", "Error", "", result, said)
         if self.test is not None:
             self.page.rows += judge(self.rows, messages)
-            entities = sum(row.part.startswith("GPU ") for row in self.rows)
-            if self.page.version is not None and self.page.version[0] == "4" and 0 < entities < self.devices:
-                self.page.gap(f"test {self.test!r} has {entities} GPUs of {self.devices}")
+            if self.page.version is not None and self.page.version[0] == "4":
+                gpus = sum(row.part.startswith("GPU ") for row in self.rows)
+                passed = all(row.result is Outcome.PASS for row in self.rows)
+                if 0 < gpus < self.devices or (passed and not any(row.part for row in self.rows)):
+                    self.page.gap(f"test {self.test!r} has {gpus} GPUs of {self.devices}")
         self.test, self.open, self.rows, self.said = None, None, [], {kind: [] for kind in _MESSAGE}
 
 

@@ -15,7 +15,7 @@ from burnin.checks.tools.reading import Outcome, Page, Unreadable, complaint, lo
 P, F, U, E = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN, Outcome.ERROR
 
 _DOMAIN = {"UP": P, "DEGRADED": F, "DOWN": F}
-_NODE = {"READY": P, "INITIALIZING": U, "WAITING_FOR_RECOVERY": U, "RECOVERING": U, "UNAVAILABLE": F}
+_NODE = {"READY": P, "INITIALIZING": U, "WAITING_FOR_RECOVERY": U, "RECOVERING": U}
 _CELL = {"C": P, "A": U, "R": U, "I": F, "N": F, "D": F, "!V!": F, "!M!": F}
 _CELL_WHY = {
     "A": "authenticating", "R": "recovering", "I": "not reachable", "N": "never connected", "D": "disconnected",
@@ -23,12 +23,14 @@ _CELL_WHY = {
 }  # fmt: skip
 _CONNECTION = {"CONNECTED": P, "AUTHENTICATING": U, "RECOVERING": U}
 _LINE = re.compile(r"Node #(\d{1,5}) *- (\S{1,80}) *- ([A-Z_]{1,40}|[A-Za-z_ ]{1,40}?)(?: *- Version: (\S{1,40}))?")
-_STATE = re.compile(r"[A-Z_]{2,40}")
+_BAD = re.compile(
+    r"UNAVAILABLE|UNREACHABLE|NOT_READY|DOWN|LOST|INVALID|DISCONNECTED|NEVER_CONNECTED|[A-Z_]{0,30}(MISMATCH|FAILED|ERROR)"
+)
 _LOCAL = re.compile(r"(READY|NOT_READY|UNAVAILABLE|INITIALIZING|WAITING_FOR_\w{1,20})\b")
 
 
 def _add_node(page: Page, node: str, host: str | None, state: str, version: str | None) -> None:
-    result = _NODE.get(state, F if _STATE.fullmatch(state) else E)
+    result = _NODE.get(state, F if _BAD.fullmatch(state) else E)
     page.add("node", f"node {node}", state, "", result, "" if result is P else f"{host or '?'} is {state}, not READY")
     if version:
         page.add("version", f"node {node}", version)
@@ -125,7 +127,7 @@ def _connections(page: Page, name: str, connections: dict[str, Any], nodes: dict
         page.gap(f"node {name} shows {len(connections)} connections of {len(nodes)}")
     for end in connections:
         state = word(part_of(connections, end).get("status")) or "?"
-        result = _CONNECTION.get(state, F if _STATE.fullmatch(state) else E)
+        result = _CONNECTION.get(state, F if _BAD.fullmatch(state) else E)
         good += result is P
         if result is not P:
             page.add("connection", f"node {name} to {end}", state, "", result, "not CONNECTED")

@@ -12,6 +12,7 @@ import re
 from burnin.checks.tools.reading import Outcome, Page, complaint, parser, stranger
 
 _LINE = re.compile(r"([0-9a-f]{1,5}) *\|(.{1,30}?)\|(.{1,30}?)\|(.{1,80}?)\|(.{0,120}?)(?:\|(.{0,60}))?", re.IGNORECASE)
+_WHEN = re.compile(r"\d\d/\d\d/\d{2,4} \d\d:\d\d:\d\d(\.\d+)?( \w{2,5})?( [+-]\d{2,4})?|Pre-Init ?.{0,30}", re.IGNORECASE)
 _OEM = re.compile(r"([0-9a-f]{1,5}) *\|(?:[^|]{1,40}\|){0,2} *(OEM record .{1,200})", re.IGNORECASE)
 _CRITICAL = re.compile(
     r"(?<!non-)\bcritical\b|non-?recoverable|\bfatal\b|uncorrectable|thermal trip|ierr\b|failure detected|power supply ac lost"
@@ -37,7 +38,11 @@ def _read(text: str) -> Page:
         elif line == "SEL has no entries":
             page.add("entries", "", 0.0, "1")
             lines += 1
-        elif (match := _LINE.fullmatch(line[:600])) and match[5].strip():
+        elif (
+            (match := _LINE.fullmatch(line[:600]))
+            and match[5].strip()
+            and _WHEN.fullmatch(f"{match[2].strip()} {match[3].strip()}")
+        ):
             lines += 1
             _event(page, *(cell.strip() for cell in match.groups(default="")))
         elif lines or "|" in line:
@@ -52,9 +57,9 @@ def _read(text: str) -> Page:
 def _event(page: Page, number: str, date: str, time: str, sensor: str, event: str, direction: str) -> None:
     said = f"{date} {time} {sensor}: {event}"
     part = f"{number} {sensor}"
-    if direction not in ("Asserted", "Deasserted", "") and " | " not in direction:
+    if not re.match(r"(Asserted|Deasserted)( *\||$)", direction):
         page.gap(f"event {number} is neither asserted nor deasserted: {direction[:40]!r}")
-    if direction.startswith("Deasserted"):
+    elif direction.startswith("Deasserted"):
         page.add("event", part, event, "", Outcome.MEASURED, f"deasserted, {date} {time}")
     elif _CRITICAL.search(f"{sensor} {event}"):
         page.add("event", part, event, "", Outcome.FAIL, said)

@@ -19,7 +19,7 @@ P, F, U, E = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN, Outcome.ERROR
 # --- mlxlink ----------------------------------------------------------------------------------------------------------
 
 _GOOD = {"State": {"Active"}, "Physical state": {"LinkUp", "ACTIVE", "LinkUp (Active)"}}
-_DOWN = re.compile(r"poll|disab|sleep|down|training|recovery|test|shut", re.IGNORECASE)
+_DOWN = re.compile(r"poll|disab|sleep|down|training|recovery|test|shut|init|armed|close", re.IGNORECASE)
 """Physical states without a link. Others, as of an Ethernet port that negotiated, are for a person when the state is Active."""
 _KEY = re.compile(r"([A-Za-z][^:\n]{0,60}?) *: ?(.{0,300})")
 _COUNTERS = re.compile(r"(Effective|Symbol|Raw) Physical (Errors|BER).{0,20}|(Link (Down|Error Recovery) Counter).{0,20}")
@@ -31,7 +31,8 @@ def _link(page: Page, operational: dict[str, str], others: dict[str, str]) -> No
         if said in ("", "N/A"):
             page.gap(f"{name} is missing")
         else:
-            result = P if said in good else F if name == "State" or _DOWN.search(said) else U
+            unknown = E if name == "State" else U
+            result = P if said in good else F if _DOWN.search(said) else unknown
             page.add(name, "", said[:60], "", result, "" if said in good else f"not {sorted(good)[-1]}")
     for name in ("Speed", "Width", "FEC"):
         if operational.get(name, "N/A") != "N/A":

@@ -35,9 +35,13 @@ def _read_gpu_burn(text: str) -> Page:
             verdicts[match[1]] = match[2]
         elif _PROGRESS.match(line):
             done, _, rest = line.partition("errors: ")
-            for n, one in enumerate(_DONE.finditer(done)):
-                work[n] = max(work.get(n, 0.0), number(one[1]) or 0.0)
-            for n, one in enumerate(_ERRORS.finditer(rest.partition("temps: ")[0])):
+            wrong, temps, _ = rest.partition("temps: ")
+            amounts, counts = list(_DONE.finditer(done)), list(_ERRORS.finditer(wrong))
+            if not temps or len(amounts) != len(counts):
+                page.gap(f"progress that was not understood: {line[:80]!r}")
+                continue
+            for n, (amount, one) in enumerate(zip(amounts, counts, strict=True)):
+                work[n] = max(work.get(n, 0.0), number(amount[1]) or 0.0)
                 count = number(one[1]) or 0.0
                 errors[n] = max(errors.get(n, 0.0), count)
                 if count < 0 or one[2] == "DIED!":
@@ -107,10 +111,7 @@ def _read_hpl(text: str) -> Page:
                 page.add("time", part, number(match[6]), "s")
         elif match := _RESIDUAL.fullmatch(line):
             residuals += 1
-            good = match[2] == "PASSED" and number(match[1]) is not None
-            page.add(
-                "residual", f"test {residuals}", number(match[1]), "1", P if good else F, "" if good else "the solution is wrong"
-            )
+            _residual(page, f"test {residuals}", match[1], match[2])
         elif match := _FINISHED.fullmatch(line):
             finished = int(match[1])
         elif match := _COUNTS.fullmatch(line):
@@ -127,6 +128,15 @@ def _read_hpl(text: str) -> Page:
     if not ended:
         page.gap('"End of Tests." is missing: it did not finish, or was cut')
     return page
+
+
+def _residual(page: Page, part: str, said: str, verdict: str) -> None:
+    value = number(said)
+    if value is None and not re.fullmatch(r"[+-]?(nan|inf)", said, re.IGNORECASE):
+        page.gap(f"a residual was not understood: {said[:40]!r}")
+        return
+    good = verdict == "PASSED" and value is not None
+    page.add("residual", part, value, "1", P if good else F, "" if good else "the solution is wrong")
 
 
 def _hpl_summary(page: Page, finished: int | None, counts: dict[str, int], results: int, residuals: int) -> None:
@@ -155,8 +165,7 @@ def _read_mxp(text: str) -> Page:
         if _MXP.fullmatch(line):
             marks += 1
         elif match := _RESIDUAL.fullmatch(line):
-            good = match[2] == "PASSED" and number(match[1]) is not None
-            page.add("residual", "", number(match[1]), "1", P if good else F, "" if good else "the solution is wrong")
+            _residual(page, "", match[1], match[2])
         elif match := _GFLOPS.fullmatch(line):
             name = "LU performance" if match[1] else "performance"
             if (rate := number(match[2])) is None or not rate > 0:

@@ -171,6 +171,8 @@ def _read_json(text: str) -> Page:
 
 def _case(page: Page, case: dict[str, object]) -> None:
     name, status = word(case.get("name")) or "?", word(case.get("status"))
+    if name == "?":
+        page.gap("a test has no name")
     if status == "Waived":
         page.notes.append(f"{name} was waived: it measured nothing")
     elif status == "Passed":

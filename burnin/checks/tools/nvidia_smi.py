@@ -33,18 +33,21 @@ _FLAGS = {
     "ecc_errors/unrepairable_memory": "memory cannot be repaired",
     "ecc_errors/aggregate/sram_threshold_exceeded": "SRAM errors are above NVIDIA's threshold",
 }
-_WORDS: dict[str, dict[str, Outcome]] = {
-    "gpu_recovery_action": {"None": P},
-    "fabric/state": {"Completed": P, "In Progress": U, "Not Started": U},
-    "fabric/status": {"Success": P},
-    "fabric/health/summary": {"Healthy": P},
-    "fabric/health/bandwidth": {"Full": P},
-    "fabric/health/route_recovery_in_progress": {"False": P, "True": U},
-    "fabric/health/route_unhealthy": {"False": P},
-    "fabric/health/access_timeout_recovery": {"False": P},
-    "fabric/health/incorrect_configuration": {"None": P},
-}
-_SEEN_BAD = re.compile(r"[A-Z][A-Za-z0-9 _,&()/-]{1,60}")
+_WORDS: dict[str, tuple[str, str, str]] = {
+    "gpu_recovery_action": ("None", "", r"(GPU )?Reset|(Node )?Reboot|Drain( P2P| and Reset)"),
+    "fabric/state": ("Completed", "In Progress|Not Started", ""),
+    "fabric/status": (
+        "Success", "",
+        r"(Insufficient|Invalid|Not|Timeout|Unknown|Corrupted|Driver|Function|In use|No data|Operation|Interrupt|Fail)\b.{0,60}",
+    ),
+    "fabric/health/summary": ("Healthy", "", "Unhealthy|Limited Capacity"),
+    "fabric/health/bandwidth": ("Full", "", "Degraded"),
+    "fabric/health/route_recovery_in_progress": ("False", "True", ""),
+    "fabric/health/route_unhealthy": ("False", "", "True"),
+    "fabric/health/access_timeout_recovery": ("False", "", "True"),
+    "fabric/health/incorrect_configuration": ("None", "", r"(Incorrect|No|Insufficient|Incompatible|Invalid)\b.{0,60}"),
+}  # fmt: skip
+"""Path -> the good word, words that prove nothing, bad words. Another word is ERROR: it condemns nobody."""
 _SLOWED = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 _UNCORRECTED = re.compile(r"ecc_errors/volatile/(dram_uncorrectable|sram_uncorrectable(_parity|_secded)?|double_bit/\w+)")
 _VALUES = re.compile(
@@ -97,7 +100,9 @@ def _flags(page: Page, gpu: str, fields: Fields) -> None:
         result = {"No": P, "Yes": F}.get(text, E)
         page.add(path, gpu, text, "", result, bad if result is F else "" if result is P else "neither Yes nor No")
     seen = {row.name for row in page.rows if row.part == gpu}
-    if not seen & {"remapped_rows/remapped_row_failure", "retired_pages/pending_retirement"}:
+    if len(seen & {"remapped_rows/remapped_row_failure", "remapped_rows/remapped_row_pending"}) == 1:
+        page.add("remapped_rows", gpu, None, "", U, "one of its two flags cannot be read")
+    elif not seen & {"remapped_rows/remapped_row_failure", "retired_pages/pending_retirement"}:
         page.add("remapped_rows", gpu, None, "", U, "neither remapped rows nor retired pages can be read")
 
 
@@ -141,15 +146,14 @@ def _word(page: Page, gpu: str, fields: Fields, path: str) -> None:
     text = fields.get(path, "")
     if text in ABSENT or text in _BROKEN:
         return
-    result = _WORDS[path].get(text, F if _SEEN_BAD.fullmatch(text) else E)
-    page.add(
-        path,
-        gpu,
-        text,
-        "",
-        result,
-        "" if result is P else "not yet, or not now" if result is U else f"not {next(iter(_WORDS[path]))}",
-    )
+    good, unclear, bad = _WORDS[path]
+    if text == good:
+        result, why = P, ""
+    elif re.fullmatch(unclear, text):
+        result, why = U, "not yet, or not now"
+    else:
+        result, why = (F, f"not {good}") if re.fullmatch(bad, text) else (E, "a word that we do not know")
+    page.add(path, gpu, text[:80], "", result, why)
 
 
 # --- XML --------------------------------------------------------------------------------------------------------------

@@ -185,6 +185,8 @@ def _read_fio(text: str) -> Page:
 
 def _job(page: Page, job: dict[str, Any]) -> None:
     name, moved = word(job.get("jobname")) or "?", 0
+    if name == "?":
+        page.gap("a job has no name")
     error = number(job.get("error"))
     if error is None:
         page.gap(f"job {name} does not say whether it failed")
