@@ -50,3 +50,40 @@ def others(values: Floats) -> Floats:
 def shrinkage(within: float, between: float, n: int) -> float:
     """How far to believe a mean of `n` parts as the effect of what they share: between^2 / (between^2 + within^2 / n)."""
     return between**2 / (between**2 + within**2 / n) if between > 0 else 0.0
+
+
+def theil_sen(x: Floats, y: Floats) -> float:
+    """Median of the slopes of all pairs of points known in both; 0 where there are fewer than three."""
+    known = ~(np.isnan(x) | np.isnan(y))
+    a, b = x[known], y[known]
+    i, j = np.triu_indices(a.size, 1)
+    apart = a[i] != a[j]
+    return float(np.median((b[j] - b[i])[apart] / (a[j] - a[i])[apart])) if a.size >= 3 and apart.any() else 0.0
+
+
+def by_row(values: Floats) -> Floats:
+    """Median of the known values of each row: what the parts of a tray share."""
+    return np.array([median(row) for row in values])
+
+
+def without_slots(values: Floats) -> Floats:
+    """A grid (rows: trays, columns: slots) less what each slot adds: the column's median of what rows leave over."""
+    inside = values - by_row(values)[:, None]
+    out: Floats = values - np.array([[median(column) for column in inside.T]])
+    return out
+
+
+def own(values: Floats, least: float) -> Floats:
+    """What each part of a grid (rows: trays, columns: slots) has for itself, about 0: less its slot's and its tray's share.
+
+    The tray's share is its leave-one-out median, shrunk by how much trays differ at all: w = b^2 / (b^2 + s^2 / (n - 1)),
+    s never below `least`. Not a median polish: with four values a row its residuals collapse and everybody is an outlier.
+    """
+    rest = without_slots(values)
+    tray = by_row(rest)
+    within = sigma((rest - tray[:, None]).ravel(), least)
+    rest = rest - median(tray)
+    weight = shrinkage(within, sigma(tray, 0.0), rest.shape[1] - 1) if rest.shape[1] > 1 else 0.0
+    left = rest - weight * np.nan_to_num(others(rest), nan=0.0)
+    out: Floats = left - median(left.ravel())
+    return out
