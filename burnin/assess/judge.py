@@ -7,7 +7,7 @@ from burnin.assess.case import Case, gather
 from burnin.assess.coverage import coverage
 from burnin.assess.steps import steps, unloaded
 from burnin.events import Finding, Severity, Verdict
-from burnin.signatures import thermal
+from burnin.signatures import find
 from burnin.store import Store
 from burnin.verdict import fold
 
@@ -47,7 +47,7 @@ def signatures(case: Case) -> list[Finding]:
     rows = case.catalogue.signatures
     return [
         named
-        for one in thermal.find(case.telemetry, case.profile.topology, rows, unloaded(case))
+        for one in find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log)
         for named in [found.named(case, one)]
     ]
 

@@ -1,1 +1,50 @@
-"""Early-failure signatures: series in, findings out. Pure; limits come from the catalogue with their sources."""
+"""Early-failure signatures: series in, findings out. Pure; limits come from the catalogue with their sources.
+
+`find` runs every signature that the catalogue names and whose signals are there. A signature without its signals, or with
+too few parts to compare, finds nothing and claims nothing: what had to be measured is judged by coverage, elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from burnin.events import Finding, LogLine
+from burnin.rack.schema import SignatureRow, Topology
+from burnin.signatures import heat, sensors, silicon, thermal
+from burnin.signatures.readings import Readings
+from burnin.telemetry.series import Telemetry
+
+SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
+    heat.HBM: heat.hbm,
+    heat.RACK: heat.rack,
+    silicon.LEAK: silicon.leak,
+    silicon.WEAK: silicon.weak,
+    silicon.CEILING: silicon.ceiling,
+    sensors.OFFSET: sensors.offset,
+    sensors.GAIN: sensors.gain,
+    sensors.METER: sensors.meter,
+    sensors.STUCK: sensors.stuck,
+}
+"""Signatures that look at one rack's readings with their own catalogue row and nothing else."""
+
+
+def find(
+    telemetry: Telemetry,
+    topology: Topology,
+    rows: Mapping[str, SignatureRow],
+    unloaded: Mapping[str, frozenset[str]],
+    log: Iterable[LogLine] = (),
+) -> list[Finding]:
+    """Everything the signatures of `rows` find in one run, sorted by part and signature.
+
+    `unloaded`: stage -> GPUs whose load was not reached there; `log`: the run's events, of which XIDs are read. A signature
+    that is not in `rows` is not run: a run is judged by the catalogue that is kept with it.
+    """
+    readings = Readings(telemetry, topology, unloaded)
+    out: list[Finding] = []
+    if {thermal.GPU_ROW, thermal.TRAY_ROW} <= set(rows):
+        out += thermal.find(telemetry, topology, rows, unloaded)
+    for name, look in SIGNATURES.items():
+        if name in rows:
+            out += look(readings, rows[name])
+    return sorted(out, key=lambda f: (f.part, f.signature))
