@@ -275,3 +275,11 @@ def test_own_does_not_invent_a_tray_effect_that_is_not_there() -> None:
         grid = rng.standard_normal((18, 4))
         ratio.append(float(np.std(robust.own(grid, 0.01)) / np.std(grid - robust.others(grid))))
     assert float(np.mean(ratio)) < 0.95
+
+
+@given(st.lists(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(math.nan)), min_size=4, max_size=4), min_size=1, max_size=6))
+def test_medians_of_rows_are_those_of_their_known_values(rows: list[list[float]]) -> None:
+    got = robust.medians(np.array(rows))
+    for row, one in zip(rows, got, strict=True):
+        known = [v for v in row if not math.isnan(v)]
+        assert (math.isnan(one) and not known) or one == pytest.approx(float(np.median(known)))
