@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from burnin.events import Finding, LogLine
 from burnin.rack.schema import SignatureRow, Topology
-from burnin.signatures import heat, sensors, silicon, thermal
+from burnin.signatures import fusion, heat, links, memory, sensors, shared, silicon, soak, thermal, xids
 from burnin.signatures.readings import Readings
 from burnin.telemetry.series import Telemetry
 
@@ -24,6 +24,18 @@ SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
     sensors.GAIN: sensors.gain,
     sensors.METER: sensors.meter,
     sensors.STUCK: sensors.stuck,
+    soak.DRIFT: soak.drift,
+    soak.STEP: soak.step,
+    soak.SWING: soak.swings,
+    shared.THROTTLE: shared.throttle,
+    memory.RATE: memory.rate,
+    memory.TREND: memory.trend,
+    memory.REPAIR: memory.repair,
+    memory.UNCORRECTED: memory.uncorrected,
+    links.DOWN: links.down,
+    links.ERRORS: links.errors,
+    links.RECOVERY: links.recovery,
+    links.MARGIN: links.margin,
 }
 """Signatures that look at one rack's readings with their own catalogue row and nothing else."""
 
@@ -47,4 +59,8 @@ def find(
     for name, look in SIGNATURES.items():
         if name in rows:
             out += look(readings, rows[name])
+    if xids.SEQUENCE in rows:
+        out += xids.find(log, rows[xids.SEQUENCE])
+    if fusion.FUSION in rows:
+        out += fusion.find(out, rows)
     return sorted(out, key=lambda f: (f.part, f.signature))

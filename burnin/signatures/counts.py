@@ -54,12 +54,13 @@ def fleet_at_least(count: int, hours: float, mean_per_h: float, shape: float) ->
     """P(X >= count) in so many hours for a part of a fleet whose rates are gamma distributed (negative binomial)."""
     if count <= 0:
         return 1.0
-    p = 1.0 / (1.0 + mean_per_h * hours / shape)
-    if p >= 1.0:
+    x = mean_per_h * hours / shape
+    if x <= 0:
         return 0.0
-    if _easy(count, shape, p):
-        return max(0.0, 1.0 - math.fsum(math.exp(_log_nb(k, shape, p)) for k in range(count)))
-    return math.fsum(math.exp(_log_nb(k, shape, p)) for k in range(count, count + _reach(p)))
+    if count <= 1.0 + shape * x:  # the lower tail leaves enough of 1 for the upper one to be exact
+        return max(0.0, 1.0 - math.fsum(math.exp(_log_nb(k, shape, x)) for k in range(count)))
+    terms = min(100_000, 50 + math.ceil(37.0 / math.log1p(1 / x)))  # its ratio is x / (1 + x): complete to 1e-16 of its first
+    return math.fsum(math.exp(_log_nb(k, shape, x)) for k in range(count, count + terms))
 
 
 def compare(count: int, hours: float, others: int, other_hours: float, mean_per_h: float, shape: float) -> float:
@@ -70,8 +71,8 @@ def compare(count: int, hours: float, others: int, other_hours: float, mean_per_
     total = count + others
     if count <= 0 or total == 0:
         return 1.0
-    p, q = (1.0 / (1.0 + mean_per_h * t / shape) for t in (hours, other_hours))
-    logs = [_log_nb(k, shape, p) + _log_nb(total - k, shape, q) for k in range(total + 1)]
+    x, y = (mean_per_h * max(t, 1e-12) / shape for t in (hours, other_hours))
+    logs = [_log_nb(k, shape, x) + _log_nb(total - k, shape, y) for k in range(total + 1)]
     top = max(logs)
     weights = [math.exp(x - top) for x in logs]
     return math.fsum(weights[count:]) / math.fsum(weights)
@@ -90,18 +91,12 @@ def growth_shape(times: list[float], until: float, above: float = 0.05) -> tuple
     return len(known) / total, low / total
 
 
-def _log_nb(k: int, shape: float, p: float) -> float:
-    return math.lgamma(k + shape) - math.lgamma(shape) - math.lgamma(k + 1) + shape * math.log(p) + k * math.log1p(-p)
-
-
-def _easy(count: int, shape: float, p: float) -> bool:
-    """True where the lower tail leaves enough of 1 for the upper one to be exact."""
-    return count <= 1.0 + shape * (1 - p) / p
-
-
-def _reach(p: float) -> int:
-    """How many terms the geometric upper tail needs to be complete to 1e-16 of its first."""
-    return min(100_000, 50 + math.ceil(37.0 / -math.log1p(-p))) if p < 1 else 1
+def _log_nb(k: int, shape: float, x: float) -> float:
+    """log P(X = k) for a gamma rate of this shape; x is the mean count / shape."""
+    if x <= 0:
+        return 0.0 if k == 0 else -math.inf
+    ways = math.lgamma(k + shape) - math.lgamma(shape) - math.lgamma(k + 1)
+    return ways + k * math.log(x) - (k + shape) * math.log1p(x)
 
 
 def _solve(f: Callable[[float], float], low: float, high: float) -> float:

@@ -9,7 +9,7 @@ healthy parts is known beforehand, `sure` is the same limit as HOLD in the unit 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -150,3 +150,13 @@ def relative(values: Floats) -> Floats:
 def short(value: float) -> float:
     """Six significant digits: what a verdict keeps."""
     return float(f"{value:.6g}")
+
+
+def doing(one: Finding, action: str) -> Finding:
+    """The same finding with an action that fits the part it names."""
+    return replace(one, action=action)
+
+
+def on(one: Finding, part: str, what: str) -> Finding:
+    """The same finding on another part, its sentence beginning with what it is about."""
+    return replace(one, part=part, why=what + one.why)
