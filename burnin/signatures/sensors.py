@@ -17,7 +17,7 @@ from burnin.signatures import silicon, zones
 from burnin.signatures.readings import MIN_RISE_W, Readings
 from burnin.signatures.robust import median, own, sigma
 from burnin.signatures.zones import number
-from burnin.telemetry.series import Floats, Stretch
+from burnin.telemetry.series import Floats, Series, Stretch
 
 OFFSET, GAIN, METER, STUCK = "sensor.offset", "sensor.gain", "sensor.meter", "sensor.stuck"
 
@@ -100,13 +100,20 @@ def meter(readings: Readings, row: SignatureRow) -> list[Finding]:
     for load in readings.telemetry.phase("load"):
         ratio = readings.grid(lambda gpu, load=load: _energy_over_power(readings, gpu, load))  # type: ignore[misc]
         apart = own(zones.relative(ratio), number(row, "sigma_min"))
+        steady = readings.of("gpu.power", load, _unrest) <= number(row, "steady")
         for side in (apart, -apart):
-            seen = zones.among(readings, row, load.stage, ratio, side)
+            seen = zones.among(readings, row, load.stage, ratio, side, steady)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     return zones.findings(
         METER, row, zones.collect(many),
         lambda s: f"its energy counter grows {s.value:.3f} times as fast as its power says, {100 * s.excess:.1f} % off its peers",
     )  # fmt: skip
+
+
+def _unrest(power: Series) -> float:
+    """Standard deviation / mean: a power that jumps between readings has a mean that its readings do not know."""
+    known = power.known()
+    return float(known.std() / known.mean()) if known.size and known.mean() > 0 else math.nan
 
 
 def _energy_over_power(readings: Readings, gpu: str, load: Stretch) -> float:

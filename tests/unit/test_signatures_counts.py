@@ -13,12 +13,9 @@ from burnin.rack.load import load_catalogue
 from burnin.signatures import fusion
 from burnin.telemetry.series import Series, Stretch, Telemetry
 from tests import racks
+from tests.soaks import AGAIN, GPUS, LINKS, LOAD, margins
 
 ROWS = load_catalogue().signatures
-LOAD = Stretch("load", "load", 0.0, 36000.0, 0.0)
-AGAIN = Stretch("load-again", "load-2", 36000.0, 72000.0, 0.0)
-GPUS = [f"t{i:02}.g{j}" for i in range(18) for j in range(4)]
-LINKS = [f"{gpu}.l{k}" for gpu in GPUS for k in range(18)]
 
 
 def counters(grown: Mapping[tuple[str, str], float], metrics: Sequence[str], hours: float = 20.0) -> Telemetry:
@@ -256,24 +253,6 @@ def test_recoveries(count: int, want: str) -> None:
 def test_a_machine_without_links_in_its_profile_has_no_link_faults() -> None:
     lone = racks.topology().model_copy(update={"links_per_gpu": 0})
     assert signatures.find(links({"t07.g2.l13": -1.0}, "nvlink.state", 1.0), lone, ROWS, {}) == []
-
-
-def margins(seed: int, tails: str = "normal", worse: Mapping[str, float] | None = None) -> Telemetry:
-    """Raw error rates about 3e-8; sd 0.4 decades a link, 0.1 a GPU, a length per link number. `worse`: prefix -> decades."""
-    rng = np.random.default_rng(seed)
-    length = rng.normal(0, 0.3, 18)
-    gpu_own = 0.1 * racks.draws(rng, tails, (72,))
-    own = 0.4 * racks.draws(rng, tails, (72, 18))
-    out = {}
-    for i, gpu in enumerate(GPUS):
-        for k in range(18):
-            link = f"{gpu}.l{k}"
-            extra = sum(
-                by for part, by in (worse or {}).items() if link == part or link.startswith(part + ".") or part == f"*.l{k}"
-            )
-            value = 10 ** (-7.5 + length[k] + gpu_own[i] + own[i, k] + extra)
-            out[link, "nvlink.raw_ber"] = Series(np.array([100.0, 36100.0]), np.array([value, value]))
-    return Telemetry(out, (LOAD, AGAIN))
 
 
 def test_healthy_links_are_left_alone_also_with_heavy_tails() -> None:
