@@ -17,8 +17,10 @@ LINKS = [f"{gpu}.l{k}" for gpu in GPUS for k in range(18)]
 SOAK = (Stretch("load-1", "load", 0.0, 23 * 3600.0, 600.0), Stretch("load-2", "load-2", 25 * 3600.0, 48 * 3600.0, 600.0))
 
 
-def soak(seed: int, plant: dict[str, Floats] | None = None, rho: float = 0.5, every_s: float = 120.0) -> Telemetry:
-    """Two long loads in whole degrees; every GPU's noise remembers itself, and the inlet drifts by 2 K a day for all.
+def soak(
+    seed: int, plant: dict[str, Floats] | None = None, rho: float = 0.5, every_s: float = 120.0, inlet_k: float = 0.8
+) -> Telemetry:
+    """Two long loads in whole degrees; every GPU's noise remembers itself, and the inlet drifts for all, by `inlet_k` a day.
 
     `plant`: part -> kelvin added, one value per reading. Healthy GPUs creep a little of their own (0.05 K a day, t5).
     """
@@ -31,7 +33,7 @@ def soak(seed: int, plant: dict[str, Floats] | None = None, rho: float = 0.5, ev
             shock = rng.standard_normal(t.size) * 0.4 * math.sqrt(1 - rho * rho)
             noise = np.convolve(shock, rho ** np.arange(12), "full")[: t.size] + 0.3 * rng.standard_normal(t.size)
             creep = 0.05 * rng.standard_t(5) * math.sqrt(0.6) * t / 86400
-            inlet = 2.0 * t / 86400 + np.sin(t / 4000)
+            inlet = inlet_k * t / 86400 + np.sin(t / 4000)
             value = 60 + rng.normal(0, 2) + noise + creep + inlet
             for name in (part, part[:3]):
                 if plant and name in plant:

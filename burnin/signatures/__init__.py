@@ -39,6 +39,19 @@ SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
 }
 """Signatures that look at one rack's readings with their own catalogue row and nothing else."""
 
+RETESTED = frozenset(
+    {
+        thermal.GPU_ROW,
+        thermal.TRAY_ROW,
+        heat.HBM,
+        silicon.WEAK,
+        sensors.GAIN,
+        sensors.METER,
+        links.MARGIN,
+    }
+)
+"""Signatures over which one more load decides. A rule needs no second look, and what shows at idle or over hours gets none."""
+
 
 def find(
     telemetry: Telemetry,

@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from burnin.events import Finding, Severity
+from burnin.rack.parts import tray_of
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.counts import compare, fleet_at_least, growth_shape, poisson_bounds
-from burnin.signatures.readings import Readings
+from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Series
 
@@ -24,7 +25,7 @@ def rate(readings: Readings, row: SignatureRow) -> list[Finding]:
     for metric, what in _CORRECTED.items():
         counts = _counts(readings, metric)
         high = [gpu for gpu, (count, _) in counts.items() if count >= number(row, "floor")]
-        if len(high) * 3 > len(counts) and len(counts) > 3:
+        if len(high) * 3 > len(counts) and len({tray_of(gpu) for gpu in high}) >= MIN_TRAYS:
             total = sum(counts[gpu][0] for gpu in high)
             why = f"{len(high)} of {len(counts)} GPUs have {what} errors ({total} in all): not one part's fault"
             out.append(zones.policy(RATE, row, "rack", Severity.HOLD, float(len(high)), why, metric=metric))

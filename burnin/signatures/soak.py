@@ -60,7 +60,7 @@ def _soak(readings: Readings, row: SignatureRow) -> tuple[Floats, Floats] | None
 
 def _blocks(readings: Readings, gpu: str, load: Stretch, every: float) -> Floats:
     """Block means; blocks in which a GPU lost its power are left out: a load that ended cools, that is no drift."""
-    one, watts = readings.telemetry.of(gpu, "gpu.temp"), readings.telemetry.of(gpu, "gpu.power")
+    one, watts = (readings.telemetry.window(gpu, metric, load) for metric in ("gpu.temp", "gpu.power"))
     temp, power = (blocks(s.t_s, s.v, *load.judged, every) for s in (one, watts))
     usual = median(power)
     return np.where(np.abs(power / usual - 1) <= 0.05, temp, np.nan) if usual > 0 else np.full(temp.size, np.nan)
@@ -134,7 +134,10 @@ def _jump(row: SignatureRow, y: Floats) -> tuple[float, float, int] | None:
 
 
 def swings(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Oscillation of the temperatures of the whole rack, or of one tray against the rack, that the power does not show."""
+    """Oscillation of the temperatures of the whole rack, or of one tray against the rack, that the power does not show.
+
+    With too few trays to be a rack each is looked at by itself.
+    """
     out: dict[str, Finding] = {}
     for load in readings.telemetry.phase("load"):
         t0, t1 = load.judged
@@ -144,8 +147,10 @@ def swings(readings: Readings, row: SignatureRow) -> list[Finding]:
         if not dt > 0:
             continue
         temp, power = (_means(readings, metric, load, dt) for metric in ("gpu.temp", "gpu.power"))
-        middle = medians(temp.T)
-        series = {"cdu": middle, **{tray: temp[i] - middle for i, tray in enumerate(readings.trays)}}
+        series = {tray: temp[i] for i, tray in enumerate(readings.trays)}
+        if readings.enough(temp):
+            middle = medians(temp.T)
+            series = {"cdu": middle, **{tray: y - middle for tray, y in series.items()}}
         for part, y in series.items():
             found = _swing(row, part, y, medians(power.T), dt, len(series), load)
             if found is not None and part not in out:
@@ -165,7 +170,9 @@ def _means(readings: Readings, metric: str, load: Stretch, dt: float) -> Floats:
     """One row per tray: the mean of its GPUs, resampled at `dt`."""
     rows = []
     for gpus in readings.gpus:
-        grid = np.array([blocks(s.t_s, s.v, *load.judged, dt) for s in (readings.telemetry.of(g, metric) for g in gpus)])
+        grid = np.array(
+            [blocks(s.t_s, s.v, *load.judged, dt) for s in (readings.telemetry.window(g, metric, load) for g in gpus)]
+        )
         known = np.count_nonzero(~np.isnan(grid), axis=0)
         rows.append(np.where(known > 0, np.nansum(grid, axis=0) / np.maximum(known, 1), np.nan))
     return np.array(rows)

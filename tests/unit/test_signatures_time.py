@@ -28,9 +28,11 @@ def grave(findings: list[Finding]) -> set[tuple[str, str]]:
 
 
 def test_healthy_soaks_are_left_alone() -> None:
-    """The coolant warms all by 4 K in two days: that is said once, of the CDU; no GPU drifts, steps or swings."""
-    for seed in range(4):
-        assert {part for part, _ in grave(look(soak(seed)))} <= {"cdu"}
+    assert [f for seed in range(4) for f in grave(look(soak(seed)))] == []
+
+
+def test_coolant_that_warms_by_4_k_is_the_cdu_and_no_gpu_drifts() -> None:
+    assert grave(look(soak(0, inlet_k=2.0))) == {("cdu", "thermal.rack")}
 
 
 @pytest.mark.parametrize("rate", [1.5, 3.0])
@@ -108,3 +110,10 @@ def test_half_a_kelvin_is_the_floor_and_ten_minutes_the_least() -> None:
     assert look(swinging(4, rack_k=0.3)) == []
     telemetry = swinging(5, rack_k=2.0)
     assert look(Telemetry(telemetry.series, (Stretch("load", "load", 0.0, 300.0, 0.0),))) == []
+
+
+def test_a_lone_tray_that_swings_is_itself_and_no_cdu_is_named() -> None:
+    telemetry = swinging(6, tray_k=1.2)
+    alone = Telemetry({key: one for key, one in telemetry.series.items() if key[0].startswith("t11")}, telemetry.stretches)
+    (found,) = look(alone)
+    assert (found.part, found.signature) == ("t11", "thermal.swing")
