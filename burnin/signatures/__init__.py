@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
+
 from burnin.events import Finding, LogLine
 from burnin.rack.schema import SignatureRow, Topology
 from burnin.signatures import fusion, heat, links, memory, sensors, shared, silicon, soak, thermal, xids
@@ -65,6 +67,17 @@ def find(
     `unloaded`: stage -> GPUs whose load was not reached there; `log`: the run's events, of which XIDs are read. A signature
     that is not in `rows` is not run: a run is judged by the catalogue that is kept with it.
     """
+    with np.errstate(all="ignore"):  # a clock of 0 or a mean of nothing is NaN, and NaN is in no zone
+        return sorted(_found(telemetry, topology, rows, unloaded, log), key=lambda f: (f.part, f.signature))
+
+
+def _found(
+    telemetry: Telemetry,
+    topology: Topology,
+    rows: Mapping[str, SignatureRow],
+    unloaded: Mapping[str, frozenset[str]],
+    log: Iterable[LogLine],
+) -> list[Finding]:
     readings = Readings(telemetry, topology, unloaded)
     out: list[Finding] = []
     if {thermal.GPU_ROW, thermal.TRAY_ROW} <= set(rows):
@@ -76,4 +89,4 @@ def find(
         out += xids.find(log, rows[xids.SEQUENCE])
     if fusion.FUSION in rows:
         out += fusion.find(out, rows)
-    return sorted(out, key=lambda f: (f.part, f.signature))
+    return out

@@ -44,7 +44,7 @@ def _counts(readings: Readings, metric: str) -> dict[str, tuple[int, float]]:
         for gpu in gpus:
             one = readings.telemetry.of(gpu, metric)
             growth = one.growth()
-            if growth == growth:
+            if math.isfinite(growth):
                 known = one.t_s[~np.isnan(one.v)]
                 out[gpu] = (int(growth), float(known[-1] - known[0]) / 3600)
     return out
@@ -156,4 +156,4 @@ def uncorrected(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 
 def _whole(value: float) -> int:
-    return 0 if math.isnan(value) else int(value)
+    return int(value) if math.isfinite(value) else 0

@@ -37,7 +37,7 @@ def _first(log: Iterable[LogLine]) -> dict[str, dict[int, float]]:
     """Part -> XID -> when it was first seen, from whichever source."""
     out: dict[str, dict[int, float]] = {}
     for line in log:
-        if line.kind == "xid" and line.code.isdigit():
+        if line.kind == "xid" and line.code.isascii() and line.code.isdigit():
             times = out.setdefault(line.part, {})
             code = int(line.code)
             times[code] = min(line.t_s, times.get(code, line.t_s))

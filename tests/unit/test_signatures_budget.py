@@ -19,7 +19,7 @@ BUDGET = PAGE.split("## The budget")[1].split("## ")[0]
 
 def budgeted(column: int) -> dict[str, float]:
     """Signature -> per cent of racks, of the families that have a number."""
-    out = {}
+    out: dict[str, float] = {}
     for line in BUDGET.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         found = re.match(r"[\d.]+", cells[column]) if len(cells) == 3 else None
