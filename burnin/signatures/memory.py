@@ -16,6 +16,8 @@ from burnin.signatures.zones import number
 from burnin.telemetry.series import Series
 
 RATE, TREND, REPAIR, UNCORRECTED = "memory.rate", "memory.trend", "memory.repair", "memory.uncorrected"
+_MOST = 10_000
+"""Events that are looked at one by one; a counter that jumps by more is told by its growth alone."""
 _CORRECTED = {"ecc.dram_ce": "HBM", "ecc.sram_ce": "cache and register"}
 
 
@@ -82,7 +84,9 @@ def _by_load(readings: Readings, gpu: str, metric: str) -> float:
     count = sum(_whole(part.growth()) for part in inside)
     seconds = sum(float(part.t_s[-1] - part.t_s[0]) for part in inside if part.t_s.size > 1)
     all_s = float(one.t_s[-1] - one.t_s[0])
-    return compare(count, seconds, _whole(one.growth()) - count, max(all_s - seconds, 1e-9), 1.0, 1e7)
+    rest = max(0, _whole(one.growth()) - count)
+    fewer = max(1, (count + rest) // _MOST)
+    return compare(count // fewer, seconds, rest // fewer, max(all_s - seconds, 1e-9), 1.0, 1e7)
 
 
 def trend(readings: Readings, row: SignatureRow) -> list[Finding]:
@@ -111,7 +115,7 @@ def _arrivals(one: Series) -> tuple[list[float], float]:
     out: list[float] = []
     for i in np.flatnonzero(np.diff(v)):
         grew = v[i + 1] - v[i] if v[i + 1] >= v[i] else v[i + 1]
-        many = min(int(grew), 1000)
+        many = int(min(grew, _MOST)) if grew > 0 and math.isfinite(grew) and len(out) < _MOST else 0
         out += [float(t[i] - t[0] + (t[i + 1] - t[i]) * (k + 0.5) / many) for k in range(many)]
     return out, float(t[-1] - t[0])
 

@@ -42,7 +42,7 @@ def telemetries(draw: st.DrawFn) -> Telemetry:
 
 
 @given(telemetries())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_nothing_that_is_read_breaks_them(telemetry: Telemetry) -> None:
     for one in signatures.find(telemetry, racks.topology(), ROWS, {}):
         assert is_part(one.part) and one.signature in ROWS and one.why and one.action
