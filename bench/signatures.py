@@ -2,6 +2,7 @@
 
     python -m bench.signatures                   1000 healthy racks of each kind, 60 of each fault (about ten minutes)
     python -m bench.signatures --racks 50 --faults 10 --out -
+    python -m bench.signatures --racks 1000 --real sim_sgemm-longhorn.csv
 
 Racks are synthetic (`tests/racks.py`, `tests/soaks.py`): the twin's physics at rest, parts drawn with normal or t5 tails. They
 say how the statistics behave, not how NVIDIA's parts do.
@@ -10,6 +11,7 @@ say how the statistics behave, not how NVIDIA's parts do.
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime as dt
 import sys
 from collections import Counter
@@ -22,7 +24,7 @@ import numpy as np
 from burnin import signatures
 from burnin.events import Severity
 from burnin.rack.load import load_catalogue
-from burnin.telemetry.series import Telemetry
+from burnin.telemetry.series import Series, Telemetry
 from tests import racks, soaks
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +49,13 @@ def main() -> int:
     parser.add_argument("--racks", type=int, default=1000, help="healthy racks of each kind")
     parser.add_argument("--faults", type=int, default=60, help="racks of each fault")
     parser.add_argument("--out", default=str(ROOT / "docs/signatures.md"))
+    parser.add_argument(
+        "--real", metavar="CSV", help="only: clock.weak on virtual racks of measured GPUs (columns uuid, freq, temp, pwr)"
+    )
     arguments = parser.parse_args()
+    if arguments.real:
+        print(real(Path(arguments.real), arguments.racks))
+        return 0
     text = "\n".join([*healthy(arguments.racks), "", *detection(arguments.faults)]) + "\n"
     if arguments.out == "-":
         print(text)
@@ -70,6 +78,33 @@ def worlds(count: int) -> Iterator[tuple[str, int, Callable[[int], Telemetry]]]:
     yield "20 min at 1 Hz", max(1, count // 10), soaks.swinging
     yield "links, normal", max(1, count // 10), lambda seed: soaks.margins(seed, "normal")
     yield "links, t5", max(1, count // 10), lambda seed: soaks.margins(seed, "t5")
+
+
+def real(path: Path, count: int) -> str:
+    """`clock.weak` on virtual racks of 72 GPUs drawn from a fleet that was measured; what it says of whom.
+
+    The file has no idle readings: 35 Cel and 45 W stand in, and nothing that uses them is looked at.
+    """
+    readings: dict[str, list[list[float]]] = {}
+    with path.open() as file:
+        for line in csv.DictReader(file):
+            readings.setdefault(line["uuid"], []).append([float(line[name]) for name in ("freq", "temp", "pwr")])
+    fleet = {uuid: np.mean(many, axis=0) for uuid, many in sorted(readings.items())}
+    rng, named, held = np.random.default_rng(1), Counter[str](), Counter[Severity]()
+    t = np.concatenate([np.arange(s.t0_s + 0.3, s.t1_s) for s in (racks.IDLE, racks.LOAD, racks.LOAD_2)])
+    on = t > racks.IDLE.t1_s
+    for _ in range(count):
+        chosen = rng.choice(sorted(fleet), 72, replace=False)
+        series = {}
+        for part, uuid in zip(soaks.GPUS, chosen, strict=True):
+            for metric, value, idle in zip(("gpu.clock_sm", "gpu.temp", "gpu.power"), fleet[uuid], (135, 35, 45), strict=True):
+                series[part, metric] = Series(t, np.where(on, value, idle))
+        found = look(Telemetry(series, (racks.IDLE, racks.LOAD, racks.LOAD_2)))
+        weak = [(part, severity) for part, name, severity in found if name == "clock.weak"]
+        held.update({severity for _, severity in weak})
+        named.update(str(chosen[soaks.GPUS.index(part)])[:12] for part, _ in weak)
+    shares = ", ".join(f"{severity} in {100 * held[severity] / count:.2g} %" for severity in (Severity.WATCH, Severity.HOLD))
+    return f"{count} racks of {len(fleet)} measured GPUs: clock.weak {shares} of them; GPUs: {dict(named.most_common(8))}"
 
 
 def healthy(count: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,7 +33,7 @@ _FEW = 3
 
 def down(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Links that are down (FAIL where they stay so to the end), and what shares it (HOLD)."""
-    grades: dict[str, tuple[Severity, str]] = {}
+    grades: dict[str, tuple[Severity, float, str]] = {}
     known = _known(readings, "nvlink.state")
     for link in known:
         state = readings.telemetry.of(link, "nvlink.state")
@@ -41,7 +42,7 @@ def down(readings: Readings, row: SignatureRow) -> list[Finding]:
         if off:
             stays = bool(values[-1] < 1) and off >= min(number(row, "readings"), values.size)
             grade = Severity.FAIL if stays else Severity.HOLD
-            grades[link] = (grade, f"down in {off} of {values.size} readings{', and to the end' if stays else ''}")
+            grades[link] = (grade, float(off), f"down in {off} of {values.size} readings{', and to the end' if stays else ''}")
     return _named(DOWN, row, readings, grades, known)
 
 
@@ -51,7 +52,9 @@ def errors(readings: Readings, row: SignatureRow) -> list[Finding]:
     for metric, what in _ERRORS.items():
         known = _known(readings, metric)
         grown = {link: readings.telemetry.of(link, metric).growth() for link in known}
-        bad = {link: (Severity.FAIL, f"{count:.0f} {what}") for link, count in grown.items() if count >= number(row, "floor")}
+        bad = {
+            link: (Severity.FAIL, count, f"{count:.0f} {what}") for link, count in grown.items() if count >= number(row, "floor")
+        }
         out += _named(ERRORS, row, readings, bad, known)
     return out
 
@@ -61,7 +64,11 @@ def recovery(readings: Readings, row: SignatureRow) -> list[Finding]:
     known = _known(readings, "nvlink.recovery_ok")
     grown = {link: readings.telemetry.of(link, "nvlink.recovery_ok").growth() for link in known}
     bad = {
-        link: (Severity.HOLD if count >= number(row, "floor") else Severity.WATCH, f"recovered by itself {count:.0f} times")
+        link: (
+            Severity.HOLD if count >= number(row, "floor") else Severity.WATCH,
+            count,
+            f"recovered by itself {count:.0f} times",
+        )
         for link, count in grown.items()
         if count >= 1
     }
@@ -77,20 +84,21 @@ def _known(readings: Readings, metric: str) -> list[str]:
 
 
 def _named(
-    name: str, row: SignatureRow, readings: Readings, bad: Mapping[str, tuple[Severity, str]], known: Collection[str]
+    name: str, row: SignatureRow, readings: Readings, bad: Mapping[str, tuple[Severity, float, str]], known: Collection[str]
 ) -> list[Finding]:
     """Findings on the highest parts that share what links show; links keep their own grade, parents are HOLD at most."""
     out = []
     left = dict(bad)
-    for part, links, what in _parents(readings, [link for link, (grade, _) in bad.items() if grade is not Severity.WATCH], known):
-        example = bad[links[0]][1]
+    for part, links, what in _parents(
+        readings, [link for link, (grade, _, _) in bad.items() if grade is not Severity.WATCH], known
+    ):
+        example = bad[links[0]][2]
         why = f"{len(links)} links share it ({what}); {links[0]}: {example}"
         one = zones.policy(name, row, part, Severity.HOLD, float(len(links)), why, links=links[:24])
         out.append(zones.doing(one, _ACTIONS[what.split()[0]].format(part=part)))
         for link in links:
             left.pop(link, None)
-    for link, (grade, text) in sorted(left.items()):
-        out.append(zones.policy(name, row, link, grade, 1.0, text))
+    out += [zones.policy(name, row, link, grade, value, text) for link, (grade, value, text) in sorted(left.items())]
     return out
 
 
@@ -184,7 +192,7 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) 
     links = (rest - medians(rest)[:, :, None]).ravel()
     for i, s in _family(row, load.stage, ber.ravel(), links).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
-        out[f"{names[i // count]}.l{i % count}"] = Seen(s.stage, s.value, s.excess, s.z, Zone.HOLD if near else s.zone)
+        out[f"{names[i // count]}.l{i % count}"] = replace(s, zone=Zone.HOLD if near else s.zone)
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
     return {part: s for part, s in out.items() if not _under(part, hot)}
 
@@ -195,10 +203,10 @@ def _under(part: str, hot: set[str]) -> bool:
 
 
 def _family(row: SignatureRow, stage: str, value: Floats, apart: Floats) -> dict[int, Seen]:
-    scale = sigma(apart, number(row, "sigma_min"))
+    scale, floor = sigma(apart, number(row, "sigma_min")), number(row, "floor")
     n = int(np.count_nonzero(~np.isnan(apart)))
-    return {
-        i: Seen(stage, float(value[i]), float(x), float(x) / scale, zones.zone(row, n, float(x), float(x) / scale))
-        for i, x in enumerate(apart)
-        if x == x
-    }
+    out = {}
+    for i, x in enumerate(apart.tolist()):
+        if x == x:
+            out[i] = Seen(stage, float(value[i]), x, x / scale, zones.zone(row, n, x, x / scale), float(value[i]) - x + floor)
+    return out

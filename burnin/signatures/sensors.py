@@ -30,8 +30,8 @@ def offset(readings: Readings, row: SignatureRow) -> list[Finding]:
         slope = own(zones.relative(readings.slopes(idle, load)), number(row, "slope_sigma_min"))
         agrees = np.abs(slope) <= number(row, "slope_z") * sigma(slope.ravel(), number(row, "slope_sigma_min"))
         apart = own(temp, number(row, "sigma_min"))
-        for side in (apart, -apart):
-            seen = zones.among(readings, row, idle.stage, temp, side, agrees)
+        for sign in (1.0, -1.0):
+            seen = zones.among(readings, row, idle.stage, temp, sign * apart, agrees, sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     seen_of = zones.collect(many)
     return zones.findings(
@@ -63,7 +63,7 @@ def gain(readings: Readings, row: SignatureRow) -> list[Finding]:
         for factor, value in signs:
             agree &= value / factor * np.sign(g) >= np.abs(g) * number(row, "agree")
         for side in (1.0, -1.0):
-            seen = zones.among(readings, row, load.stage, 100 * g, side * g, agree)
+            seen = zones.among(readings, row, load.stage, 100 * g, side * g, agree, 100 * side)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     return zones.findings(
         GAIN, row, zones.collect(many),
@@ -101,8 +101,8 @@ def meter(readings: Readings, row: SignatureRow) -> list[Finding]:
         ratio = readings.grid(lambda gpu, load=load: _energy_over_power(readings, gpu, load))  # type: ignore[misc]
         apart = own(zones.relative(ratio), number(row, "sigma_min"))
         steady = readings.of("gpu.power", load, _unrest) <= number(row, "steady")
-        for side in (apart, -apart):
-            seen = zones.among(readings, row, load.stage, ratio, side, steady)
+        for sign in (1.0, -1.0):
+            seen = zones.among(readings, row, load.stage, ratio, sign * apart, steady, sign * median(ratio.ravel()))
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     return zones.findings(
         METER, row, zones.collect(many),

@@ -28,7 +28,8 @@ def leak(readings: Readings, row: SignatureRow) -> list[Finding]:
     for idle in readings.telemetry.phase("idle"):
         power, temp = readings.mean("gpu.power", idle), readings.mean("gpu.temp", idle)
         even = power * np.exp(-per_k * (temp - median(temp.ravel())))
-        many.append(zones.among(readings, row, idle.stage, power, own(zones.relative(even), number(row, "sigma_min"))))
+        more = own(zones.relative(even), number(row, "sigma_min"))
+        many.append(zones.among(readings, row, idle.stage, power, more, per=median(power.ravel())))
     return zones.findings(
         LEAK, row, zones.collect(many),
         lambda s: f"idle power {s.value:.0f} W, {100 * s.excess:.0f} % above its peers at equal temperature",
@@ -47,7 +48,8 @@ def weak(readings: Readings, row: SignatureRow) -> list[Finding]:
     many = []
     for idle, load in readings.pairs():
         slow = -own(clocks(readings, row, idle, load), number(row, "sigma_min"))
-        many.append(zones.among(readings, row, load.stage, readings.mean("gpu.clock_sm", load), slow))
+        clock = readings.mean("gpu.clock_sm", load)
+        many.append(zones.among(readings, row, load.stage, clock, slow, per=-median(clock.ravel())))
     return zones.findings(
         WEAK, row, zones.collect(many),
         lambda s: f"{s.value:.0f} MHz at its power limit, {100 * s.excess:.1f} % below its peers at equal temperature",
@@ -84,6 +86,6 @@ def _held(readings: Readings, row: SignatureRow, idle: Stretch, load: Stretch) -
     out = (low >= number(row, "floor")) & (capped <= number(row, "free")) & (hot <= number(row, "free"))
     out &= (swing <= number(row, "still")) & (rise >= MIN_RISE_W)
     return {
-        readings.gpus[i][j]: Seen(load.stage, float(clock[i, j]), float(low[i, j]), 0.0, zones.Zone.HOLD)
+        readings.gpus[i][j]: Seen(load.stage, float(clock[i, j]), float(low[i, j]), 0.0, zones.Zone.HOLD, float(clock[i, j]))
         for i, j in zip(*np.nonzero(out), strict=True)
     }

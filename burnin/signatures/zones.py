@@ -34,13 +34,15 @@ class Zone(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One part in one stretch: what was measured, by how much it exceeds its peers (unit of the floor), z, and the zone."""
+    """One part in one stretch: what was measured, by how much it exceeds its peers (unit of the floor), z, the zone, and the
+    `edge`: what would have to be measured of it to be at the floor."""
 
     stage: str
     value: float
     excess: float
     z: float
     zone: Zone
+    edge: float
 
 
 def number(row: SignatureRow, name: str) -> float:
@@ -63,11 +65,18 @@ def zone(row: SignatureRow, n: int, excess: float, z: float) -> Zone:
 
 
 def among(
-    readings: Readings, row: SignatureRow, stage: str, value: Floats, own: Floats, where: NDArray[np.bool_] | None = None
+    readings: Readings,
+    row: SignatureRow,
+    stage: str,
+    value: Floats,
+    own: Floats,
+    where: NDArray[np.bool_] | None = None,
+    per: float = 1.0,
 ) -> dict[str, Seen]:
     """Every measured GPU among its peers: `own` is what it has for itself, counted so that bad is positive.
 
     `where`: GPUs that may be out at all (a second condition of the signature); all others stay in the family and in n.
+    `per`: by how much `value` changes where `own` changes by 1.
     """
     if not readings.enough(own):
         return {}
@@ -80,7 +89,8 @@ def among(
             if excess == excess:
                 allowed = where is None or bool(where[i, j])
                 at = zone(row, n, excess, excess / scale) if allowed else Zone.FAMILY
-                out[gpu] = Seen(stage, float(value[i, j]), excess, excess / scale, at)
+                edge = float(value[i, j]) - per * (excess - number(row, "floor"))
+                out[gpu] = Seen(stage, float(value[i, j]), excess, excess / scale, at, edge)
     return out
 
 
@@ -119,7 +129,7 @@ def findings(name: str, row: SignatureRow, seen: Mapping[str, Sequence[Seen]], w
                 signature=name,
                 severity=grade,
                 value=short(float(np.mean([one.value for one in far]))),
-                limit=short(number(row, "floor")),
+                limit=short(float(np.mean([one.edge for one in far]))),
                 unit=row.unit,
                 why=f"{why(worst)} (z {worst.z:.1f}), in {len(far)} of {len(all_of)} phases",
                 action=row.action if again else f"repeat the stage on the whole rack once; {row.action}",
@@ -135,8 +145,9 @@ def findings(name: str, row: SignatureRow, seen: Mapping[str, Sequence[Seen]], w
 
 
 def policy(name: str, row: SignatureRow, part: str, grade: Severity, value: float, why: str, **evidence: object) -> Finding:
-    """A finding of a rule that needs no statistics; its limit is the catalogue's `floor` where there is one."""
-    bound = short(number(row, "floor")) if "floor" in row.limits else None
+    """A finding of a rule that needs no statistics; its limit is the catalogue's `floor` where it counts the same as `value`."""
+    floor = row.limits.get("floor")
+    bound = short(number(row, "floor")) if floor is not None and floor.unit == row.unit else None
     return Finding(part, name, grade, short(value), bound, row.unit, why, row.action, row.fru, evidence=dict(evidence))
 
 

@@ -51,7 +51,7 @@ def grave(findings: list[Finding]) -> set[tuple[str, str]]:
 
 
 def test_healthy_racks_are_left_alone_by_what_is_new() -> None:
-    """Twelve racks whose parts are normal: no HOLD; twelve with t5 tails: at most two (seven families of 1 %, docs/signatures.md)."""
+    """Twelve racks whose parts are normal: no HOLD; twelve with t5 tails: at most two (seven families of 1 %)."""
     new = {"thermal.rth", "thermal.tray"}
     assert [f for seed in range(12) for f in grave(found(seed)) if f[1] not in new] == []
     heavy = [f for seed in range(12) for f in grave(found(seed, "t5")) if f[1] not in new]
@@ -193,9 +193,28 @@ def test_every_finding_says_what_to_do_with_numbers() -> None:
     one.leakage[racks.cell(PART)] *= 3
     finding = next(f for f in look(racks.telemetry(one)) if f.signature == "power.leak")
     assert finding.unit == "W" and finding.value is not None and 220 < finding.value < 500
-    assert finding.limit == 0.2 and finding.statistic is not None and finding.statistic > 8
+    assert finding.limit is not None and 190 < finding.limit < 250, "a fifth above its peers' 185 W, in the unit of the value"
+    assert finding.statistic is not None and finding.statistic > 8
     assert " W" in finding.why and finding.action.startswith("repeat the stage")
     assert finding.evidence["idle"]["zone"] == "HOLD"
+
+
+@pytest.mark.parametrize(
+    ("signature", "plant", "low", "high"),
+    [
+        ("thermal.hbm", times("hbm", 2.5), -6.0, 12.0),
+        ("clock.weak", times("voltage", 1.25), 1600.0, 1760.0),
+        ("sensor.offset", plus("temp_offset", 12.0), 37.0, 42.0),
+        ("sensor.offset", plus("temp_offset", -12.0), 28.0, 33.0),
+        ("sensor.gain", times("gain", 1.3), 8.0, 12.0),
+    ],
+)
+def test_a_limit_is_where_the_value_would_be_at_the_floor(signature: str, plant: Fault, low: float, high: float) -> None:
+    finding = next(f for f in found(101, plant=plant) if (f.part, f.signature) == (PART, signature))
+    assert finding.limit is not None and finding.value is not None
+    assert low < finding.limit < high
+    worse = finding.value < finding.limit if low in (1600.0, 28.0) else finding.value > finding.limit
+    assert worse, "a named value is beyond its limit"
 
 
 # ---------------------------------------------------------------- zones
@@ -216,7 +235,7 @@ def test_every_finding_says_what_to_do_with_numbers() -> None:
     ],
 )
 def test_one_retest_decides(seen: list[Zone], want: Severity | None) -> None:
-    assert zones.severity([Seen(str(i), 1.0, 1.0, 1.0, zone) for i, zone in enumerate(seen)]) is want
+    assert zones.severity([Seen(str(i), 1.0, 1.0, 1.0, zone, 0.0) for i, zone in enumerate(seen)]) is want
 
 
 @pytest.mark.parametrize(
