@@ -30,6 +30,9 @@ FAULTS = {
     "gpu_off_bus": ("t05.g0", "t11.g3", "t14.g1"),
     "tray_dead": ("t02", "t08", "t16"),
     "wrong_serial": ("t06", "t10.g2", "t13.g3"),
+    "link_down": ("t02.g1.l0", "t09.g3.l17", "t15.g0.l8"),
+    "link_margin": ("t00.g2.l5", "t06.g0.l11", "t17.g1.l3"),
+    "lane_flap": ("t04.g0.l13", "t11.g2.l1", "t16.g3.l9"),
     "nvml_hang": ("t01.g0", "t09.g1", "t17.g2"),
 }
 SEEDS = (21, 22, 23)
