@@ -30,12 +30,15 @@ SYMBOLS: dict[str, tuple[Any, ...]] = {
     "cuLaunchKernel": (_VOID, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _VOID, _P(_VOID), _P(_VOID)),
     "cuStreamCreate": (_P(_VOID), _UINT),
     "cuStreamSynchronize": (_VOID,),
+    "cuStreamQuery": (_VOID,),
+    "cuMemFree_v2": (_PTR,),
     "cuEventCreate": (_P(_VOID), _UINT),
     "cuEventRecord": (_VOID, _VOID),
     "cuEventSynchronize": (_VOID,),
     "cuEventElapsedTime": (_P(c.c_float), _VOID, _VOID),
     "cuGetErrorName": (_INT, _P(c.c_char_p)),
 }
+_NOT_READY = 600
 _SM_COUNT, _LOG_BUFFER, _LOG_BYTES, _NON_BLOCKING = 16, 5, 6, 1
 THREADS = 256
 """Threads of a block: what the kernels' launch bounds promise."""
@@ -79,6 +82,13 @@ class Cuda:
         out = kind()
         self.call(name, c.byref(out), *args)
         return out.value
+
+    def finished(self, stream: Any) -> bool:
+        """Has a stream run dry. Raises CudaError when its context died."""
+        if self._lib.cuStreamQuery(stream) == _NOT_READY:
+            return False
+        self.call("cuStreamQuery", stream)
+        return True
 
     def device(self, uuid: bytes) -> int:
         """The CUDA device of an NVML UUID: ordinals differ between the two. Raises CudaError when there is none."""

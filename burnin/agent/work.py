@@ -24,7 +24,10 @@ from burnin.agent.talk import Over, Talk
 _PR_SET_PDEATHSIG = 1
 REPORT_NS = 1_000_000_000
 
-KINDS: dict[str, tuple[str, str]] = {"burn": ("burnin.agent.work", "burn")}
+KINDS: dict[str, tuple[str, str]] = {
+    "burn": ("burnin.agent.work", "burn"),
+    "nccl": ("burnin.agent.nccl", "run"),
+}
 """Kind of work -> module and function."""
 
 

@@ -99,6 +99,10 @@ KINDS: dict[str, Kind] = {
             "nvml_hang", (GPU,), _AFTER, 12, 0, 864000,
             "Every NVML call on the GPU blocks from then on.",
         ),
+        Kind(
+            "slow_gpu", (GPU,), "fraction of its speed lost, 0 to 1", 0.1, 0.005, 0.99,
+            "The GPU works more slowly than its peers in collectives, and every group waits for it.",
+        ),
     )
 }  # fmt: skip
 

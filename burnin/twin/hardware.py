@@ -71,6 +71,8 @@ class Hardware:
             for link in links[: model.gpu.nvlinks]:
                 link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
         self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in plants if plant.kind in LINK_KINDS]
+        for plant in plants:
+            self._weaken(plant)
         self._due = sorted((self._moment(plant) for plant in plants), key=lambda moment: moment[0])
         self._publish()
 
@@ -139,6 +141,12 @@ class Hardware:
         }
         after_s, act = timed.get(plant.kind, (0.0, lambda _: None))
         return after_s, lambda: act(plant)
+
+    def _weaken(self, plant: Plant) -> None:
+        """What is wrong from the start, and is not physics."""
+        word = {"slow_gpu": "slow_ppm"}.get(plant.kind)
+        if word is not None:
+            self._gpu(plant)[1][word] = round(1e6 * plant.severity)
 
     def _happen(self, now_ns: int) -> None:
         while self._load_ns is not None and self._due and now_ns - self._load_ns >= self._due[0][0] * 1e9:

@@ -142,6 +142,15 @@ class Sensors(Data):
     power_noise_w: float
 
 
+class Nccl(Data):
+    """Collectives of the library that every tray has: bus bandwidth by operation and number of GPUs, GB/s, large sizes."""
+
+    version: int
+    latency_us: float
+    busbw: dict[str, dict[int, float]] = Field(description="between the numbers given: along the logarithm of the number")
+    network_gbps: float = Field(description="where NVLink is switched off")
+
+
 class Model(Data):
     """One architecture as the twin builds it."""
 
@@ -152,6 +161,7 @@ class Model(Data):
     driver: Driver
     gpu: GpuFacts
     kernels: dict[str, float] = Field(description="activity of a load kernel, by its name")
+    nccl: Nccl
     power: Power
     thermal: Thermal
     coolant: Coolant

@@ -11,7 +11,10 @@ from burnin.twin.faults import GPU, KINDS, LINK, TRAY, Plant, parse
 
 
 def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
-    names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang link_down link_margin lane_flap"
+    names = (
+        "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang "
+        "link_down link_margin lane_flap slow_gpu"
+    )
     assert set(KINDS) == set(names.split())
     assert all(kind.about.endswith(".") and kind.parts and kind.unit for kind in KINDS.values())
     assert all(kind.least <= kind.default <= kind.most for kind in KINDS.values())
