@@ -193,6 +193,13 @@ def _off(environ: Mapping[str, str]) -> bool:
     return environ.get("NCCL_P2P_DISABLE") == "1" or environ.get("NCCL_MNNVL_ENABLE") == "0"
 
 
+def _slow_ppm(nccl: Nccl, context: Context) -> int:
+    """Share of its speed that this GPU lacks: its own slowness, and links that are down."""
+    count = int(context.device.facts["nvlinks"])
+    down = sum(bool(link["down"]) for link in nccl.state.links[context.device.own["position"]][:count])
+    return round(1e6 - (1e6 - context.device.row["slow_ppm"]) * (1 - down / max(count, 1)))
+
+
 def _init(nccl: Nccl, out: Any, ranks: Any, ident: Any, rank: Any, config: Any) -> int:
     asked = _Config.from_address(address(config, c.sizeof(_Config)))
     magic, family = struct.unpack_from("<QH", bytes(ident))
@@ -211,7 +218,7 @@ def _init(nccl: Nccl, out: Any, ranks: Any, ident: Any, rank: Any, config: Any) 
     row, place = context.device.row, nccl.facts["tray_index"] * len(nccl.facts["gpus"]) + context.device.own["position"]
     comm.send(
         {
-            "join": comm.rank, "ranks": comm.ranks, "gpu": place, "slow_ppm": row["slow_ppm"], "deaf_to": row["deaf_to"],
+            "join": comm.rank, "ranks": comm.ranks, "gpu": place, "slow_ppm": _slow_ppm(nccl, context), "deaf_to": row["deaf_to"],
             "network": _off(os.environ),
         }
     )  # fmt: skip
