@@ -20,7 +20,7 @@ from burnin.twin.state import State
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("nccl_child.py")
-QUIET_S = 0.6
+QUIET_S = 0.8
 CUT = "cut by a local limit: time"
 
 
@@ -125,10 +125,11 @@ class Ranks:
                     selector.unregister(key.fileobj)
                     quiet_s = time.monotonic()
                 left = asked - set(said)
-                # Where all but a few have spoken, time is cut short: a holder would wait for the rest until max_s.
-                short = quiet_s + QUIET_S if said and len(left) <= 4 else math.inf
+                # Where all but one have spoken, time is cut short: a holder would wait for it until max_s.
+                short = quiet_s + QUIET_S if said and len(left) == 1 else math.inf
                 for part in left:
                     if time.monotonic() > min(self._end_s[part] + 1, short):
                         self._running[part].kill()
+                        self._running[part].wait()
                         said[part] = {"failed": CUT}
         return said
