@@ -39,16 +39,16 @@ picture: $(VENV)/.run  ## the README's picture, from a real run
 	$(BIN)/python docs/picture.py
 
 # PTX 7.0 and compute_80: assembles on every driver and GPU from Ampere on; comments carry the compiler's build and go.
-PTX := burnin/agent/kernels/burn.ptx
+CU := $(wildcard burnin/agent/kernels/*.cu)
 define compile
-nvcc -ptx -arch=compute_80 -O3 -o - $(PTX:.ptx=.cu) | sed -e 's/^\.version .*/.version 7.0/' -e 's://.*::' -e 's/[ \t]*$$//' -e '/^$$/d'
+nvcc -ptx -arch=compute_80 -O3 -o - $$cu | sed -e 's/^\.version .*/.version 7.0/' -e 's://.*::' -e 's/[ \t]*$$//' -e '/^$$/d'
 endef
 
-kernels:         ## recompile the load kernels (needs nvcc)
-	$(compile) > $(PTX)
+kernels:         ## recompile the GPU kernels (needs nvcc)
+	for cu in $(CU); do $(compile) > $${cu%.cu}.ptx || exit 1; done
 
 kernels-check:
-	$(compile) | diff - $(PTX)
+	for cu in $(CU); do $(compile) | diff - $${cu%.cu}.ptx || exit 1; done
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,8 @@
     load, lease load and work processes with their local limits, and the deadlines shared with them
     jobs        orders that are answered by what such processes say
     work, talk  one such process, and its conversation; cuda: the driver client
+    hostdata    the tray around the GPUs: CPUs, network cards, drives, PCIe; sysfs, pcie, smart: how each is read
+    kernel_log  what a line of the kernel log says went wrong with hardware, in one word
     spool       the last records, by sequence number
 
 Standard library and pynvml only, Python 3.9, started as `python3 -I -S agent.pyz`. Only the twin imports this package;

@@ -24,14 +24,22 @@ SYMBOLS: dict[str, tuple[Any, ...]] = {
     "cuModuleLoadDataEx": (_P(_VOID), _VOID, _UINT, _P(_INT), _P(_VOID)),
     "cuModuleGetFunction": (_P(_VOID), _VOID, c.c_char_p),
     "cuOccupancyMaxActiveBlocksPerMultiprocessor": (_P(_INT), _VOID, _INT, _SIZE),
+    "cuMemGetInfo_v2": (_P(_SIZE), _P(_SIZE)),
     "cuMemAlloc_v2": (_P(_PTR), _SIZE),
+    "cuMemFree_v2": (_PTR,),
+    "cuMemHostAlloc": (_P(_VOID), _SIZE, _UINT),
     "cuMemsetD32Async": (_PTR, _UINT, _SIZE, _VOID),
     "cuMemcpyDtoH_v2": (_VOID, _PTR, _SIZE),
+    "cuMemcpyDtoHAsync_v2": (_VOID, _PTR, _SIZE, _VOID),
+    "cuMemcpyHtoDAsync_v2": (_PTR, _VOID, _SIZE, _VOID),
+    "cuMemcpyDtoDAsync_v2": (_PTR, _PTR, _SIZE, _VOID),
+    "cuMemcpyPeerAsync": (_PTR, _VOID, _PTR, _VOID, _SIZE, _VOID),
+    "cuDeviceCanAccessPeer": (_P(_INT), _INT, _INT),
+    "cuCtxEnablePeerAccess": (_VOID, _UINT),
     "cuLaunchKernel": (_VOID, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _VOID, _P(_VOID), _P(_VOID)),
     "cuStreamCreate": (_P(_VOID), _UINT),
     "cuStreamSynchronize": (_VOID,),
     "cuStreamQuery": (_VOID,),
-    "cuMemFree_v2": (_PTR,),
     "cuEventCreate": (_P(_VOID), _UINT),
     "cuEventRecord": (_VOID, _VOID),
     "cuEventSynchronize": (_VOID,),
@@ -39,13 +47,18 @@ SYMBOLS: dict[str, tuple[Any, ...]] = {
     "cuGetErrorName": (_INT, _P(c.c_char_p)),
 }
 _NOT_READY = 600
-_SM_COUNT, _LOG_BUFFER, _LOG_BYTES, _NON_BLOCKING = 16, 5, 6, 1
+_SM_COUNT, _CAPABILITY, _LOG_BUFFER, _LOG_BYTES, _NON_BLOCKING = 16, (75, 76), 5, 6, 1
+OUT_OF_MEMORY = 2
 THREADS = 256
 """Threads of a block: what the kernels' launch bounds promise."""
 
 
 class CudaError(RuntimeError):
-    """A driver call failed; the text names call, code and its CUDA_ERROR_ name."""
+    """A driver call failed; the text names call, code and its CUDA_ERROR_ name. `code` is 0 where no call was made."""
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def open_driver() -> Cuda:
@@ -75,7 +88,7 @@ class Cuda:
         if code:
             text = c.c_char_p()
             self._lib.cuGetErrorName(code, c.byref(text))
-            raise CudaError(f"{name} -> {code} {(text.value or b'?').decode()}")
+            raise CudaError(f"{name} -> {code} {(text.value or b'?').decode()}", code)
 
     def get(self, name: str, kind: Any, *args: Any) -> Any:
         """A driver call whose first argument is where it writes: the value written."""
@@ -100,6 +113,94 @@ class Cuda:
                 return device
         raise CudaError(f"no CUDA device has the UUID {uuid.hex()}")
 
+    def load(self, ptx: bytes) -> c.c_void_p:
+        """A module from PTX, in the current context. Raises CudaError with the assembler's own words."""
+        log = c.create_string_buffer(8192)
+        options = (_INT * 2)(_LOG_BUFFER, _LOG_BYTES)
+        values = (_VOID * 2)(c.cast(log, _VOID), 8192)
+        image = c.create_string_buffer(ptx)
+        try:
+            return _VOID(self.get("cuModuleLoadDataEx", _VOID, c.cast(image, _VOID), 2, options, values))
+        except CudaError as error:
+            said = log.value.decode(errors="replace").strip()
+            raise CudaError(f"{error}: {said}" if said else str(error), error.code) from None
+
+
+class Gpu:
+    """One GPU's primary context, current in this thread, and one stream: what is queued is timed and waited for."""
+
+    def __init__(self, cuda: Cuda, device: int) -> None:
+        self.cuda, self.device = cuda, device
+        self.context = _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device))
+        self.enter()
+        self.stream = _VOID(cuda.get("cuStreamCreate", _VOID, _NON_BLOCKING))
+        self._begin, self._end = (_VOID(cuda.get("cuEventCreate", _VOID, 0)) for _ in range(2))
+        self.sms = int(cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device))
+
+    def enter(self) -> None:
+        """Make this the thread's current context."""
+        self.cuda.call("cuCtxSetCurrent", self.context)
+
+    def close(self) -> None:
+        """Give the context up, and all that is in it: from then on no process of ours is to be seen on the GPU."""
+        self.cuda.call("cuDevicePrimaryCtxRelease_v2", self.device)
+
+    @property
+    def capability(self) -> str:
+        """Compute capability, `10.3`."""
+        return ".".join(str(self.cuda.get("cuDeviceGetAttribute", _INT, which, self.device)) for which in _CAPABILITY)
+
+    def functions(self, ptx: bytes, *names: str) -> list[c.c_void_p]:
+        """Kernels of a PTX image."""
+        module = self.cuda.load(ptx)
+        return [_VOID(self.cuda.get("cuModuleGetFunction", _VOID, module, name.encode())) for name in names]
+
+    def resident(self, function: c.c_void_p) -> int:
+        """Blocks of THREADS that this GPU runs at once."""
+        return self.sms * max(int(self.cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, function, THREADS, 0)), 1)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that are free, and all that the driver has to give."""
+        free, total = _SIZE(), _SIZE()
+        self.cuda.call("cuMemGetInfo_v2", c.byref(free), c.byref(total))
+        return free.value, total.value
+
+    def allocate(self, size: int) -> int:
+        """Device memory; the address. Raises CudaError, with code OUT_OF_MEMORY when there is none."""
+        return int(self.cuda.get("cuMemAlloc_v2", _PTR, size))
+
+    def free(self, at: int) -> None:
+        """Give memory back."""
+        self.cuda.call("cuMemFree_v2", at)
+
+    def read(self, at: int, size: int) -> bytes:
+        """Bytes of device memory."""
+        out = c.create_string_buffer(size)
+        self.cuda.call("cuMemcpyDtoH_v2", out, at, size)
+        return out.raw
+
+    def clear(self, at: int, size: int) -> None:
+        """Fill with zeros; `size` is a multiple of 4."""
+        self.cuda.call("cuMemsetD32Async", at, 0, size // 4, self.stream)
+
+    def timed(self, times: int, name: str, *args: Any) -> float:
+        """Queue an asynchronous call so many times (the stream is its last argument), and wait: milliseconds all took."""
+        return self._time([(name, *args, self.stream)] * times)
+
+    def launch(self, function: c.c_void_p, blocks: int, *values: Any) -> float:
+        """Run one kernel of THREADS threads a block with these ctypes values: milliseconds it took."""
+        pointers = (_VOID * len(values))(*[c.cast(c.byref(v), _VOID) for v in values])
+        shape = (blocks, 1, 1, THREADS, 1, 1, 0)
+        return self._time([("cuLaunchKernel", function, *shape, self.stream, pointers, None)])
+
+    def _time(self, calls: list[tuple[Any, ...]]) -> float:
+        self.cuda.call("cuEventRecord", self._begin, self.stream)
+        for words in calls:
+            self.cuda.call(*words)
+        self.cuda.call("cuEventRecord", self._end, self.stream)
+        self.cuda.call("cuEventSynchronize", self._end)
+        return float(self.cuda.get("cuEventElapsedTime", c.c_float, self._begin, self._end))
+
 
 class Burn:
     """One load kernel on one GPU, launched so that two are always in flight and each lasts about `launch_ms`.
@@ -111,7 +212,7 @@ class Burn:
         self._cuda = cuda
         self._launch_ms = launch_ms
         cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
-        self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, self._module(ptx), kernel.encode()))
+        self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, cuda.load(ptx), kernel.encode()))
         sms = cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device)
         blocks = cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
         self.grid = sms * max(blocks, 1)
@@ -125,16 +226,6 @@ class Burn:
         self.iters = 1000
         self.launches = 0
         self.busy_ms = 0.0
-
-    def _module(self, ptx: bytes) -> c.c_void_p:
-        log = c.create_string_buffer(8192)
-        options = (_INT * 2)(_LOG_BUFFER, _LOG_BYTES)
-        values = (_VOID * 2)(c.cast(log, _VOID), 8192)
-        image = c.create_string_buffer(ptx)
-        try:
-            return _VOID(self._cuda.get("cuModuleLoadDataEx", _VOID, c.cast(image, _VOID), 2, options, values))
-        except CudaError as error:
-            raise CudaError(f"{error}: {log.value.decode(errors='replace').strip()}") from None
 
     def launch(self) -> None:
         """Queue one kernel, then wait for the one before it; adapts the length of the next."""

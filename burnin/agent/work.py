@@ -26,6 +26,9 @@ REPORT_NS = 1_000_000_000
 
 KINDS: dict[str, tuple[str, str]] = {
     "burn": ("burnin.agent.work", "burn"),
+    "digest": ("burnin.agent.consensus", "run"),
+    "hbm": ("burnin.agent.hbm", "run"),
+    "copies": ("burnin.agent.copies", "run"),
     "nccl": ("burnin.agent.nccl", "run"),
 }
 """Kind of work -> module and function."""

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
-from burnin.checks import as_found, collective, ecc, gpu_load, idle_baseline, inventory, links, thermal_margin, throttling, xid
+from burnin.checks import (
+    as_found,
+    collective,
+    consensus,
+    copies,
+    ecc,
+    gpu_load,
+    hbm,
+    host,
+    idle_baseline,
+    inventory,
+    links,
+    nic,
+    nvme,
+    thermal_margin,
+    throttling,
+    xid,
+)
 from burnin.checks.base import Check
 
 CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
-    for module in (inventory, idle_baseline, gpu_load, thermal_margin, throttling, ecc, links, xid, as_found, collective)
+    for module in (
+        inventory,
+        idle_baseline,
+        gpu_load,
+        thermal_margin,
+        throttling,
+        ecc,
+        links,
+        consensus,
+        hbm,
+        copies,
+        host,
+        nic,
+        nvme,
+        xid,
+        as_found,
+        collective,
+    )
 }
 HEATS = {name: check.heats for name, check in CHECKS.items()}
 """Check -> does it load GPUs by itself? What suites are checked against."""

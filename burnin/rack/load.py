@@ -101,6 +101,12 @@ class Xids(Data):
     xids: dict[int, Xid]
 
 
+class Kernel(Data):
+    """inventory/catalogue/kernel.yaml"""
+
+    kernel: dict[str, Xid]
+
+
 class Signatures(Data):
     """inventory/catalogue/signatures.yaml"""
 
@@ -108,20 +114,22 @@ class Signatures(Data):
 
 
 def load_catalogue() -> Catalogue:
-    """Reads metrics, XIDs and signatures. Raises InputError with the mistakes of all three."""
+    """Reads metrics, XIDs, kernel log and signatures. Raises InputError with the mistakes of all."""
     problems: list[Problem] = []
     metrics, found = check(read(shipped(f"{CATALOGUE}/metrics.yaml")), Metrics)
     problems += found
     xids, found = check(read(shipped(f"{CATALOGUE}/xids.yaml")), Xids)
+    problems += found
+    kernel, found = check(read(shipped(f"{CATALOGUE}/kernel.yaml")), Kernel)
     problems += found
     document = read(shipped(f"{CATALOGUE}/signatures.yaml"))
     signatures, found = check(document, Signatures)
     problems += found
     if metrics is not None:
         problems += unknown_metrics(document, ("signatures", "*", "signals", "*"), metrics.metrics)
-    if metrics is None or xids is None or signatures is None or problems:
+    if metrics is None or xids is None or signatures is None or kernel is None or problems:
         raise InputError(in_order(problems))
-    return Catalogue(metrics=metrics.metrics, xids=xids.xids, signatures=signatures.signatures)
+    return Catalogue(metrics=metrics.metrics, xids=xids.xids, signatures=signatures.signatures, kernel=kernel.kernel)
 
 
 def unknown_metrics(document: Document, pattern: tuple[str, ...], metrics: Any) -> Iterator[Problem]:

@@ -126,6 +126,8 @@ class Topology(Data):
     compute_trays: int = Field(ge=1, le=18)
     gpus_per_tray: int = Field(ge=1, le=8)
     cpus_per_tray: int | None = Field(ge=0, le=8)
+    nics_per_tray: int | None = Field(default=None, ge=0, le=32, description="network cards, by PCI device")
+    nvmes_per_tray: int | None = Field(default=None, ge=0, le=32)
     switch_trays: int = Field(default=0, ge=0, le=9)
     asics_per_switch_tray: int | None = Field(default=0, ge=0, le=8)
     links_per_gpu: int | None = Field(default=None, ge=0, le=36)
@@ -327,3 +329,4 @@ class Catalogue(Data):
     metrics: dict[str, Metric]
     xids: dict[int, Xid]
     signatures: dict[str, SignatureRow]
+    kernel: dict[str, Xid] = Field(default_factory=dict, description="what a line of the kernel log means, by its word")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from burnin.errors import InputError, Problem
 from burnin.rack.document import Document, one_of, read
-from burnin.rack.load import Metrics, Signatures, Xids, list_profiles, load_profile, load_rack, load_site, unknown_metrics
+from burnin.rack.load import Kernel, Metrics, Signatures, Xids, list_profiles, load_profile, load_rack, load_site, unknown_metrics
 from burnin.rack.schema import Limit, Metric, Profile
 from burnin.rack.yamlfile import check, in_order
 from burnin.suites.load import check_suite
@@ -25,7 +25,7 @@ _COUNTS = (".growth", ".mismatches")
 _KINDS = {
     "rack": "rack", "trays": "rack",  # a rack also names its profile, so it is looked for first
     "suite": "suite", "stages": "suite", "profile": "profile", "topology": "profile",
-    "metrics": "metrics", "xids": "xids", "signatures": "signatures", "ships_after": "site",
+    "metrics": "metrics", "xids": "xids", "kernel": "kernel", "signatures": "signatures", "ships_after": "site",
 }  # fmt: skip
 
 
@@ -127,6 +127,7 @@ _LINT: dict[str, _Lint] = {
     "suite": _suite,
     "metrics": lambda path, document, checks, metrics: check(document, Metrics)[1],
     "xids": lambda path, document, checks, metrics: check(document, Xids)[1],
+    "kernel": lambda path, document, checks, metrics: check(document, Kernel)[1],
     "signatures": _signatures,
     "site": _loaded(load_site),
 }

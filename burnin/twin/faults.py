@@ -11,6 +11,7 @@ from burnin.errors import InputError
 from burnin.rack.parts import is_part, kind
 
 GPU, TRAY, LINK = "GPU", "compute tray", "NVLink"
+NIC, NVME = "NIC", "NVMe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,39 @@ KINDS: dict[str, Kind] = {
             "An NVLink that loses its lanes under load and recovers each time.",
         ),
         Kind(
+            "cpu_edac", (TRAY,), "uncorrectable errors of the CPUs' memory, a whole number", 1, 1, 512,
+            "Uncorrectable errors of the CPUs' memory a few seconds into the load, counted by EDAC and told in the kernel log.",
+            whole=True,
+        ),
+        Kind(
+            "nic_flap", (NIC,), "times the link goes down, a whole number", 3, 1, 200,
+            "A network link that goes down for a second every three seconds, from a few seconds into the load on.",
+            whole=True,
+        ),
+        Kind(
+            "nvme_media", (NVME,), "media errors, a whole number", 2, 1, 1000,
+            "Reads that the drive cannot do, a few seconds into the load: in its health log and in the kernel log.",
+            whole=True,
+        ),
+        Kind(
+            "pcie_downtrain", (NIC, NVME), "fraction of the lanes lost, 0 to 1", 0.5, 0.01, 0.99,
+            "The card's PCIe link runs with fewer lanes than card and slot have.",
+        ),
+        Kind(
+            "pcie_replay", (GPU, NIC, NVME), "corrected errors a second", 5, 0.01, 1000,
+            "PCIe packets to the card must be repeated under load: corrected errors, no loss.",
+        ),
+        Kind(
             "nvml_hang", (GPU,), _AFTER, 12, 0, 864000,
             "Every NVML call on the GPU blocks from then on.",
+        ),
+        Kind(
+            "sdc", (GPU,), "probability that a launch of a digest kernel gets one tile wrong, 0 to 1", 0.25, 1e-6, 1,
+            "Silent data corruption: one multiprocessor computes a wrong bit now and then, and no counter says so.",
+        ),
+        Kind(
+            "bw_loss", (GPU,), "fraction of the GPU's copy and peer bandwidth lost, 0 to 1", 0.3, 0.01, 0.99,
+            "Copies from, to and within the GPU are slower, and nothing else is.",
         ),
         Kind(
             "slow_gpu", (GPU,), "fraction of its speed lost, 0 to 1", 0.1, 0.005, 0.99,
@@ -122,7 +154,13 @@ def parse(text: str) -> Plant:
 
 
 def _takes(fault: Kind) -> str:
-    examples = {GPU: "GPU (t07.g2)", TRAY: "compute tray (t07)", LINK: "NVLink (t07.g2.l13)"}
+    examples = {
+        GPU: "GPU (t07.g2)",
+        TRAY: "compute tray (t07)",
+        LINK: "NVLink (t07.g2.l13)",
+        NIC: "NIC (t07.n2)",
+        NVME: "NVMe (t07.d0)",
+    }
     return " or a ".join(examples[p] for p in fault.parts)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from burnin.rack.parts import within
+from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.host import KernelLog
 from burnin.twin.links import LINK_KINDS, Link, link_row
@@ -54,8 +55,10 @@ class Hardware:
         state: State,
         log: KernelLog,
         seed: int,
+        around: Around | None = None,
     ) -> None:
         self.name, self._model, self._state, self._log = name, model, state, log
+        self._around = around
         chance = Random(f"{model.profile}/{seed}/{name}/noise")
         self._tray = Tray(model, draw, chance)
         self._tray.step(30, [0.0] * len(draw.gpus))
@@ -67,6 +70,8 @@ class Hardware:
         self._load_ns: int | None = None
         self._done: dict[tuple[int, int, int], int] = {}
         self._lit = True
+        for plant in plants:
+            self._weaken(plant)
         for links in state.links:
             for link in links[: model.gpu.nvlinks]:
                 link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
@@ -87,6 +92,8 @@ class Hardware:
         for link in self._weak_links:
             link.step(dt, self._load_ns is not None)
         self._happen(now_ns)
+        if self._around is not None:
+            self._around.step(now_ns, self._load_ns, sum(activity) / len(activity))
         for position, gpu in enumerate(self._tray.gpus):
             if gpu.off and not self._state.gpus[position]["lost"]:
                 self._fall_off(position)
@@ -144,7 +151,7 @@ class Hardware:
 
     def _weaken(self, plant: Plant) -> None:
         """What is wrong from the start, and is not physics."""
-        word = {"slow_gpu": "slow_ppm"}.get(plant.kind)
+        word = {"sdc": "sdc_ppm", "bw_loss": "bw_lost_ppm", "slow_gpu": "slow_ppm"}.get(plant.kind)
         if word is not None:
             self._gpu(plant)[1][word] = round(1e6 * plant.severity)
 

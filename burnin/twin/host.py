@@ -65,7 +65,6 @@ def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]
     }
     for name, value in dmi.items():
         _file(at / "root/sys/class/dmi/id" / name, value + "\n")
-    _file(at / "root/sys/class/net/lo/operstate", "unknown\n")
     cores = "".join(f"processor\t: {i}\nCPU part\t: {model.machine.cpu}\n\n" for i in range(4))
     _file(at / "root/proc/cpuinfo", cores)
 

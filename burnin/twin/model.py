@@ -6,12 +6,30 @@ Physics, spreads and what the hardware calls itself. Nothing here says what is g
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from ruamel.yaml import YAML
 
 from burnin.errors import InputError
 from burnin.rack.schema import Data, Topology
+
+
+class Slot(Data):
+    """A PCIe card: its bus address as the kernel writes it, and its link's generation and lanes."""
+
+    bdf: str
+    gen: int
+    lanes: int
+
+
+class Nic(Slot):
+    """A network card: its device's name, the speed of one port in Gb/s, how many ports it shows."""
+
+    device: str
+    fabric: Literal["infiniband", "ethernet"]
+    gbps: int
+    ports: int = 1
 
 
 class Machine(Data):
@@ -22,6 +40,12 @@ class Machine(Data):
     bios: str
     cpu: str
     module_w: float = Field(description="what a module draws beside its GPUs, W")
+    sockets: int
+    memory_kb: int
+    cpu_idle_c: float
+    cpu_load_c: float = Field(description="of a CPU whose GPUs are fully loaded, Cel")
+    nics: list[Nic]
+    nvmes: list[Slot]
 
 
 class GpuFacts(Data):
@@ -142,6 +166,18 @@ class Sensors(Data):
     power_noise_w: float
 
 
+class Rates(Data):
+    """How fast a healthy GPU computes and copies, one job at a time. Copies in GB/s, one way."""
+
+    gemm_tflops: float = Field(description="bf16 tensor kernels of ours")
+    fma_tflops: float = Field(description="fp32 kernels of ours")
+    hbm_gbps: float = Field(description="read and written")
+    h2d_gbps: float
+    d2h_gbps: float
+    d2d_gbps: float
+    p2p_gbps: float | None = Field(description="to another GPU of the tray; null where none can be reached")
+
+
 class Nccl(Data):
     """Collectives of the library that every tray has: bus bandwidth by operation and number of GPUs, GB/s, large sizes."""
 
@@ -161,6 +197,7 @@ class Model(Data):
     driver: Driver
     gpu: GpuFacts
     kernels: dict[str, float] = Field(description="activity of a load kernel, by its name")
+    rates: Rates
     nccl: Nccl
     power: Power
     thermal: Thermal

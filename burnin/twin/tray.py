@@ -22,6 +22,7 @@ from typing import NoReturn
 import asyncssh
 
 from burnin.twin import host
+from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
 from burnin.twin.identity import TrayId, for_emulation
@@ -31,6 +32,8 @@ from burnin.twin.sshd import Children, Tray, listen
 from burnin.twin.state import State
 
 STEP_S = 0.1
+SHARED = "shared"
+"""Folder beside the trays' own, with what those have in common in which nothing is weak."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -101,7 +104,10 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
     state = State.create(str(endpoint.at / "state"), silicon.model.topology.gpus_per_tray)
-    return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed)
+    around = Around(
+        endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, endpoint.at.parent / SHARED
+    )
+    return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around)
 
 
 def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:

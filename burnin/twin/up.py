@@ -27,7 +27,7 @@ import asyncssh
 
 from burnin.errors import InputError
 from burnin.rack.parts import fold, kind, tray_of
-from burnin.twin import identity, physics, tray
+from burnin.twin import hosttree, identity, physics, tray
 from burnin.twin.faults import Plant
 from burnin.twin.model import Model, load
 from burnin.twin.rackfile import Place, write_rack
@@ -78,6 +78,7 @@ def serve(
         host_keys = {part: asyncssh.generate_private_key("ssh-ed25519") for part in parts}
         rack = identity.build(model, seed)
         endpoints = _endpoints(model, rack, seed, plants, folder, sockets, host_keys)
+        hosttree.furnish(hosttree.Tree(folder / tray.SHARED), model)
         where = _start(endpoints, asyncssh.import_authorized_keys(key.export_public_key().decode()), before, pids)
         (folder / "trays.json").write_text(
             json.dumps({p: {"pid": w.pid, "host": w.host, "port": w.port, "dir": str(w.dir)} for p, w in where.items()})
@@ -99,7 +100,10 @@ def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str]) -> None:
         name = tray_of(plant.part)
         gpus = model.topology.gpus(name)
         links = [f"{gpu}.l{link}" for gpu in gpus for link in range(model.gpu.nvlinks)]
-        if name not in parts or plant.part not in {name, *gpus, *links}:
+        cards = [f"{name}.n{i}" for i in range(len(model.machine.nics))] + [
+            f"{name}.d{i}" for i in range(len(model.machine.nvmes))
+        ]
+        if name not in parts or plant.part not in {name, *gpus, *links, *cards}:
             trays = fold(p for p in parts if kind(p) == "compute tray")
             each = f"each with g0 to g{len(gpus) - 1}" + (f", each with l0 to l{model.gpu.nvlinks - 1}" if links else "")
             raise InputError(f"{plant}: this {model.profile} has no {plant.part}; it has {trays}, {each}")

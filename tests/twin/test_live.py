@@ -20,7 +20,9 @@ def test_a_healthy_rack_passes_and_its_verdict_can_be_derived_again(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(said.read_text())
     assert (document["verdict"], document["whole"], document["ships"]) == ("PASS", True, False)
-    assert document["coverage"]["measured"] == document["coverage"]["required"] == 16 * 72 * 2
+    assert (
+        document["coverage"]["measured"] == document["coverage"]["required"] == (16 + 18) * 72 * 2
+    )  # metrics of a GPU, state of its 18 NVLinks; idle and load
     assert {s["result"] for s in document["steps"]} == {"PASS"}
     assert len(document["waivers"]) == 7
 
@@ -38,7 +40,7 @@ def test_a_healthy_rack_passes_and_its_verdict_can_be_derived_again(tmp_path: Pa
         )
         hot = connection.execute("select max(max) from rollup where metric = 'gpu.temp'").fetchone()[0]
     assert (count["run"], count["finding"]) == (1, 0)
-    assert count["step"] == 14 * 18
+    assert count["step"] == 17 * 18
     assert count["measurement"] > document["coverage"]["required"], "slots of coverage are the least of what is judged"
     assert count["rollup"] >= 72 * 15
     assert 60 < hot < 85

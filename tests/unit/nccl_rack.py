@@ -35,6 +35,7 @@ class Ranks:
         for tray in trays:
             at = where / tray
             host.make_compute(at, model, rack.trays[tray], identity.for_emulation(model, rack.trays[tray], rack.cluster_uuid))
+            (at / "root/sys/class/net/lo").mkdir(parents=True)
             self.states[tray] = State.create(str(at / "state"), 4)
             for row in self.states[tray].gpus:
                 row["clock_busy_mhz"] = 1900

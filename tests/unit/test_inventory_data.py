@@ -84,6 +84,8 @@ cpu.temp cpu.edac_ce cpu.edac_ue nic.temp nic.link_flaps nic.symbol_errors nvme.
 tray.power psu.power
 coolant.supply_temp coolant.return_temp coolant.flow coolant.dp coolant.pressure pump.speed leak.state leak.voltage
 load.launches load.wrong
+pcie.gen_max pcie.width_max pcie.aer_correctable pcie.aer_nonfatal pcie.aer_fatal cpu.temp_limit nic.crc_errors nic.ack_timeouts
+nic.ports_up nic.speed nvme.critical_warning nvme.spare nvme.used host.nics host.nvmes host.cpus host.load1 host.mem_available
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,10 @@ TYPES: dict[str, tuple[Any, ...]] = {
     "cuModuleGetFunction": (P(VOID), VOID, c.c_char_p),
     "cuMemAlloc_v2": (P(U64), SIZE),
     "cuMemFree_v2": (U64,),
+    "cuMemGetInfo_v2": (P(SIZE), P(SIZE)),
+    "cuMemHostAlloc": (P(VOID), SIZE, UINT),
+    "cuMemcpyHtoDAsync_v2": (U64, VOID, SIZE, VOID),
+    "cuMemcpyDtoHAsync_v2": (VOID, U64, SIZE, VOID),
     "cuMemcpyHtoD_v2": (U64, VOID, SIZE),
     "cuMemcpyDtoH_v2": (VOID, U64, SIZE),
     "cuMemcpyDtoDAsync_v2": (U64, U64, SIZE, VOID),
@@ -132,13 +137,54 @@ def test_a_function_is_found_only_if_the_ptx_has_it(client: Client) -> None:
 def test_our_own_kernels_are_understood(client: Client) -> None:
     import burnin.agent
 
-    path = Path(burnin.agent.__file__).parent / "kernels/burn.ptx"
     client.enter()
-    image = c.create_string_buffer(path.read_bytes())
+    for path in (Path(burnin.agent.__file__).parent / "kernels").glob("*.ptx"):
+        image = c.create_string_buffer(path.read_bytes())
+        module = client.get("cuModuleLoadDataEx", VOID, c.cast(image, VOID), 0, None, None)
+        names = re.findall(rb"\.entry (\w+)", path.read_bytes())
+        assert names, path
+        for name in names:
+            assert client("cuModuleGetFunction", c.byref(VOID()), VOID(module), name) == 0
+            assert name.decode() in client.tray.facts["kernels"]
+
+
+def test_free_memory_is_what_nobody_took(client: Client) -> None:
+    client.enter()
+    free, total = SIZE(), SIZE()
+    assert client("cuMemGetInfo_v2", c.byref(free), c.byref(total)) == 0
+    assert total.value == 284208 - 947 << 20
+    before = free.value
+    client.get("cuMemAlloc_v2", U64, 3 << 30)
+    assert client("cuMemGetInfo_v2", c.byref(free), c.byref(total)) == 0
+    assert before - free.value == 3 << 30
+
+
+def test_a_kernel_that_would_write_where_nothing_is_allocated_is_refused(client: Client) -> None:
+    client.enter()
+    image = c.create_string_buffer(PTX.replace(b"other", b"gemm_digest"))
     module = client.get("cuModuleLoadDataEx", VOID, c.cast(image, VOID), 0, None, None)
-    for name in (b"tensor_burn", b"fma_burn"):
-        assert client("cuModuleGetFunction", c.byref(VOID()), VOID(module), name) == 0
-        assert name.decode() in client.tray.facts["kernels"]
+    function = VOID(client.get("cuModuleGetFunction", VOID, VOID(module), b"gemm_digest"))
+    assert client.launch(function, 1) == 1
+
+
+def test_copies_take_the_time_of_their_bandwidth(client: Client) -> None:
+    client.enter()
+    at = client.get("cuMemAlloc_v2", U64, 1 << 30)
+    host = VOID(client.get("cuMemHostAlloc", VOID, 1 << 30, 0))
+    begin, end = (VOID(client.get("cuEventCreate", VOID, 0)) for _ in range(2))
+    for name, words, gbps in (
+        ("cuMemcpyHtoDAsync_v2", (at, host), 211),
+        ("cuMemcpyDtoHAsync_v2", (host, at), 193),
+        ("cuMemcpyDtoDAsync_v2", (at, at), 3312),
+    ):
+        client.tray.state.gpus[1]["bw_lost_ppm"] = 900_000
+        client("cuEventRecord", begin, None)
+        assert client(name, *words, 1 << 30, None) == 0
+        client("cuEventRecord", end, None)
+        assert client("cuEventSynchronize", end) == 0
+        took_ms = client.get("cuEventElapsedTime", c.c_float, begin, end)
+        assert took_ms == pytest.approx((1 << 30) / (0.1 * gbps * 1e6), rel=0.05, abs=0.5)
+    assert client("cuMemcpyHtoDAsync_v2", at + 16, host, 1 << 30, None) == 1, "beyond the allocation"
 
 
 def test_memory_keeps_what_is_written(client: Client) -> None:

@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnin.errors import InputError
-from burnin.twin.faults import GPU, KINDS, LINK, TRAY, Plant, parse
+from burnin.twin.faults import GPU, KINDS, LINK, NIC, NVME, TRAY, Plant, parse
 
 
 def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
-    names = (
-        "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang "
-        "link_down link_margin lane_flap slow_gpu"
-    )
+    names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang"
+    names += " link_down link_margin lane_flap sdc bw_loss slow_gpu"
+    names += " cpu_edac nic_flap nvme_media pcie_downtrain pcie_replay"
     assert set(KINDS) == set(names.split())
     assert all(kind.about.endswith(".") and kind.parts and kind.unit for kind in KINDS.values())
     assert all(kind.least <= kind.default <= kind.most for kind in KINDS.values())
@@ -29,6 +28,9 @@ def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
         ("wrong_serial:t11", Plant("wrong_serial", "t11", 0)),
         ("wrong_serial:t11.g3", Plant("wrong_serial", "t11.g3", 0)),
         ("tray_dead:t17:0", Plant("tray_dead", "t17", 0)),
+        ("nic_flap:t07.n2", Plant("nic_flap", "t07.n2", 3)),
+        ("pcie_downtrain:t07.d0:0.75", Plant("pcie_downtrain", "t07.d0", 0.75)),
+        ("pcie_replay:t07.g2", Plant("pcie_replay", "t07.g2", 5)),
     ],
 )
 def test_parse(text: str, plant: Plant) -> None:
@@ -38,7 +40,7 @@ def test_parse(text: str, plant: Plant) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("melt:t07.g2", "there are clock_cap, ecc_ue, gpu_off_bus"),
+        ("melt:t07.g2", "there are bw_loss, clock_cap, cpu_edac, ecc_ue"),
         ("", "there is no fault ''"),
         ("tim_void", "'' is not a part id; tim_void takes a GPU"),
         ("tim_void:t7.g2", "'t7.g2' is not a part id"),
@@ -48,6 +50,7 @@ def test_parse(text: str, plant: Plant) -> None:
         ("wrong_serial:t07:1", "wrong_serial takes no severity"),
         ("tray_flow:t07:1.5", "fraction of the tray's coolant flow lost"),
         ("tray_flow:t07:", "'' is not a severity"),
+        ("nvme_media:t07.n2", "t07.n2 is a NIC, but nvme_media takes a NVMe (t07.d0)"),
         ("tim_void:t07.g2:nan", "rise of the TIM's thermal resistance"),
         ("tim_void:t07.g2:hot", "'hot' is not a severity of tim_void"),
         ("ecc_ue:t07.g2:1.5", "a whole number"),
@@ -65,7 +68,7 @@ def test_a_mistake_is_one_sentence_that_says_what_was_expected(text: str, says: 
 def test_what_is_printed_parses_back(name: str, tray: int, gpu: int, data: st.DataObject) -> None:
     kind = KINDS[name]
     where = data.draw(st.sampled_from(kind.parts))
-    part = f"t{tray:02}" + {TRAY: "", GPU: f".g{gpu}", LINK: f".g{gpu}.l13"}[where]
+    part = f"t{tray:02}" + {TRAY: "", GPU: f".g{gpu}", LINK: f".g{gpu}.l13", NIC: f".n{gpu}", NVME: f".d{gpu}"}[where]
     severity = data.draw(st.integers(int(kind.least) + 1, int(max(kind.most, 1)))) if kind.has_severity else 0
     plant = Plant(name, part, min(float(severity), kind.most))
     assert parse(str(plant)) == plant

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from burnin.twin.state import FIELDS
 from tests.unit.twin_tray import Bench, bench
 
@@ -146,3 +148,11 @@ def test_a_tray_that_stood_still_catches_up_at_bounded_cost(tmp_path: Path) -> N
     tray.hardware.step(tray.clock.now_ns)
     assert row(tray, 0)["util_pct"] == 100
     assert 60 <= row(tray, 0)["temp_c"] <= 75
+
+
+@pytest.mark.parametrize(
+    ("plant", "word", "value"), [("sdc:t00.g2:0.25", "sdc_ppm", 250_000), ("bw_loss:t00.g2:0.3", "bw_lost_ppm", 300_000)]
+)
+def test_what_is_weak_without_being_physics_is_so_from_the_start(tmp_path: Path, plant: str, word: str, value: int) -> None:
+    tray = bench(tmp_path, plant)
+    assert [row[word] for row in tray.state.gpus] == [0, 0, value, 0]

@@ -42,7 +42,7 @@ class Rank:
         code: int = self.lib.ncclCommInitRankConfig(c.byref(self.comm), *args)
         return self.settled() if code == nccl.IN_PROGRESS else code
 
-    def settled(self, patience_s: float = 5) -> int:
+    def settled(self, patience_s: float = 15) -> int:
         code, end = c.c_int(), time.monotonic() + patience_s
         while self.lib.ncclCommGetAsyncError(self.comm, c.byref(code)) == 0 and code.value == nccl.IN_PROGRESS:
             if time.monotonic() > end:
@@ -169,12 +169,16 @@ def test_nobody_listens_behind_an_old_id(tray: Bench) -> None:
 
 
 def test_a_rank_that_leaves_is_an_error_for_the_others_and_one_that_never_comes_is_waited_for(tray: Bench) -> None:
+    begun = threading.Event()
+
     def do(rank: Rank, number: int) -> int:
         at = rank.put(bytes(16))
         if number == 1:
+            assert begun.wait(10)
             assert rank.lib.ncclCommAbort(rank.comm) == 0
             return 0
         rank.lib.ncclAllReduce(at, at, 4, 3, 0, rank.comm, rank.stream)
+        begun.set()
         return rank.settled()
 
     assert together(tray, 2, do) == [nccl.REMOTE, 0]
@@ -184,7 +188,7 @@ def test_a_rank_that_leaves_is_an_error_for_the_others_and_one_that_never_comes_
     def alone(rank: Rank, number: int) -> int:
         at = rank.put(bytes(16))
         if number == 1:
-            tired.wait(10)
+            assert tired.wait(10)
             return rank.settled()
         rank.lib.ncclAllReduce(at, at, 4, 3, 0, rank.comm, rank.stream)
         code = rank.settled(0.2)

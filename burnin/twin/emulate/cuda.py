@@ -1,8 +1,8 @@
 """An emulated libcuda.so.1: contexts, modules from PTX, memory, streams and kernels that take their time.
 
-`library(facts, state)` gives what `ctypes.CDLL` would. A kernel's third parameter is a C int `iters`: the launch lasts
-that many microseconds at the highest clock, longer at a lower one, and counts as work of this process in the tray's
-state. Waiting sleeps. A GPU that fell off the bus fails every call; a contained memory error kills the contexts it met.
+`library(facts, state)` gives what `ctypes.CDLL` would. What kernels do is in `kernels`, what memory does in `transfers`;
+both count as work of this process in the tray's state. Waiting sleeps. A GPU that fell off the bus fails every call; a
+contained memory error kills the contexts it met.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..state import State
+from . import transfers
 from .abi import Library, Refuse, address, number, put
 from .cuda_core import (
-    CONTEXT_BYTES,
     INVALID_CONTEXT,
     INVALID_HANDLE,
     INVALID_PTX,
@@ -26,7 +26,6 @@ from .cuda_core import (
     NOT_FOUND,
     NOT_INITIALIZED,
     NOT_READY,
-    OUT_OF_MEMORY,
     UNKNOWN,
     Context,
     Cuda,
@@ -35,9 +34,8 @@ from .cuda_core import (
     Module,
     Stream,
 )
-from .memory import Memory
+from .kernels import Parameters, nanoseconds
 
-_ITERS_PARAMETER = 2
 _OTHER_KERNEL = 0.5
 _ENTRY = re.compile(rb"\.entry\s+([\w$]+)")
 
@@ -154,15 +152,6 @@ def _set_current(cuda: Cuda, context: Any) -> None:
         cuda.here.context.check()
 
 
-def _can_access(cuda: Cuda, out: Any, device: Any, peer: Any) -> None:
-    put(c.c_int, int(cuda.device(device) is not cuda.device(peer)), out)
-
-
-def _enable_access(cuda: Cuda, context: Any, flags: Any) -> None:
-    cuda.context()
-    cuda.thing(Context, context)
-
-
 # ---------------------------------------------------------------- modules
 
 
@@ -192,85 +181,6 @@ def _unload_module(cuda: Cuda, module: Any) -> None:
 def _occupancy(cuda: Cuda, out: Any, function: Any, block: Any, shared: Any) -> None:
     cuda.thing(Function, function)
     put(c.c_int, 2048 // max(number(block), 1), out)
-
-
-# ---------------------------------------------------------------- memory
-
-
-def _mem_info(cuda: Cuda, free: Any, total: Any) -> None:
-    context = cuda.context()
-    position, facts = context.device.own["position"], context.device.facts
-    room = facts["memory_mib"] - facts["reserved_mib"] << 20
-    put(c.c_size_t, room, total)
-    put(c.c_size_t, room - sum(s["mem_bytes"] for _, s in cuda.state.slots() if s["gpu"] == position), free)
-
-
-def _alloc(cuda: Cuda, out: Any, size: Any) -> None:
-    context = cuda.context()
-    if number(size) < 1:
-        raise Refuse(INVALID_VALUE)
-    start = context.memory.allocate(number(size))
-    if start is None:
-        raise Refuse(OUT_OF_MEMORY)
-    context.slot["mem_bytes"] = CONTEXT_BYTES + context.memory.used
-    put(c.c_uint64, start, out)
-
-
-def _free(cuda: Cuda, start: Any) -> None:
-    context = cuda.context()
-    if not context.memory.free(number(start)):
-        raise Refuse(INVALID_VALUE)
-    context.slot["mem_bytes"] = CONTEXT_BYTES + context.memory.used
-
-
-def _host_alloc(cuda: Cuda, out: Any, size: Any, flags: Any) -> None:
-    cuda.context()
-    buffer = c.create_string_buffer(number(size))
-    cuda.things[c.addressof(buffer)] = buffer
-    put(c.c_size_t, c.addressof(buffer), out)
-
-
-def _host_free(cuda: Cuda, pointer: Any) -> None:
-    if cuda.things.pop(address(pointer), None) is None:
-        raise Refuse(INVALID_VALUE)
-
-
-def _held(memory: Memory, start: int, size: int) -> None:
-    if not memory.holds(start, size):
-        raise Refuse(INVALID_VALUE)
-
-
-def _to_device(cuda: Cuda, to: Any, source: Any, size: Any, stream: Any = None) -> None:
-    memory = cuda.context().memory
-    _held(memory, number(to), number(size))
-    memory.write(number(to), c.string_at(address(source, number(size)), number(size)))
-
-
-def _to_host(cuda: Cuda, to: Any, source: Any, size: Any, stream: Any = None) -> None:
-    context = cuda.context()
-    _held(context.memory, number(source), number(size))
-    cuda.wait(context, context.slot["end_ns"])
-    c.memmove(address(to, number(size)), context.memory.read(number(source), number(size)), number(size))
-
-
-def _device_to_device(cuda: Cuda, to: Any, source: Any, size: Any, stream: Any) -> None:
-    memory = cuda.context().memory
-    _held(memory, number(to), number(size))
-    _held(memory, number(source), number(size))
-    memory.copy(number(to), memory, number(source), number(size))
-
-
-def _peer_copy(cuda: Cuda, to: Any, to_ctx: Any, source: Any, from_ctx: Any, size: Any, stream: Any) -> None:
-    into, out_of = cuda.thing(Context, to_ctx).check().memory, cuda.thing(Context, from_ctx).check().memory
-    _held(into, number(to), number(size))
-    _held(out_of, number(source), number(size))
-    into.copy(number(to), out_of, number(source), number(size))
-
-
-def _memset32(cuda: Cuda, to: Any, value: Any, count: Any, stream: Any) -> None:
-    memory, size = cuda.context().memory, 4 * number(count)
-    _held(memory, number(to), size)
-    memory.fill(number(to), (number(value) & 0xFFFFFFFF).to_bytes(4, "little"), number(count))
 
 
 # ---------------------------------------------------------------- streams, events, launches
@@ -328,10 +238,8 @@ def _launch(cuda: Cuda, function: Any, *rest: Any) -> None:
     _stream(cuda, stream)
     if min(map(number, grid_and_block)) < 1 or number(rest[3]) * number(rest[4]) * number(rest[5]) > 1024:
         raise Refuse(INVALID_VALUE)
-    pointers = (c.c_void_p * (_ITERS_PARAMETER + 1)).from_address(address(parameters, 8 * (_ITERS_PARAMETER + 1)))
-    iters = c.c_int.from_address(pointers[_ITERS_PARAMETER] or 0).value
-    row, slot = context.device.row, context.slot
-    lasts_ns = int(max(iters, 0) * 1000 * context.device.facts["clock_max_mhz"] / max(row["clock_busy_mhz"], 1))
+    slot = context.slot
+    lasts_ns = nanoseconds(str(kernel), context, cuda.facts["rates"], number(rest[0]), Parameters(parameters))
     slot["activity_ppm"] = int(1e6 * cuda.facts["kernels"].get(str(kernel), _OTHER_KERNEL))
     slot["end_ns"] = max(slot["end_ns"], time.monotonic_ns()) + lasts_ns  # first: work is never counted before its time
     slot["busy_ns"] += lasts_ns
@@ -357,20 +265,20 @@ _API: dict[str, Callable[..., Any]] = {
     "cuDevicePrimaryCtxRelease_v2": _release,
     "cuCtxSetCurrent": _set_current,
     "cuCtxSynchronize": _synchronize,
-    "cuMemGetInfo_v2": _mem_info,
-    "cuMemAlloc_v2": _alloc,
-    "cuMemFree_v2": _free,
-    "cuMemHostAlloc": _host_alloc,
-    "cuMemFreeHost": _host_free,
-    "cuMemcpyHtoD_v2": _to_device,
-    "cuMemcpyHtoDAsync_v2": _to_device,
-    "cuMemcpyDtoH_v2": _to_host,
-    "cuMemcpyDtoHAsync_v2": _to_host,
-    "cuMemcpyDtoDAsync_v2": _device_to_device,
-    "cuMemcpyPeerAsync": _peer_copy,
-    "cuMemsetD32Async": _memset32,
-    "cuDeviceCanAccessPeer": _can_access,
-    "cuCtxEnablePeerAccess": _enable_access,
+    "cuMemGetInfo_v2": transfers.mem_info,
+    "cuMemAlloc_v2": transfers.alloc,
+    "cuMemFree_v2": transfers.free,
+    "cuMemHostAlloc": transfers.host_alloc,
+    "cuMemFreeHost": transfers.host_free,
+    "cuMemcpyHtoD_v2": transfers.to_device_now,
+    "cuMemcpyHtoDAsync_v2": transfers.to_device,
+    "cuMemcpyDtoH_v2": transfers.to_host_now,
+    "cuMemcpyDtoHAsync_v2": transfers.to_host,
+    "cuMemcpyDtoDAsync_v2": transfers.device_to_device,
+    "cuMemcpyPeerAsync": transfers.peer_copy,
+    "cuMemsetD32Async": transfers.memset32,
+    "cuDeviceCanAccessPeer": transfers.can_access,
+    "cuCtxEnablePeerAccess": transfers.enable_access,
     "cuModuleLoadDataEx": _load_module,
     "cuModuleGetFunction": _get_function,
     "cuModuleUnload": _unload_module,

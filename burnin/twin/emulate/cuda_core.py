@@ -15,7 +15,7 @@ from .memory import Memory
 
 INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED, NO_DEVICE, INVALID_DEVICE = 1, 2, 3, 100, 101
 INVALID_CONTEXT, ECC_UNCORRECTABLE, INVALID_PTX, NOT_FOUND, INVALID_HANDLE, NOT_READY = 201, 214, 218, 500, 400, 600
-UNKNOWN = 999
+PEER_UNSUPPORTED, PEER_ALREADY_ENABLED, UNKNOWN = 217, 704, 999
 NAMES = {
     0: b"CUDA_SUCCESS",
     1: b"CUDA_ERROR_INVALID_VALUE",
@@ -25,10 +25,12 @@ NAMES = {
     101: b"CUDA_ERROR_INVALID_DEVICE",
     201: b"CUDA_ERROR_INVALID_CONTEXT",
     214: b"CUDA_ERROR_ECC_UNCORRECTABLE",
+    217: b"CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
     218: b"CUDA_ERROR_INVALID_PTX",
     400: b"CUDA_ERROR_INVALID_HANDLE",
     500: b"CUDA_ERROR_NOT_FOUND",
     600: b"CUDA_ERROR_NOT_READY",
+    704: b"CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED",
     999: b"CUDA_ERROR_UNKNOWN",
 }
 CONTEXT_BYTES = 512 << 20
@@ -56,6 +58,8 @@ class Context:
         self.device, self.slot = device, slot
         self.poisoned = device.row["poisoned"]
         self.memory = Memory((device.facts["memory_mib"] - device.facts["reserved_mib"] << 20) - CONTEXT_BYTES)
+        self.peers: set[int] = set()
+        """Handles of the contexts whose memory this one may touch."""
         slot["mem_bytes"] = CONTEXT_BYTES
 
     def fault(self) -> int:

@@ -36,7 +36,7 @@ NAMES = {
 HANGS, DIES, SUMS_WRONG = 1, 2, 3
 """state.nccl_fault: what a GPU does at its next operation."""
 _MAGIC = 0xCAFEBEEF
-_POLL_S = 0.02
+_POLL_MS = 20
 _WEIGHT = 0.4
 """Activity of a GPU in a collective (assumption)."""
 
@@ -50,6 +50,8 @@ class Comm:
 
     def __init__(self, sock: socket.socket, context: Context, cuda: Cuda, rank: int, ranks: int) -> None:
         self.sock, self.context, self.cuda, self.rank, self.ranks = sock, context, cuda, rank, ranks
+        self._ready = select.poll()
+        self._ready.register(sock, select.POLLIN)
         self.code, self.number, self.buffer = IN_PROGRESS, 0, b""
         self.pending: dict[Any, int] = {}
         self.began: Event | None = None
@@ -79,7 +81,7 @@ class Comm:
         """Hear what the hub says; blocks a little while something is in progress."""
         if self.code == 0:
             self._on_time(self._recorded())
-        if self.code in (0, IN_PROGRESS) and select.select([self.sock], [], [], _POLL_S if self.code else 0)[0]:
+        if self.code in (0, IN_PROGRESS) and self._ready.poll(_POLL_MS if self.code else 0):
             try:
                 data = self.sock.recv(1 << 18)
             except OSError:

@@ -1,0 +1,154 @@
+"""Which GPU is slow, and when it is not a GPU at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from burnin.checks.base import Answer, Context, Evidence, Order
+from burnin.checks.copies import CHECK
+from burnin.events import Measurement, Result
+from burnin.rack.load import load_profile
+from tests import build
+
+GPUS = ("g0", "g1", "g2", "g3")
+
+
+def context(profile: str = "gb300-nvl72", tray: str = "t07", **more: Any) -> Context:
+    suite = build.suite()
+    return replace(Context(tray, build.rack(), load_profile(profile), suite, suite.stages[0], build.catalogue()), **more)
+
+
+def speed(gbps: Any) -> dict[str, Any]:
+    return {"gbps": gbps, "lowest_gbps": gbps, "copies": 63} if not isinstance(gbps, dict) else gbps
+
+
+def message(gpu: str, pairs: dict[tuple[str, str], Any] | None = None, **change: Any) -> dict[str, Any]:
+    peers = {other: speed((pairs or {}).get((gpu, other), 765.0)) for other in GPUS if other != gpu}
+    ways = {"h2d": 210.5, "d2h": 192.2, "d2d": 3290.0, **change}
+    return {"bytes": 1 << 29, "repeats": 9, "peers": peers, **{way: speed(gbps) for way, gbps in ways.items()}}
+
+
+def judge(said: dict[str, Any], **more: Any) -> dict[tuple[str, str], Measurement]:
+    """One round a GPU; a sentence stands for an answer that is not ok."""
+    rounds = [
+        [Answer(Order("t07", "work"), not isinstance(b, str), b if isinstance(b, str) else {g: b})] for g, b in said.items()
+    ]
+    got = CHECK.judge(context(), Evidence(answers=rounds, **more))
+    assert len({(m.part, m.name) for m in got}) == len(got), "each is said once"
+    return {(m.part, m.name): m for m in got}
+
+
+def tray(pairs: dict[tuple[str, str], Any] | None = None, **instead: Any) -> dict[str, Any]:
+    return {gpu: instead.get(gpu, message(gpu, pairs)) for gpu in GPUS}
+
+
+def not_passed(got: dict[tuple[str, str], Measurement]) -> dict[tuple[str, str], Result]:
+    return {key: m.result for key, m in got.items() if m.result is not Result.PASS}
+
+
+def pairs_of(gpu: str, gbps: Any) -> dict[tuple[str, str], Any]:
+    return {(a, b): gbps for a in GPUS for b in GPUS if a != b and gpu in (a, b)}
+
+
+def test_one_gpu_is_asked_after_the_other() -> None:
+    answers: list[list[Answer]] = []
+    asked = []
+    while orders := CHECK.orders(context(args={"repeats": 5}), answers):
+        (order,) = orders
+        asked.append((order.to, order.args["kind"], order.args["gpus"], order.args["args"]))
+        assert order.timeout_s > order.args["max_s"]
+        answers.append([Answer(order, True, {})])
+    assert asked == [("t07", "copies", [gpu], {"repeats": 5}) for gpu in GPUS]
+    assert (CHECK.scope, CHECK.heats) == ("tray", True)
+
+
+def test_a_healthy_tray_passes() -> None:
+    got = judge(tray())
+    assert not_passed(got) == {}
+    assert len(got) == 4 * 4 + 1
+    assert got["t07", "p2p.bandwidth"].value == 765.0
+
+
+@pytest.mark.parametrize(("way", "value"), [("h2d", 150.0), ("d2h", 173.9), ("d2d", 2000.0)])
+def test_a_slow_way_fails_on_its_gpu_only(way: str, value: float) -> None:
+    got = judge(tray(g2={**message("g2"), way: speed(value)}))
+    assert not_passed(got) == {("t07.g2", f"copy.{way}"): Result.FAIL}
+
+
+def test_a_gpu_whose_pairs_are_slow_is_named_and_its_partners_are_not() -> None:
+    got = judge(tray(pairs_of("g2", 400.0)))
+    assert not_passed(got) == {("t07.g2", "p2p.bandwidth"): Result.FAIL}
+    assert got["t07.g2", "p2p.bandwidth"].value == 400.0
+    assert "its pairs run at 400 to 400 GB/s" in got["t07.g2", "p2p.bandwidth"].why
+
+
+@pytest.mark.parametrize("pair", [("g0", "g3"), ("g3", "g0")])
+def test_one_slow_pair_is_the_trays_because_either_end_may_be_it(pair: tuple[str, str]) -> None:
+    got = judge(tray({pair: 300.0}))
+    assert not_passed(got) == {("t07", "p2p.bandwidth"): Result.FAIL}
+    assert f"from {pair[0]} to {pair[1]}: 300 GB/s" in got["t07", "p2p.bandwidth"].why
+
+
+def test_a_slow_pair_beside_a_slow_gpu_is_still_said() -> None:
+    got = judge(tray({**pairs_of("g2", 400.0), ("g0", "g1"): 500.0}))
+    assert not_passed(got) == {("t07.g2", "p2p.bandwidth"): Result.FAIL, ("t07", "p2p.bandwidth"): Result.FAIL}
+
+
+def test_when_most_are_slow_it_is_the_tray() -> None:
+    got = judge(tray({(a, b): 400.0 for a in GPUS for b in GPUS}))
+    assert not_passed(got) == {
+        ("t07", "p2p.bandwidth"): Result.FAIL, **{(f"t07.{g}", "p2p.bandwidth"): Result.UNKNOWN for g in GPUS},
+    }  # fmt: skip
+
+
+def test_pairs_that_the_driver_does_not_connect_are_unknown_not_supported() -> None:
+    absent = {"reason": "not_supported", "why": "the driver says that this GPU cannot reach that one"}
+    got = judge(tray({(a, b): absent for a in GPUS for b in GPUS}))
+    assert set(not_passed(got).values()) == {Result.UNKNOWN}
+    assert {(m.name, m.reason) for m in got.values() if m.result is Result.UNKNOWN} == {("p2p.bandwidth", "not_supported")}
+
+
+def test_one_pair_that_was_not_measured_leaves_both_ends_unknown() -> None:
+    got = judge(tray({("g0", "g1"): {"reason": "not_attained", "why": "the time was over"}}))
+    assert not_passed(got) == dict.fromkeys([("t07.g0", "p2p.bandwidth"), ("t07.g1", "p2p.bandwidth"), ("t07", "p2p.bandwidth")],
+                                            Result.UNKNOWN)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"failed": "cuInit -> 999"}, {}, None, [], 7,
+        {"h2d": 210.0, "d2h": None, "d2d": {}, "peers": []},
+        {**message("g2"), "h2d": speed(float("nan")), "d2h": speed(-1.0), "d2d": speed("fast"), "peers": {"g0": speed(True)}},
+        {**message("g2"), "h2d": speed(0), "d2h": speed(float("inf")), "d2d": {"reason": "bored"}, "peers": None},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_unknown(body: Any) -> None:
+    got = judge(tray(g2=body))
+    assert {got["t07.g2", name].result for name in ("copy.h2d", "copy.d2h", "copy.d2d", "p2p.bandwidth")} == {Result.UNKNOWN}
+    assert set(not_passed(got).values()) == {Result.UNKNOWN}
+    assert all(m.reason and m.why for m in got.values() if m.result is Result.UNKNOWN)
+
+
+def test_a_link_that_is_lost_in_the_middle_leaves_what_was_measured() -> None:
+    got = judge({"g0": message("g0"), "g1": "link lost"}, lost=True)
+    assert got["t07.g0", "copy.h2d"].result is Result.PASS
+    assert (got["t07.g1", "copy.h2d"].reason, got["t07.g3", "copy.d2d"].why) == ("lost", "link lost")
+    assert {m.result for (part, name), m in got.items() if part != "t07.g0" or name == "p2p.bandwidth"} == {Result.UNKNOWN}
+
+
+def test_no_answer_passes_nothing() -> None:
+    got = CHECK.judge(context(), Evidence())
+    assert len(got) == 17 and {m.result for m in got} == {Result.UNKNOWN}
+
+
+def test_a_speed_that_nobody_published_is_unknown_and_one_gpu_has_no_pairs() -> None:
+    rounds = [[Answer(Order("t00", "work"), True, {"g0": {**message("g0"), "peers": {}}})]]
+    got = {m.name: m for m in CHECK.judge(context("h200-1gpu", "t00"), Evidence(answers=rounds))}
+    assert {name: m.result for name, m in got.items()} == {
+        "copy.h2d": Result.PASS, "copy.d2h": Result.PASS, "copy.d2d": Result.UNKNOWN,
+    }  # fmt: skip
+    assert got["copy.d2d"].value == 3290.0 and "no limit is known" in got["copy.d2d"].why
