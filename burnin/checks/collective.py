@@ -71,6 +71,7 @@ def _why(story: Story) -> str:
     usual = sorted({one.failed for group in failed for one in group.told if one.failed})[:1]
     words = [*([story.why] if story.why else []), *(["other than the rest: " + "; ".join(apart[:8])] if apart else usual)]
     words += [f"{' and '.join(n.trays)}: {n.why}" for n in story.named]
+    words += [f"{' and '.join(trays)} went bad together too, and were not searched" for trays in story.unsearched]
     if story.bisection is not None:
         words += [f"{len(g)} trays went bad, and no part of them did again" for g in story.bisection.unexplained]
         words.append(f"{story.bisection.rounds} rounds of bisection")

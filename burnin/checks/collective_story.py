@@ -61,6 +61,7 @@ class Story:
     kinds: set[str] = field(default_factory=set)
     bad: list[Trays] = field(default_factory=list)
     bisection: Bisection | None = None
+    unsearched: list[Trays] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
     attempts: int = 0
     finished: bool = False
@@ -159,6 +160,8 @@ class _Teller:
         limit = context.limits.get(SLOWER)
         self._slower = limit.max if limit is not None else None
         self._tried: list[Group] = []
+        self._shared: list[Trays] = []
+        """Bad groups of the second wave with a tray of another bad one: searched only through that one."""
 
     def _try(self, groups: Sequence[tuple[Trays, Op]]) -> Trying:
         self._story.attempts += 1
@@ -184,7 +187,9 @@ class _Teller:
         for group in self._story.whole:
             kinds = {kind for kind, bad in _kinds(self._context, self._plan, group).items() if bad}
             self._story.kinds |= kinds
-            self._story.bad += [group.trays] if kinds else []
+            apart = not {tray for bad in self._story.bad for tray in bad} & set(group.trays)
+            self._story.bad += [group.trays] if kinds and apart else []
+            self._shared += [group.trays] if kinds and not apart else []
 
     def _bad(self, groups: Sequence[Group]) -> list[bool]:
         """Which of these, tried beside each other, are bad in the way that the whole was."""
@@ -208,13 +213,14 @@ class _Teller:
     def bisect(self) -> Telling:
         """From bad groups to what makes them bad, and whether that holds."""
         story = self._story
-        good = [group.trays for group in story.whole if group.trays not in story.bad]
+        good = [group.trays for group in story.whole if group.trays not in (*story.bad, *self._shared)]
         found = story.bisection = Bisection.of(story.bad, good)
         by_itself: Op = "alltoall" if self._plan.op == "pairs" else self._plan.op
         while trials := found.trials():
             groups: list[tuple[Trays, Op]] = [(t.trays, "alltoall" if t.way[1] else by_itself) for t in trials]
             done = yield from self._try([*groups, *self._control(groups, found.good)])
             found.learn(trials, self._bad(done)[: len(trials)])
+        story.unsearched = [group for group in self._shared if not any(set(group) & set(c) for c in found.culprits)]
         for culprit in found.culprits:
             good_ones = sorted(found.good, reverse=True)
             yield from self._one(culprit, good_ones, by_itself) if len(culprit) == 1 else self._pair(culprit, good_ones)

@@ -306,6 +306,14 @@ def test_scopes_are_groups_and_what_is_left_over_has_its_turn() -> None:
     assert odd.tries == 2
 
 
+def test_a_bad_tray_that_had_two_turns_is_searched_once() -> None:
+    got, _ = run(Rack(die={"t03.g0"}), context(trays=TRAYS[:5], gpus=8))
+    assert bad(got) == [("t03", "collective.completed")]
+    got, _ = run(Rack(die={"t02.g0", "t04.g0"}), context(trays=TRAYS[:5], gpus=8))
+    assert bad(got) == [("t02", "collective.completed")]
+    assert any("t03 and t04 went bad together too, and were not searched" in m.why for m in got)
+
+
 def test_a_group_that_needs_more_trays_than_there_are_is_not_measured() -> None:
     got, _ = run(Rack(), context(trays=TRAYS[:4], gpus=36))
     assert {m.result for m in got} == {Result.UNKNOWN}
