@@ -7,7 +7,9 @@ The conversation (`talk`), one JSON object a line:
     hears  {reach: [[address, port], ...]}                           is this rank reached: any number of times
     tells  {reached: [[address, port], ...]}
     hears  {id, rank, ranks}                                         join, and do the operation
-    tells  {rank, ranks, op, version, results: [...], failed?}       and ends; see `burnin.agent.collectives` for a result
+    tells  {rank, ranks, op, version, results: [...], failed?}       see `burnin.agent.collectives` for a result
+    hears  {leave: true}                                             instead of joining, or after it
+    tells  {left: true}                                              the group is left, the GPU released; it ends
 
 args: op, sizes [bytes], warmup, repeats, timeout_s (of joining and of each step), env {NCCL_...: text}, socket_ifname,
 library (a path; else what the loader finds), root. Nothing is waited for longer than `timeout_s`: a rank whose group
@@ -111,12 +113,13 @@ def prepare(args: Mapping[str, Any], environ: Any) -> None:
 
 
 def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
-    """See the module. Ends after one group, or when nothing more is heard."""
+    """See the module. The GPU is held only while a group is joined: who waits leaves it as it was found."""
     listeners: list[socket.socket] = []
     try:
         prepare(args, os.environ)
         nccl = Nccl(open_library(args.get("library")))
-        cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
+        cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)
+        cuda.call("cuDevicePrimaryCtxRelease_v2", device)
         ports, listeners = listen(interfaces(host.roots(os.environ).sys))
         hello = {"version": nccl.version(), "interfaces": ports}
         talk.tell({**hello, "id": nccl.make_id().hex()} if args.get("root") else hello)
@@ -124,11 +127,16 @@ def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
         while "reach" in heard:
             talk.tell({"reached": reached(heard["reach"])})
             heard = talk.hear()
-        group = Group(nccl, cuda, talk.going, float(args["timeout_s"]))
-        told = {"rank": heard["rank"], "ranks": heard["ranks"], "op": args["op"], "version": hello["version"]}
-        results, failed = measure(group, bytes.fromhex(heard["id"]), int(heard["rank"]), int(heard["ranks"]), args)
-        talk.tell({**told, **results, **({"failed": failed} if failed else {})})
-        group.leave(whole=not failed)
+        if "id" in heard:
+            cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
+            group = Group(nccl, cuda, talk.going, float(args["timeout_s"]))
+            told = {"rank": heard["rank"], "ranks": heard["ranks"], "op": args["op"], "version": hello["version"]}
+            results, failed = measure(group, bytes.fromhex(heard["id"]), int(heard["rank"]), int(heard["ranks"]), args)
+            talk.tell({**told, **results, **({"failed": failed} if failed else {})})
+            group.leave(whole=not failed)
+            cuda.call("cuDevicePrimaryCtxRelease_v2", device)
+            heard = talk.hear()
+        talk.tell({"left": True})
     except (NcclError, CudaError) as error:
         talk.tell({"failed": str(error)})
     finally:

@@ -64,6 +64,8 @@ class Story:
     unsearched: list[Trays] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
     attempts: int = 0
+    jobs: dict[str, str] = field(default_factory=dict)
+    """The last job of each tray."""
     finished: bool = False
 
 
@@ -88,20 +90,26 @@ def _tell(context: Context, story: Story) -> Telling:
         story.why = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         return
     trays = yield from _fit(context, plan, story)
-    if story.why:
-        return
-    teller = _Teller(context, plan, story)
-    try:
-        yield from teller.whole(trays)
-        if story.bad:
-            yield from teller.bisect()
-    except Void as void:
-        story.why = str(void)
+    if not story.why:
+        teller = _Teller(context, plan, story)
+        try:
+            yield from teller.whole(trays)
+            if story.bad:
+                yield from teller.bisect()
+        except Void as void:
+            story.why = str(void)
+    yield from ask([_leave(tray, job, names(context)) for tray, job in sorted(story.jobs.items())])
+
+
+def _leave(tray: str, job: str, gpus: list[str]) -> Order:
+    """The last word to the processes that still wait: the GPUs are to be found as they were."""
+    return Order(tray, "tell", {"job": job, "bodies": {gpu: {"leave": True} for gpu in gpus}}, timeout_s=30)
 
 
 def _fit(context: Context, plan: Plan, story: Story) -> Generator[list[Order], Sequence[Answer], list[str]]:
     """Trays that can take part, with an interface by which all of them reach each other."""
     ready = yield from ask([work(context, plan, "nccl-0", tray, plan.op, plan.socket_ifname, False) for tray in context.trays])
+    story.jobs = {tray: "nccl-0" for tray in context.trays if not isinstance(ready[tray], str)}
     story.lost = {tray: why for tray in context.trays if (why := unfit(context, ready[tray]))}
     trays = [tray for tray in context.trays if tray not in story.lost]
     first = names(context)[0]
@@ -165,6 +173,7 @@ class _Teller:
 
     def _try(self, groups: Sequence[tuple[Trays, Op]]) -> Trying:
         self._story.attempts += 1
+        self._story.jobs |= {tray: f"nccl-{self._story.attempts}" for trays, _ in groups for tray in trays}
         done = yield from attempt(self._context, self._plan, groups, self._story.attempts, self._story.ifname)
         void = {tray: why for group in done for tray, why in group.void.items()}
         if void:

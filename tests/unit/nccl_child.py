@@ -54,6 +54,9 @@ talk, cuda = Talk(), open_driver()
 device = cuda.device(bytes.fromhex(UUID[4:].replace("-", "")))
 while talk.waiting or (line := sys.stdin.readline()):
     message = talk.waiting.pop() if talk.waiting else json.loads(line)
+    if "work" not in message:
+        talk.tell({"failed": "it does not run on it"})
+        continue
     talk.end_s = time.monotonic() + message["max_s"]
     try:
         nccl.run(talk, cuda, device, message["work"])

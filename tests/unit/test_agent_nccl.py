@@ -27,7 +27,7 @@ class Talk:
     """A conversation written down beforehand."""
 
     def __init__(self, *heard: Any) -> None:
-        self.heard, self.told, self.left = list(heard), list[dict[str, Any]](), 10**9
+        self.heard, self.told, self.left = [*heard, {"leave": True}], list[dict[str, Any]](), 10**9
 
     def tell(self, body: dict[str, Any]) -> None:
         self.told.append(json.loads(json.dumps(body)))
@@ -71,12 +71,14 @@ def run(talk: Talk, tray: Bench, given_args: dict[str, Any]) -> list[dict[str, A
 
 @pytest.mark.parametrize("op", ["all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv"])
 def test_a_rank_tells_what_it_is_and_what_it_measured(tray: Bench, op: str) -> None:
-    hello, result = run(Talk(rank_zero_of(1)), tray, args(op=op))
+    hello, result, left = run(Talk(rank_zero_of(1)), tray, args(op=op))
     assert hello["version"] == "2.28.7"
     assert list(hello["interfaces"]) == ["lo"]
     assert len(bytes.fromhex(hello["id"])) == 128
     assert {k: result[k] for k in ("rank", "ranks", "op", "version")} == {"rank": 0, "ranks": 1, "op": op, "version": "2.28.7"}
     assert "failed" not in result
+    assert left == {"left": True}
+    assert [slot for _, slot in tray.state.slots()] == [], "the GPU is left as it was found"
     assert [row["bytes"] for row in result["results"]] == [1 << 16, 1 << 20]
     assert all(row["wrong"] == 0 and row["checked"] > 0 and row["ms"] > 0 for row in result["results"])
 
@@ -111,7 +113,7 @@ def test_reach_is_asked_any_number_of_times_and_answers_what_connects(tray: Benc
         nobody.bind(("127.0.0.1", 0))
         ways = [[*there.getsockname()], [*nobody.getsockname()]]
         talk = Talk({"reach": ways}, {"reach": ways[1:]})
-        talk.heard.append(lambda _: rank_zero_of(1)(talk.told[0]))
+        talk.heard.insert(2, lambda _: rank_zero_of(1)(talk.told[0]))
         told = run(talk, tray, args())
     assert [body["reached"] for body in told[1:3]] == [ways[:1], []]
     assert "results" in told[3]
@@ -119,7 +121,7 @@ def test_reach_is_asked_any_number_of_times_and_answers_what_connects(tray: Benc
 
 def test_what_is_joined_by_nobody_else_ends_in_time(tray: Bench) -> None:
     told = run(Talk(rank_zero_of(2)), tray, args(timeout_s=0.2))
-    assert told[-1] == {
+    assert told[-2] == {
         "rank": 0, "ranks": 2, "op": "all_reduce", "version": "2.28.7", "results": [], "failed": "timeout in joining after 0.2 s",
     }  # fmt: skip
 
@@ -127,26 +129,26 @@ def test_what_is_joined_by_nobody_else_ends_in_time(tray: Bench) -> None:
 def test_the_holders_deadline_ends_it_too(tray: Bench) -> None:
     talk = Talk(rank_zero_of(2))
     talk.left = 3
-    assert run(talk, tray, args(timeout_s=60))[-1]["failed"] == "the time was over in joining"
+    assert run(talk, tray, args(timeout_s=60))[-2]["failed"] == "the time was over in joining"
     talk = Talk(rank_zero_of(1))
     talk.left = 0
-    assert run(talk, tray, args())[-1]["failed"].startswith("the time was over")
+    assert run(talk, tray, args())[-2]["failed"].startswith("the time was over")
 
 
 def test_an_id_that_is_none_and_an_operation_that_is_none_are_said(tray: Bench) -> None:
     told = run(Talk({"id": "00" * 128, "rank": 0, "ranks": 2}), tray, args())
-    assert told[-1]["failed"].startswith("ncclCommInitRankConfig -> 4: invalid argument")
-    assert "there is no operation 'broadcast'" in run(Talk(rank_zero_of(1)), tray, args(op="broadcast"))[-1]["failed"]
+    assert told[-2]["failed"].startswith("ncclCommInitRankConfig -> 4: invalid argument")
+    assert "there is no operation 'broadcast'" in run(Talk(rank_zero_of(1)), tray, args(op="broadcast"))[-2]["failed"]
 
 
 def test_more_memory_than_there_is_is_said_with_the_drivers_words(tray: Bench) -> None:
     told = run(Talk(rank_zero_of(1)), tray, args(sizes=[1 << 40]))
-    assert told[-1]["failed"] == "cuMemAlloc_v2 -> 2 CUDA_ERROR_OUT_OF_MEMORY"
+    assert told[-2]["failed"] == "cuMemAlloc_v2 -> 2 CUDA_ERROR_OUT_OF_MEMORY"
 
 
 def test_what_arrives_wrong_is_counted(tray: Bench) -> None:
     tray.state.gpus[tray.facts["gpus"][0]["position"]]["nccl_fault"] = emulated.SUMS_WRONG
-    rows = run(Talk(rank_zero_of(1)), tray, args())[-1]["results"]
+    rows = run(Talk(rank_zero_of(1)), tray, args())[-2]["results"]
     assert all(row["wrong"] == row["checked"] > 0 for row in rows)
 
 

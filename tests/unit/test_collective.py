@@ -65,6 +65,8 @@ class Rack:
         self.seen += orders
         if orders[0].verb == "work":
             return [self._work(order) for order in orders]
+        if any("leave" in body for order in orders for body in order.args["bodies"].values()):
+            return [Answer(order, True, {gpu: {"left": True} for gpu in order.args["bodies"]}) for order in orders]
         if any("reach" in body for body in orders[0].args["bodies"].values()):
             return [self._reach(order) for order in orders]
         self.tries += 1
@@ -168,7 +170,7 @@ def test_a_healthy_rack_passes_in_one_try_and_says_by_what() -> None:
         (RACK, "collective.wrong"): (0.0, Result.PASS),
     }
     assert rack.tries == 1
-    assert len(answers) == 4, "fit, reach, work, tell"
+    assert len(answers) == 5, "fit, reach, work, tell, leave"
     assert "NCCL 2.28.7" in next(m.why for m in got if m.name == "collective.busbw")
 
 
@@ -301,7 +303,7 @@ def test_scopes_are_groups_and_what_is_left_over_has_its_turn() -> None:
     assert bad(got) == [("t16", "collective.completed")]
     odd = Rack()
     got, _ = run(odd, context({"collective.all_reduce.16gpu.busbw": None}, TRAYS[:17], gpus=8))
-    asked = [order.to for order in odd.seen if order.verb == "tell" and order.args["job"] in ("nccl-1", "nccl-2")]
+    asked = [order.to for order in odd.seen if "id" in order.args.get("bodies", {}).get("g0", {})]
     assert (sorted(set(asked)), len(asked)) == (list(TRAYS[:17]), 18)
     assert odd.tries == 2
 
@@ -367,13 +369,26 @@ def test_a_step_that_makes_no_sense_asks_nothing_and_passes_nothing(args: dict[s
 def test_answers_that_break_off_anywhere_pass_nothing_that_was_not_measured() -> None:
     told = context()
     _, answers = run(Rack(hang={"t07.g2"}), told)
-    for cut in range(len(answers)):
+    for cut in range(len(answers) - 1):
         got = CHECK.judge(told, Evidence(answers=answers[:cut]))
         assert got
         assert {m.result for m in got} <= {Result.UNKNOWN}, cut
     _, healthy = run(Rack(), told)
-    for cut in range(len(healthy)):
+    for cut in range(len(healthy) - 1):
         assert {m.result for m in CHECK.judge(told, Evidence(answers=healthy[:cut]))} == {Result.UNKNOWN}
+
+
+def test_every_tray_that_was_worked_on_is_told_to_leave_its_gpus() -> None:
+    for rack in (
+        Rack(),
+        Rack(hang={"t07.g2"}),
+        Rack(unfit={"t04": "no NCCL"}),
+        Rack(closed={("t03", "t09", "eth0"), ("t03", "t09", "ib0")}),
+    ):
+        run(rack, context())
+        last = {order.to: order.args["job"] for order in rack.seen if order.verb == "work"}
+        left = {order.to: order.args["job"] for order in rack.seen if {"leave": True} in order.args.get("bodies", {}).values()}
+        assert {**last, "t04": left["t04"]} == left
 
 
 def test_the_judge_needs_of_an_order_only_whom_it_went_to() -> None:
