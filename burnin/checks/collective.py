@@ -148,7 +148,9 @@ def _named(context: Context, story: Story, named: Named) -> Iterator[Measurement
     if named.slower is not None and "slow" in story.kinds:
         rows += [SLOWER.judge(tray, named.slower, context.limits), _busbw(context, story.plan, tray, named.group)]
         rows = [row for row in rows if row.result is not Result.UNKNOWN] or rows
-    yield from (replace(row, why=named.why) if row.result is Result.FAIL else row for row in rows)
+    for row in rows:
+        said = f"{row.name} is {row.value:g}, limit {row.limit}: {named.why}" if isinstance(row.value, float) else row.why
+        yield replace(row, why=said if row.result is Result.FAIL else row.why)
 
 
 def _suspects(story: Story) -> Iterator[Measurement]:
