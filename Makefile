@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test matrix bench kernels kernels-check picture lint clean help
+.PHONY: demo test matrix bench captures kernels kernels-check picture lint clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ matrix: $(VENV)/.run  ## every fault, healthy seeds; writes docs/matrix.md (abou
 bench: $(VENV)/.dev  ## SSH and store, each beside its peers
 	$(BIN)/python -m bench.ssh
 	$(BIN)/python -m bench.store
+
+captures: $(VENV)/.run  ## every parser meets every capture; writes docs/tools.md
+	$(BIN)/python -m bench.captures
 
 picture: $(VENV)/.run  ## the README's picture, from a real run
 	$(BIN)/python docs/picture.py

@@ -4,7 +4,7 @@ Records (see burnin.wire) and their bodies:
     hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded    of every channel
     sample  c: table, n: mono_ns of the reading, v: values in column order (null: see absent)
     absent  c: table, why: {column: reason}                        when the reasons change
-    event   source nvml | kmsg, gpu, bdf, code, text               an XID
+    event   source nvml | kmsg, gpu, bdf, code, text               an XID; a word for any other hardware line of the kernel log
     load    gpu, state starting | burning | ended | failed | gone, why, launches, wrong, pid, kernel ...
     cut     gpu, why lease | time | sensor | margin, value         a local limit ended the load
     reply   id, ok, result | error                                 answer to an order
@@ -31,7 +31,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
-from burnin.agent import host
+from burnin.agent import host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
 from burnin.agent.fields import Group
 from burnin.agent.jobs import Jobs
@@ -77,6 +77,7 @@ class Holder:
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
         self._kmsg = host.KernelLog(at)
+        self._devices: dict[str, str] = {}
         self._gpus: dict[str, Gpu] = {}
         self._nvml: Gpus | None = None
         self._nvml_reason: str | None = "hung"
@@ -245,7 +246,10 @@ class Holder:
             fast: list[Source] = [_GroupSource(gpu, gpu.fast) for gpu in self._gpus.values()]
             if self._loads is not None:
                 fast += [LoadSource(gpu, self._loads) for gpu in self._gpus]
-            slow: Sequence[Source] = [_GroupSource(gpu, gpu.slow) for gpu in self._gpus.values()]
+            bdfs = {gpu.bdf: gpu.name for gpu in self._gpus.values() if gpu.bdf}
+            slow: list[Source] = [_GroupSource(gpu, gpu.slow) for gpu in self._gpus.values()]
+            slow += hostdata.sources(self._at, bdfs)
+            self._devices = hostdata.names(self._at, bdfs)
             links: Sequence[Source] = [_GroupSource(gpu, gpu.links) for gpu in self._gpus.values()]
             periods = ((fast, fast_s), (slow, slow_s), (links, links_s))
             tables = [Table(sources, int(period_s * 1e9)) for sources, period_s in periods]
@@ -289,6 +293,8 @@ class Holder:
             if xid is not None:
                 gpu = next((g.name for g in self._gpus.values() if host.same_device(xid.bdf, g.bdf)), "")
                 self.tell("event", source="kmsg", gpu=gpu, bdf=xid.bdf, code=xid.code, text=xid.text)
+            elif (event := kernel_log.parse_event(line)) is not None:
+                self.tell("event", source="kmsg", gpu=self._devices.get(event.device, ""), code=event.code, text=event.text)
             elif line.startswith("burnin:"):
                 self.tell("note", text=line)
 

@@ -26,6 +26,10 @@ _PER = {
     "pcie": "GPU",
     "repair": "GPU",
     "nvlink": "NVLink",
+    "cpu": "CPU",
+    "nic": "NIC",
+    "nvme": "NVMe",
+    "host": "compute tray",
 }
 """What a metric is read of, by its first word; all others have one slot for the rack."""
 
@@ -60,7 +64,12 @@ def _parts(case: Case, metric: str) -> list[str]:
     if per == "NVLink":
         links = case.profile.topology.links_per_gpu
         return case.gpus() if links is None else [f"{gpu}.l{i}" for gpu in case.gpus() for i in range(links)]
-    return ["rack"]
+    topology = case.profile.topology
+    counts = {"CPU": ("c", topology.cpus_per_tray), "NIC": ("n", topology.nics_per_tray), "NVMe": ("d", topology.nvmes_per_tray)}
+    if per in counts:
+        letter, count = counts[per]
+        return [f"{tray}.{letter}{i}" for tray in case.compute for i in range(count)] if count is not None else list(case.compute)
+    return list(case.compute) if per else ["rack"]
 
 
 def _measured(case: Case, stage: Stage, part: str, metric: str) -> bool:

@@ -95,6 +95,9 @@ def _failed(case: Case, step: Step, one: Measurement) -> Finding:
         row = case.catalogue.xids.get(int(one.value))
         action = row.action if row is not None else "look it up in NVIDIA's XID catalogue, and repeat the run"
         signature = f"xid.{int(one.value)}"
+    if one.name == "kernel.event" and isinstance(one.value, str):
+        word = case.catalogue.kernel.get(one.value)
+        action, signature = word.action if word is not None else action, f"kernel.{one.value}"
     shown = f"{one.value:g}" if isinstance(one.value, float) else str(one.value)
     unit = "" if one.unit == "1" else f" {one.unit}"
     why = one.why or f"{one.name} is {shown}{unit}, limit {one.limit}"
@@ -134,11 +137,11 @@ def of_trays(case: Case) -> Iterator[Finding]:
                 text = f"the link to {tray} was lost and came back ({times} times)"
                 watch = _trouble(case, tray, "tray.link", text, "look at the management network of this tray")
                 yield replace(watch, severity=Severity.WATCH)
-    for gpu, (reason, metrics) in sorted(_silent(case).items()):
+    for part, (reason, metrics) in sorted(_silent(case).items()):
         texts = {"hung": "the driver hangs on it", "lost": "the driver has lost it"}
-        why = f"{gpu}: {texts[reason]} ({metrics} metrics no longer read)"
+        why = f"{part}: {texts[reason]} ({metrics} metrics no longer read)"
         action = "power-cycle the tray and run again; when it returns, replace it"
-        yield _trouble(case, gpu, f"gpu.{reason}", why, action)
+        yield _trouble(case, part, f"{kind(part).split()[-1].lower()}.{reason}", why, action)
 
 
 def _trouble(case: Case, part: str, signature: str, why: str, action: str) -> Finding:

@@ -7,7 +7,7 @@ from burnin.assess.case import Case, gather
 from burnin.assess.coverage import coverage
 from burnin.assess.steps import steps, unloaded
 from burnin.events import Finding, Severity, Verdict
-from burnin.signatures import thermal
+from burnin.signatures import RETESTED, find
 from burnin.store import Store
 from burnin.verdict import fold
 
@@ -47,11 +47,12 @@ def signatures(case: Case) -> list[Finding]:
     rows = case.catalogue.signatures
     return [
         named
-        for one in thermal.find(case.telemetry, case.profile.topology, rows, unloaded(case))
+        for one in find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log)
         for named in [found.named(case, one)]
     ]
 
 
 def suspects(store: Store, run_id: str) -> list[str]:
     """Parts that a signature holds at this moment of a run and that a re-test would confirm or clear."""
-    return sorted({one.part for one in signatures(gather(store, run_id)) if one.severity is not Severity.WATCH})
+    found = signatures(gather(store, run_id))
+    return sorted({one.part for one in found if one.signature in RETESTED and one.severity is not Severity.WATCH})

@@ -28,20 +28,28 @@ def parts(context: Context, evidence: Evidence, letter: str, metric: str, count:
     return sorted(seen | {f"{begin}{i}" for i in range(count or 0)})
 
 
-def counted(context: Context, evidence: Evidence, quantity: Quantity, metric: str, count: int | None) -> Measurement:
-    """Fewer than expected at any time is FAIL; more, or nothing to compare with, is UNKNOWN."""
-    window, whole = evidence.window(context.tray, metric), evidence.whole(context.tray, metric)
+def counted(
+    context: Context, evidence: Evidence, quantity: Quantity, metric: str, count: int | None, usual: bool = False
+) -> Measurement:
+    """Fewer than expected, or fewer than there were, is FAIL; more, or nothing to compare with, is UNKNOWN.
+
+    `usual`: the profile's number is what most builds have, so that only a step's own number makes fewer a FAIL.
+    """
+    end = evidence.stretch.t1_s if evidence.stretch else 0.0
+    window, whole = evidence.window(context.tray, metric), evidence.telemetry.of(context.tray, metric).between(0.0, end)
     limit = "none" if count is None else f"= {count}"
-    lowest = whole.lowest()
-    if count is not None and lowest < count:
-        return Measurement(quantity.name, context.tray, lowest, quantity.unit, limit, Result.FAIL)
+    lowest, highest = whole.lowest(), whole.highest()
+    sure = not usual or "count" in context.args
+    if lowest < highest or (count is not None and sure and lowest < count):
+        why = f"there were {highest:g} when the run began" if lowest < highest else ""
+        return Measurement(quantity.name, context.tray, lowest, quantity.unit, limit, Result.FAIL, None, why)
     if not window.present:
         return _silent(context, evidence, quantity, context.tray, metric, window)
     if count is None:
         why = f"the tray has {lowest:g}, and the profile does not say how many: give the step a count"
         return quantity.unknown(context.tray, "missing", why)
-    if whole.highest() > count:
-        why = f"the tray has {whole.highest():g}, more than the profile knows of: give the step a count"
+    if lowest != count:
+        why = f"the tray has {lowest:g}, expected are {count}: look for what is missing, or give the step its count"
         return quantity.unknown(context.tray, "missing", why, limit)
     return Measurement(quantity.name, context.tray, lowest, quantity.unit, limit, Result.PASS)
 

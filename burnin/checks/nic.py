@@ -26,7 +26,7 @@ UP = Quantity("nic.ports_up", "1", "ports with a link, of cards that must have o
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Every card that must be there, and the count."""
     count = around.expected(context, context.profile.topology.nics_per_tray)
-    out = [around.counted(context, evidence, COUNT, "host.nics", count)]
+    out = [around.counted(context, evidence, COUNT, "host.nics", count, usual=True)]
     wanted = {f"{context.tray}.{name}" for name in context.args.get("up", ())}
     cards = sorted({*around.parts(context, evidence, "n", "nic.link_flaps", count), *wanted})
     for part in cards:

@@ -23,7 +23,7 @@ SPARE = Quantity("nvme.spare", "1", "share of the spare blocks that is left", ac
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Every drive that must be there, and the count."""
     count = around.expected(context, context.profile.topology.nvmes_per_tray)
-    out = [around.counted(context, evidence, COUNT, "host.nvmes", count)]
+    out = [around.counted(context, evidence, COUNT, "host.nvmes", count, usual=True)]
     drives = around.parts(context, evidence, "d", "nvme.media_errors", count)
     for part in drives:
         out.append(around.growth(context, evidence, MEDIA, part, "nvme.media_errors"))

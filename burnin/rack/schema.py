@@ -321,6 +321,10 @@ class SignatureRow(Data):
     fru: str
     action: str
     evidence: str
+    patterns: dict[str, list[list[int]]] = Field(default_factory=dict, description="XIDs that follow each other, step by step")
+    cause: str = Field(
+        default="", description="what it looks at (heat, silicon, memory ...); same causes do not confirm each other"
+    )
 
 
 class Catalogue(Data):

@@ -256,7 +256,8 @@ class TraySession:
         body = record.body
         part = f"{self.tray}.{body['gpu']}" if body.get("gpu") else self.tray
         if record.kind == "event":
-            self._emit(LogLine(part, t_s, "xid", str(body["code"]), str(body.get("text", "")), str(body["source"])))
+            what = "xid" if isinstance(body["code"], int) else "kernel"
+            self._emit(LogLine(part, t_s, what, str(body["code"]), str(body.get("text", "")), str(body["source"])))
         elif record.kind == "load":
             self._emit(LogLine(part, t_s, "load", str(body["state"]), str(body.get("why", "")), "agent"))
         elif record.kind == "cut":

@@ -1,1 +1,92 @@
-"""Early-failure signatures: series in, findings out. Pure; limits come from the catalogue with their sources."""
+"""Early-failure signatures: series in, findings out. Pure; limits come from the catalogue with their sources.
+
+`find` runs every signature that the catalogue names and whose signals are there. A signature without its signals, or with
+too few parts to compare, finds nothing and claims nothing: what had to be measured is judged by coverage, elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from burnin.events import Finding, LogLine
+from burnin.rack.schema import SignatureRow, Topology
+from burnin.signatures import fusion, heat, links, memory, sensors, shared, silicon, soak, thermal, xids
+from burnin.signatures.readings import Readings
+from burnin.telemetry.series import Telemetry
+
+SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
+    heat.HBM: heat.hbm,
+    heat.RACK: heat.rack,
+    silicon.LEAK: silicon.leak,
+    silicon.WEAK: silicon.weak,
+    silicon.CEILING: silicon.ceiling,
+    sensors.OFFSET: sensors.offset,
+    sensors.GAIN: sensors.gain,
+    sensors.METER: sensors.meter,
+    sensors.STUCK: sensors.stuck,
+    soak.DRIFT: soak.drift,
+    soak.STEP: soak.step,
+    soak.SWING: soak.swings,
+    shared.THROTTLE: shared.throttle,
+    memory.RATE: memory.rate,
+    memory.TREND: memory.trend,
+    memory.REPAIR: memory.repair,
+    memory.UNCORRECTED: memory.uncorrected,
+    links.DOWN: links.down,
+    links.ERRORS: links.errors,
+    links.RECOVERY: links.recovery,
+    links.MARGIN: links.margin,
+}
+"""Signatures that look at one rack's readings with their own catalogue row and nothing else."""
+
+RETESTED = frozenset(
+    {
+        thermal.GPU_ROW,
+        thermal.TRAY_ROW,
+        heat.HBM,
+        silicon.WEAK,
+        sensors.GAIN,
+        sensors.METER,
+        links.MARGIN,
+    }
+)
+"""Signatures over which one more load decides. A rule needs no second look, and what shows at idle or over hours gets none."""
+
+
+def find(
+    telemetry: Telemetry,
+    topology: Topology,
+    rows: Mapping[str, SignatureRow],
+    unloaded: Mapping[str, frozenset[str]],
+    log: Iterable[LogLine] = (),
+) -> list[Finding]:
+    """Everything the signatures of `rows` find in one run, sorted by part and signature.
+
+    `unloaded`: stage -> GPUs whose load was not reached there; `log`: the run's events, of which XIDs are read. A signature
+    that is not in `rows` is not run: a run is judged by the catalogue that is kept with it.
+    """
+    with np.errstate(all="ignore"):  # a clock of 0 or a mean of nothing is NaN, and NaN is in no zone
+        return sorted(_found(telemetry, topology, rows, unloaded, log), key=lambda f: (f.part, f.signature))
+
+
+def _found(
+    telemetry: Telemetry,
+    topology: Topology,
+    rows: Mapping[str, SignatureRow],
+    unloaded: Mapping[str, frozenset[str]],
+    log: Iterable[LogLine],
+) -> list[Finding]:
+    readings = Readings(telemetry, topology, unloaded)
+    out: list[Finding] = []
+    if {thermal.GPU_ROW, thermal.TRAY_ROW} <= set(rows):
+        out += thermal.find(telemetry, topology, rows, unloaded)
+    for name, look in SIGNATURES.items():
+        if name in rows:
+            out += look(readings, rows[name])
+    if xids.SEQUENCE in rows:
+        out += xids.find(log, rows[xids.SEQUENCE])
+    if fusion.FUSION in rows:
+        out += fusion.find(out, rows)
+    return out

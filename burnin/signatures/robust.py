@@ -11,8 +11,19 @@ _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 def median(values: Floats) -> float:
     """Median of the known values; NaN when there are none."""
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if known.size else float("nan")
+    known = np.sort(values[~np.isnan(values)], axis=None)
+    return 0.5 * float(known[(known.size - 1) // 2] + known[known.size // 2]) if known.size else float("nan")
+
+
+def medians(values: Floats) -> Floats:
+    """Median of the known values of each row (last axis); NaN for a row that has none."""
+    ordered = np.sort(values, axis=-1)  # NaN last
+    known = np.count_nonzero(~np.isnan(values), axis=-1)[..., None]
+    low, high = np.maximum(known - 1, 0) // 2, known // 2
+    high = np.minimum(high, values.shape[-1] - 1)
+    two = np.take_along_axis(ordered, np.concatenate([low, high], axis=-1), axis=-1)
+    out: Floats = two.mean(axis=-1)
+    return out
 
 
 def sigma(values: Floats, least: float) -> float:
@@ -20,7 +31,7 @@ def sigma(values: Floats, least: float) -> float:
     known = values[~np.isnan(values)]
     if known.size == 0:
         return least
-    return max(least, _MAD_TO_SIGMA * float(np.median(np.abs(known - np.median(known)))))
+    return max(least, _MAD_TO_SIGMA * median(np.abs(known - median(known))))
 
 
 def without_trend(values: Floats, position: Floats) -> Floats:
@@ -39,14 +50,42 @@ def without_trend(values: Floats, position: Floats) -> Floats:
 
 def others(values: Floats) -> Floats:
     """For each element of each row (axis 1): the median of the other known elements of its row; NaN when there are none."""
-    out = np.full_like(values, np.nan)
-    for column in range(values.shape[1]):
-        rest = np.delete(values, column, axis=1)
-        for row in range(values.shape[0]):
-            out[row, column] = median(rest[row])
-    return out
+    columns = [medians(np.delete(values, column, axis=1)) for column in range(values.shape[1])] if values.shape[1] > 1 else []
+    return np.stack(columns, axis=1) if columns else np.full_like(values, np.nan)
 
 
 def shrinkage(within: float, between: float, n: int) -> float:
     """How far to believe a mean of `n` parts as the effect of what they share: between^2 / (between^2 + within^2 / n)."""
     return between**2 / (between**2 + within**2 / n) if between > 0 else 0.0
+
+
+def theil_sen(x: Floats, y: Floats) -> float:
+    """Median of the slopes of all pairs of points known in both; 0 where there are fewer than three."""
+    known = ~(np.isnan(x) | np.isnan(y))
+    a, b = x[known], y[known]
+    i, j = np.triu_indices(a.size, 1)
+    apart = a[i] != a[j]
+    return float(np.median((b[j] - b[i])[apart] / (a[j] - a[i])[apart])) if a.size >= 3 and apart.any() else 0.0
+
+
+def without_slots(values: Floats) -> Floats:
+    """A grid (rows: trays, columns: slots) less what each slot adds: the column's median of what rows leave over."""
+    inside = values - medians(values)[:, None]
+    out: Floats = values - medians(inside.T)[None, :]
+    return out
+
+
+def own(values: Floats, least: float) -> Floats:
+    """What each part of a grid (rows: trays, columns: slots) has for itself, about 0: less its slot's and its tray's share.
+
+    The tray's share is its leave-one-out median, shrunk by how much trays differ at all: w = b^2 / (b^2 + s^2 / (n - 1)),
+    s never below `least`. Not a median polish: with four values a row its residuals collapse and everybody is an outlier.
+    """
+    rest = without_slots(values)
+    tray = medians(rest)
+    within = sigma((rest - tray[:, None]).ravel(), least)
+    rest = rest - median(tray)
+    weight = shrinkage(within, sigma(tray, 0.0), rest.shape[1] - 1) if rest.shape[1] > 1 else 0.0
+    left = rest - weight * np.nan_to_num(others(rest), nan=0.0)
+    out: Floats = left - median(left.ravel())
+    return out

@@ -19,7 +19,8 @@ _MEANS = {
     "FAIL": "measured, and bad: replace or repair the parts named above",
     "HOLD": "not judged, or suspicious: the rack does not move on",
 }
-_SIGNATURES = "thermal."
+_MEASURED = ("tray", "gpu", "drive", "nic", "xid", "kernel", "interlock", "load")
+"""What findings that are not measurements are called by, beside signatures."""
 _RESULTS = ("PASS", "FAIL", "UNKNOWN")
 
 
@@ -112,7 +113,12 @@ def _checks(document: Mapping[str, Any]) -> RenderableType:
             parts = [[s["part"] for s in row if s["result"] == result] for result in _RESULTS]
             cells = [Text(fold(p) if p else "", look) for p, look in zip(parts, ("green", "red", "yellow"), strict=True)]
             table.add_row(stage, name, *cells)
-    named = {f["part"] for f in document["findings"] if f["signature"].startswith(_SIGNATURES) and f["severity"] != "WATCH"}
+    measured = {m["name"] for step in document["steps"] for m in step["measurements"]}
+    named = {
+        f["part"]
+        for f in document["findings"]
+        if f["severity"] != "WATCH" and f["signature"] not in measured and f["signature"].split(".")[0] not in _MEASURED
+    }
     also = f"; signatures name {fold(named)}" if named else ""
     line = Text(f"{len(clean)} of {len(rows)} steps passed on {trays}{also}")
     return Group(line, table) if len(clean) < len(rows) else line

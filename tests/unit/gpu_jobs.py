@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from burnin.agent.cuda import Cuda
 from burnin.agent.work import uuid_bytes
-from burnin.twin.emulate import cuda
+from burnin.twin.emulate import cuda, cuda_core, transfers
 from tests.unit.twin_tray import Bench
+
+
+class Clock:
+    """Time that only waiting moves: what the driver's model says a launch takes is then what it took, on any machine."""
+
+    def __init__(self) -> None:
+        self._now_ns = time.monotonic_ns()
+
+    def monotonic_ns(self) -> int:
+        return self._now_ns
+
+    def sleep(self, seconds: float) -> None:
+        self._now_ns += max(1, int(seconds * 1e9))
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulated driver's clock stands still while Python thinks."""
+    clock = Clock()
+    for module in (cuda, cuda_core, transfers):
+        monkeypatch.setattr(module, "time", clock)
 
 
 class Talk:

@@ -18,6 +18,8 @@ from burnin.agent.work import KINDS, kernels
 from tests.unit.gpu_jobs import Talk, do
 from tests.unit.twin_tray import Bench, bench
 
+pytestmark = pytest.mark.usefixtures("still")
+
 ARGS = {"seed": 7, "rounds": 4}
 
 

@@ -14,6 +14,8 @@ from burnin.agent.work import KINDS
 from tests.unit.gpu_jobs import Talk, do, open_gpu
 from tests.unit.twin_tray import Bench, bench
 
+pytestmark = pytest.mark.usefixtures("still")
+
 
 def tray(where: Path, *plants: str, profile: str = "gb300-nvl72") -> Bench:
     made = bench(where, *plants, profile=profile)

@@ -20,6 +20,8 @@ from burnin.twin.emulate.memory import Memory, word
 from tests.unit.gpu_jobs import Talk, do, open_gpu
 from tests.unit.twin_tray import Bench, bench
 
+pytestmark = pytest.mark.usefixtures("still")
+
 KERNELS = Path(hbm.__file__).parent / "kernels"
 GIB = 1 << 30
 

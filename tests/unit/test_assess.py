@@ -13,6 +13,7 @@ from burnin.assess.case import gather
 from burnin.assess.judge import judge, suspects
 from burnin.checks import ALWAYS
 from burnin.events import LogLine, Result, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
+from burnin.rack.load import load_catalogue
 from burnin.rack.schema import Profile
 from burnin.store import Attempt, Evidence, RunStart, Store, Tray, open_store
 from burnin.suites.schema import Suite
@@ -354,3 +355,24 @@ def test_evidence_only_words_are_still_words(story: Story) -> None:
     story.whole = False
     verdict = story.tell()
     assert (verdict.word, verdict.whole) == (Word.PASS, False), "the gate, not the verdict, refuses it"
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalogue that is shipped, with all its signatures, instead of the small one."""
+    monkeypatch.setattr(build, "catalogue", load_catalogue)
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_healthy_run_passes_all_signatures_that_are_shipped(story: Story) -> None:
+    verdict = story.tell()
+    assert (verdict.word, verdict.findings) == (Word.PASS, ())
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_rule_asks_for_no_second_look(story: Story) -> None:
+    """An uncorrectable error is FAIL at once; the suite's re-test is for statistical suspicion, and loads nobody for this."""
+    story.readings["t03.g2", "ecc.dram_ue"] = lambda phase, second: float(phase == "load" and second > 12)
+    verdict = story.tell()
+    assert verdict.word is Word.FAIL and "memory.uncorrected" in {f.signature for f in verdict.findings}
+    assert suspects(story.store, "r1") == []

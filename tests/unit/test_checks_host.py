@@ -188,9 +188,16 @@ def test_more_parts_than_the_profile_knows_are_no_fault_and_no_pass(name: str, m
     assert bad(judge(name, {("", metric): both(6.0)})) == {("t07", measurement): Result.UNKNOWN}
 
 
+@pytest.mark.parametrize(("name", "metric"), [("nic", "host.nics"), ("nvme", "host.nvmes")])
+def test_fewer_cards_than_usual_condemn_no_tray_until_somebody_says_how_many_were_built_in(name: str, metric: str) -> None:
+    few = {("", metric): both(4.0)}
+    assert bad(judge(name, few))["t07", f"{name}.count"] is Result.UNKNOWN
+    assert bad(judge(name, few, count=5))["t07", f"{name}.count"] is Result.FAIL
+
+
 def test_a_card_that_vanished_is_unknown_beside_the_count_that_fails() -> None:
     gone: dict[tuple[str, str], Any] = {("n4", metric): None for part, metric in healthy() if part == "n4"}
-    got = bad(judge("nic", {**gone, ("", "host.nics"): both(4.0)}))
+    got = bad(judge("nic", {**gone, ("", "host.nics"): both(4.0)}, count=5))
     assert got.pop(("t07", "nic.count")) is Result.FAIL
     assert {part for part, _ in got} == {"t07.n4"} and set(got.values()) == {Result.UNKNOWN}
 

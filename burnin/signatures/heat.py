@@ -1,0 +1,92 @@
+"""Heat beyond the path that `thermal` looks at: memory that is not coupled to its plate, and what a whole rack shares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from burnin.events import Finding, Severity
+from burnin.rack.schema import SignatureRow
+from burnin.signatures import zones
+from burnin.signatures.readings import Readings
+from burnin.signatures.robust import median, own, theil_sen
+from burnin.signatures.zones import number
+from burnin.telemetry.series import Floats, Stretch
+
+HBM, RACK = "thermal.hbm", "thermal.rack"
+
+
+def hbm(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Memory that warms more under load than its core explains.
+
+    The plate warms both, so what the core's rise predicts in this rack is taken away first (Theil-Sen over all GPUs); and
+    memory must have come up against its own core too, or it is the plate.
+    """
+    many = []
+    for idle, load in readings.pairs():
+        core, memory = (_rise(readings, metric, idle, load) for metric in ("gpu.temp", "hbm.temp"))
+        least = number(row, "sigma_min")
+        core_own, memory_own = own(core, least), own(memory, least)
+        share = min(1.0, max(0.0, theil_sen(core_own.ravel(), memory_own.ravel())))
+        gap = own(memory - core, least) >= number(row, "floor")
+        many.append(zones.among(readings, row, load.stage, memory - core, memory_own - share * core_own, gap))
+    return zones.findings(
+        HBM, row, zones.collect(many),
+        lambda s: f"its memory warms {s.excess:.1f} K more under load than its core and its peers explain",
+    )  # fmt: skip
+
+
+def _rise(readings: Readings, metric: str, idle: Stretch, load: Stretch) -> Floats:
+    rise = readings.mean(metric, load) - readings.mean(metric, idle)
+    return np.where(readings.loaded(idle, load), rise, np.nan)
+
+
+def rack(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """What all GPUs share is the coolant's: a rack that idles hot, or that got hotter at equal power, as a whole.
+
+    Half of all GPUs and at least half of the trays must be measured: one warm tray is not the rack.
+    """
+    texts = [*_idles_hot(readings, row), *_got_hotter(readings, row)]
+    if not texts:
+        return []
+    worst = max(value for value, _ in texts)
+    return [zones.policy(RACK, row, "cdu", Severity.HOLD, worst, "; ".join(text for _, text in texts))]
+
+
+def _idles_hot(readings: Readings, row: SignatureRow) -> list[tuple[float, str]]:
+    out = []
+    for idle in readings.telemetry.phase("idle")[:1]:
+        temp = readings.mean("gpu.temp", idle)
+        middle, most = median(temp.ravel()), number(row, "idle_temp")
+        if _most(readings, temp) and middle >= most:
+            out.append((middle - most, f"the rack idles at {middle:.1f} Cel (median of its GPUs), limit {most:g} Cel"))
+    return out
+
+
+def _got_hotter(readings: Readings, row: SignatureRow) -> list[tuple[float, str]]:
+    """Between load stretches, and from the first third of one to its last: the median GPU's rise at equal power."""
+    windows = [w for load in readings.telemetry.phase("load") for w in _thirds(load)]
+    looks = [(w, readings.mean("gpu.temp", w), readings.mean("gpu.power", w)) for w in windows]
+    looks = [look for look in looks if _most(readings, look[1]) and _most(readings, look[2])]
+    if len(looks) < 2:
+        return []
+    first, temp, power = looks[0]
+    worst = 0.0
+    text = ""
+    for window, warm, heat in looks[1:]:
+        equal = np.abs(heat / power - 1) <= number(row, "equal_power")
+        rise = median(np.where(equal, warm - temp, np.nan).ravel())
+        if np.count_nonzero(equal) * 2 >= equal.size and rise >= max(worst, number(row, "floor")):
+            worst = rise
+            text = f"all GPUs together got {rise:.1f} K warmer at equal power, from {first.stage} to {window.stage}"
+    return [(worst, text)] if text else []
+
+
+def _thirds(load: Stretch) -> tuple[Stretch, Stretch]:
+    t0, t1 = load.judged
+    third = max(0.0, (t1 - t0) / 3)
+    return Stretch(load.stage, load.phase, t0, t0 + third), Stretch(f"{load.stage}'s end", load.phase, t1 - third, t1)
+
+
+def _most(readings: Readings, values: Floats) -> bool:
+    known = ~np.isnan(values)
+    return readings.enough(values) and int(np.count_nonzero(known)) * 2 >= known.size

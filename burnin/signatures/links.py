@@ -1,0 +1,212 @@
+"""NVLink, link by link: down, wrong, flapping, or with less margin than its peers. Parents first, and never one end alone.
+
+The readings are those of the GPU's end. What many links of a GPU show is the GPU's, what the GPUs of a tray show is the
+tray's connector or seat, what one link number shows on GPUs of many trays is a switch plane or cartridge (which one a link
+number belongs to is not public, so the rack is named and the number said), and what is left is one link between two ends.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from burnin.events import Finding, Severity
+from burnin.rack.parts import parent
+from burnin.rack.schema import SignatureRow
+from burnin.signatures import zones
+from burnin.signatures.readings import Readings
+from burnin.signatures.robust import median, medians, own, sigma, without_slots
+from burnin.signatures.zones import Seen, Zone, number
+from burnin.telemetry.series import Floats, Stretch
+
+DOWN, ERRORS, RECOVERY, MARGIN = "nvlink.down", "nvlink.errors", "nvlink.recovery", "nvlink.margin"
+_ERRORS = {
+    "nvlink.effective_errors": "code words that error correction could not mend",
+    "nvlink.symbol_errors": "symbols wrong after error correction",
+    "nvlink.recovery_failed": "recoveries that failed",
+}
+_FEW = 3
+
+
+def down(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Links that are down (FAIL where they stay so to the end), and what shares it (HOLD)."""
+    grades: dict[str, tuple[Severity, float, str]] = {}
+    known = _known(readings, "nvlink.state")
+    for link in known:
+        state = readings.telemetry.of(link, "nvlink.state")
+        values = state.known()
+        off = int(np.count_nonzero(values < 1))
+        if off:
+            stays = bool(values[-1] < 1) and off >= min(number(row, "readings"), values.size)
+            grade = Severity.FAIL if stays else Severity.HOLD
+            grades[link] = (grade, float(off), f"down in {off} of {values.size} readings{', and to the end' if stays else ''}")
+    return _named(DOWN, row, readings, grades, known)
+
+
+def errors(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Errors that passed the error correction: the vendor's rule is none at all."""
+    out = []
+    for metric, what in _ERRORS.items():
+        known = _known(readings, metric)
+        grown = {link: readings.telemetry.of(link, metric).growth() for link in known}
+        bad = {
+            link: (Severity.FAIL, count, f"{count:.0f} {what}") for link, count in grown.items() if count >= number(row, "floor")
+        }
+        out += _named(ERRORS, row, readings, bad, known)
+    return out
+
+
+def recovery(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Links that went down and came back by themselves: once is written down, twice holds."""
+    known = _known(readings, "nvlink.recovery_ok")
+    grown = {link: readings.telemetry.of(link, "nvlink.recovery_ok").growth() for link in known}
+    bad = {
+        link: (
+            Severity.HOLD if count >= number(row, "floor") else Severity.WATCH,
+            count,
+            f"recovered by itself {count:.0f} times",
+        )
+        for link, count in grown.items()
+        if count >= 1
+    }
+    return _named(RECOVERY, row, readings, bad, known)
+
+
+def _known(readings: Readings, metric: str) -> list[str]:
+    """Links that were read; none where the profile knows of none (an idle port of a lone GPU is not a fault)."""
+    if not readings.topology.links_per_gpu:
+        return []
+    gpus = {gpu for row in readings.gpus for gpu in row}
+    return [link for link in readings.telemetry.parts(metric) if parent(link) in gpus]
+
+
+def _named(
+    name: str, row: SignatureRow, readings: Readings, bad: Mapping[str, tuple[Severity, float, str]], known: Collection[str]
+) -> list[Finding]:
+    """Findings on the highest parts that share what links show; links keep their own grade, parents are HOLD at most."""
+    out = []
+    left = dict(bad)
+    for part, links, what in _parents(
+        readings, [link for link, (grade, _, _) in bad.items() if grade is not Severity.WATCH], known
+    ):
+        example = bad[links[0]][2]
+        why = f"{len(links)} links share it ({what}); {links[0]}: {example}"
+        one = zones.policy(name, row, part, Severity.HOLD, float(len(links)), why, links=links[:24])
+        out.append(zones.doing(one, _ACTIONS[what.split()[0]].format(part=part)))
+        for link in links:
+            left.pop(link, None)
+    out += [zones.policy(name, row, link, grade, value, text) for link, (grade, value, text) in sorted(left.items())]
+    return out
+
+
+_ACTIONS = {
+    "most": "look at fabric manager, switch trays and their power before any single part",
+    "link": "look at the switch plane and cartridge behind this link number; swap a switch tray to tell them apart",
+    "GPUs": "re-seat {part} in its cartridge connectors once, then run again; if it stays, inspect pins, then the board",
+    "links": "reset {part} and run again; compare the far ends of its links, then swap trays before replacing the board",
+}
+
+
+def _parents(readings: Readings, bad: list[str], known: Collection[str]) -> Iterator[tuple[str, list[str], str]]:
+    """(part, links, what they share), highest first; links that nothing shares are not given."""
+    left = set(bad)
+    per_gpu, of_gpu = Counter(map(parent, bad)), Counter(map(parent, known))
+    whole = [gpu for gpu in of_gpu if per_gpu[gpu] * 2 >= of_gpu[gpu]]
+    if len(whole) * 2 > len(of_gpu) and len(of_gpu) > _FEW:
+        yield "rack", sorted(left), "most links of most GPUs"
+        return
+    planes = Counter(link.rsplit(".", 1)[1] for link in left)
+    measured = Counter(link.rsplit(".", 1)[1] for link in known)
+    for plane, count in sorted(planes.items()):
+        if count > 2 * _FEW and count * 2 >= measured[plane]:
+            links = sorted(link for link in left if link.endswith("." + plane))
+            left -= set(links)
+            yield "rack", links, f"link number {plane[1:]} on GPUs of many trays"
+    many = {gpu for gpu, count in Counter(map(parent, left)).items() if count >= _FEW and count * 4 >= of_gpu[gpu]}
+    for tray, gpus in zip(readings.trays, readings.gpus, strict=True):
+        here = [gpu for gpu in gpus if of_gpu[gpu]]
+        shared = [gpu for gpu in here if gpu in many]
+        if len(shared) > 1 and len(shared) * 4 >= len(here) * 3:
+            yield tray, sorted(link for link in left if link.startswith(tray + ".")), "GPUs of one tray"
+            left -= {link for link in left if link.startswith(tray + ".")}
+        else:
+            for gpu in shared:
+                yield gpu, sorted(link for link in left if link.startswith(gpu + ".")), "links of one GPU"
+                left -= {link for link in left if link.startswith(gpu + ".")}
+
+
+# ---------------------------------------------------------------- margin
+
+
+def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Decades of raw bit errors above peers: planes, trays, GPUs, then links, each less what is above it."""
+    seen: list[dict[str, Seen]] = []
+    for load in readings.telemetry.phase("load"):
+        ber = _decades(readings, load)
+        if ber.size and readings.enough(medians(ber)):
+            seen.append(_margins(readings, row, load, ber))
+    parts = [{part: one for part, one in stage.items() if "#" not in part} for stage in seen]
+    planes = [{part: one for part, one in stage.items() if "#" in part} for stage in seen]
+
+    def why(one: Seen) -> str:
+        return f"raw bit error rate 10^{one.value:.1f}, {one.excess:.1f} decades above its peers"
+
+    shared = zones.findings(MARGIN, row, zones.collect(planes), why)
+    return [
+        *zones.findings(MARGIN, row, zones.collect(parts), why),
+        *(zones.on(one, "rack", f"link number {one.part.split('#')[1]} of all GPUs: ") for one in shared),
+    ]
+
+
+def _decades(readings: Readings, load: Stretch) -> Floats:
+    """log10 of the mean raw bit error rate, by tray, slot and link; NaN where it was not read or says 0 (no link does)."""
+    links = readings.topology.links_per_gpu or 0
+
+    def one(gpu: str, link: int) -> float:
+        mean = readings.telemetry.window(f"{gpu}.l{link}", "nvlink.raw_ber", load).mean()
+        return float(np.log10(mean)) if mean > 0 else float("nan")
+
+    return np.array([[[one(gpu, link) for link in range(links)] for gpu in gpus] for gpus in readings.gpus])
+
+
+def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) -> dict[str, Seen]:
+    """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it."""
+    count = ber.shape[2]
+    planes = medians(ber.reshape(-1, count).T)
+    rest = ber - planes[None, None, :]
+    gpu = medians(rest)
+    tray = medians(without_slots(gpu))
+    tray = tray - median(tray)
+    out = {f"rack#{i}": s for i, s in _family(row, load.stage, planes, planes - median(planes)).items()}
+    trays = _family(row, load.stage, medians(medians(ber)), tray)
+    out |= {readings.trays[i]: s for i, s in trays.items()}
+    for i, s in trays.items():
+        if s.zone > Zone.FAMILY:
+            gpu[i] = gpu[i] - tray[i]
+    names = [name for gpus in readings.gpus for name in gpus]
+    alone = own(gpu, number(row, "sigma_min"))
+    out |= {names[i]: s for i, s in _family(row, load.stage, medians(ber).ravel(), alone.ravel()).items()}
+    links = (rest - medians(rest)[:, :, None]).ravel()
+    for i, s in _family(row, load.stage, ber.ravel(), links).items():
+        near = s.zone is Zone.WATCH and s.value >= number(row, "near")
+        out[f"{names[i // count]}.l{i % count}"] = replace(s, zone=Zone.HOLD if near else s.zone)
+    hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
+    return {part: s for part, s in out.items() if not _under(part, hot)}
+
+
+def _under(part: str, hot: set[str]) -> bool:
+    """True for a part whose link number is named already."""
+    return ".l" in part and f"rack#{part.rsplit('.l', 1)[1]}" in hot
+
+
+def _family(row: SignatureRow, stage: str, value: Floats, apart: Floats) -> dict[int, Seen]:
+    scale, floor = sigma(apart, number(row, "sigma_min")), number(row, "floor")
+    n = int(np.count_nonzero(~np.isnan(apart)))
+    out = {}
+    for i, x in enumerate(apart.tolist()):
+        if x == x:
+            out[i] = Seen(stage, float(value[i]), x, x / scale, zones.zone(row, n, x, x / scale), float(value[i]) - x + floor)
+    return out

@@ -1,0 +1,161 @@
+"""Sensors that lie: off by a constant, wrong by a factor, at odds with each other, or stuck.
+
+A sensor that lies is not a weak die, but every judgement that rests on it is worth nothing: HOLD, never FAIL. An offset shows
+at idle and cancels in the slope; a gain error of the power sensor moves slope, clock and idle power together, each in its way.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from burnin.events import Finding, Severity
+from burnin.rack.schema import SignatureRow
+from burnin.signatures import silicon, zones
+from burnin.signatures.readings import MIN_RISE_W, Readings
+from burnin.signatures.robust import median, own, sigma
+from burnin.signatures.zones import number
+from burnin.telemetry.series import Floats, Series, Stretch
+
+OFFSET, GAIN, METER, STUCK = "sensor.offset", "sensor.gain", "sensor.meter", "sensor.stuck"
+
+
+def offset(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Idle temperature off its peers, either way, while the slope (which cancels an offset) is in family."""
+    many = []
+    for idle, load in readings.pairs():
+        temp = readings.mean("gpu.temp", idle)
+        slope = own(zones.relative(readings.slopes(idle, load)), number(row, "slope_sigma_min"))
+        agrees = np.abs(slope) <= number(row, "slope_z") * sigma(slope.ravel(), number(row, "slope_sigma_min"))
+        apart = own(temp, number(row, "sigma_min"))
+        for sign in (1.0, -1.0):
+            seen = zones.among(readings, row, idle.stage, temp, sign * apart, agrees, sign)
+            many.append({part: one for part, one in seen.items() if one.excess > 0})
+    seen_of = zones.collect(many)
+    return zones.findings(
+        OFFSET, row, {part: _once_a_stage(seen) for part, seen in seen_of.items()},
+        lambda s: f"idle at {s.value:.1f} Cel, {s.excess:.1f} K off its peers while its thermal resistance agrees with theirs",
+    )  # fmt: skip
+
+
+def _once_a_stage(seen: list[zones.Seen]) -> list[zones.Seen]:
+    """Several loads share one idle stretch: it is one look, not a re-test."""
+    return list({one.stage: one for one in sorted(seen, key=lambda s: s.zone)}.values())
+
+
+def gain(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """A power sensor that reads g too high: slope falls by g, the clock by its share (the cap acts on what is metered),
+    idle power rises by g. The best estimate of g from the three, and each of them must go its way."""
+    many = []
+    per_power = number(row, "clock_per_power")
+    for idle, load in readings.pairs():
+        least = number(row, "sigma_min")
+        power = np.where(readings.loaded(idle, load), readings.mean("gpu.power", idle), np.nan)
+        signs = (
+            (-1.0, own(zones.relative(readings.slopes(idle, load)), least)),
+            (-per_power, own(silicon.clocks(readings, row, idle, load), least)),
+            (1.0, own(zones.relative(power), least)),
+        )
+        g = _estimate(signs, least)
+        agree = np.ones(g.shape, dtype=bool)
+        for factor, value in signs:
+            agree &= value / factor * np.sign(g) >= np.abs(g) * number(row, "agree")
+        for side in (1.0, -1.0):
+            seen = zones.among(readings, row, load.stage, 100 * g, side * g, agree, 100 * side)
+            many.append({part: one for part, one in seen.items() if one.excess > 0})
+    return zones.findings(
+        GAIN, row, zones.collect(many),
+        lambda s: f"its power sensor reads {s.value:+.0f} % by slope, clock and idle power together",
+    )  # fmt: skip
+
+
+def _estimate(signs: tuple[tuple[float, Floats], ...], least: float) -> Floats:
+    """Generalised least squares of one factor behind several residuals: a' C^-1 r / a' C^-1 a.
+
+    C is the rack's robust covariance, because residuals share causes (leakage lowers the clock as it raises idle power):
+    with them taken as independent, every leaky die would look like a lying sensor.
+    """
+    scale = [sigma(value.ravel(), least) for _, value in signs]
+    unit = [value.ravel() / s for (_, value), s in zip(signs, scale, strict=True)]
+    inverse = np.linalg.inv(np.array([[_alike(x, y) for y in unit] for x in unit]))
+    toward = inverse @ np.array([factor / s for (factor, _), s in zip(signs, scale, strict=True)])
+    total = sum(float(w) * factor / s for w, (factor, _), s in zip(toward, signs, scale, strict=True))
+    mixed: Floats = toward @ np.array(unit) / total
+    return mixed.reshape(signs[0][1].shape)
+
+
+def _alike(x: Floats, y: Floats) -> float:
+    """Robust correlation of two standardised series, from the spreads of their sum and difference; 0.95 at most."""
+    if x is y:
+        return 1.0
+    plus, minus = sigma(x + y, 0.0) ** 2, sigma(x - y, 0.0) ** 2
+    return 0.95 * (plus - minus) / (plus + minus) if plus + minus > 0 else 0.0
+
+
+def meter(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Energy counter and power reading of one GPU that disagree more, either way, than those of its peers."""
+    many = []
+    for load in readings.telemetry.phase("load"):
+        ratio = readings.grid(lambda gpu, load=load: _energy_over_power(readings, gpu, load))  # type: ignore[misc]
+        apart = own(zones.relative(ratio), number(row, "sigma_min"))
+        steady = readings.of("gpu.power", load, _unrest) <= number(row, "steady")
+        for sign in (1.0, -1.0):
+            seen = zones.among(readings, row, load.stage, ratio, sign * apart, steady, sign * median(ratio.ravel()))
+            many.append({part: one for part, one in seen.items() if one.excess > 0})
+    return zones.findings(
+        METER, row, zones.collect(many),
+        lambda s: f"its energy counter grows {s.value:.3f} times as fast as its power says, {100 * s.excess:.1f} % off its peers",
+    )  # fmt: skip
+
+
+def _unrest(power: Series) -> float:
+    """Standard deviation / mean: a power that jumps between readings has a mean that its readings do not know."""
+    known = power.known()
+    return float(known.std() / known.mean()) if known.size and known.mean() > 0 else math.nan
+
+
+def _energy_over_power(readings: Readings, gpu: str, load: Stretch) -> float:
+    energy, power = (readings.telemetry.window(gpu, metric, load) for metric in ("gpu.energy", "gpu.power"))
+    known = energy.t_s[~np.isnan(energy.v)]
+    if known.size < 2 or power.present < 2:
+        return math.nan
+    mean = power.between(float(known[0]), float(known[-1])).mean()
+    return energy.growth() / float(known[-1] - known[0]) / mean if mean > 0 else math.nan
+
+
+def stuck(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """A reading that is one and the same number on both sides of a step of the load.
+
+    Temperatures are whole degrees and may stand still under constant load; over a step of MIN_RISE_W they cannot. Power
+    itself is asked whether it moves when the temperature does.
+    """
+    out = []
+    stretches = readings.telemetry.stretches
+    for gpus in readings.gpus:
+        for gpu in gpus:
+            for metric in ("gpu.temp", "hbm.temp", "gpu.power"):
+                for one, two in pairwise(stretches):
+                    found = _frozen(readings, row, gpu, metric, one, two)
+                    if found is not None:
+                        out.append(found)
+                        break
+    return out
+
+
+def _frozen(readings: Readings, row: SignatureRow, gpu: str, metric: str, one: Stretch, two: Stretch) -> Finding | None:
+    a, b = (readings.telemetry.window(gpu, metric, s) for s in (one, two))
+    if min(a.present, b.present) < number(row, "readings") or a.lowest() != b.highest() or a.highest() != b.lowest():
+        return None
+    witness, least = ("gpu.temp", number(row, "rise_k")) if metric == "gpu.power" else ("gpu.power", MIN_RISE_W)
+    before, after = (readings.telemetry.window(gpu, witness, s) for s in (one, two))
+    step = abs(median(after.v) - median(before.v))  # medians: a load that began with the last reading has heated nothing yet
+    if not step >= least:
+        return None
+    many, unit = a.present + b.present, "W" if witness == "gpu.power" else "K"
+    why = (
+        f"{metric} reads {a.lowest():g} in all {many} readings of {one.stage} and {two.stage} while {witness} moves by "
+        f"{step:.0f} {unit}"
+    )
+    return zones.policy(STUCK, row, gpu, Severity.HOLD, a.lowest(), why, metric=metric, stages=[one.stage, two.stage])

@@ -1,0 +1,173 @@
+"""Three zones. WATCH: beyond what a Gaussian family would hold. HOLD: beyond what a heavy-tailed healthy family holds once
+in `hold` racks. FAIL: beyond what it holds once in `fail` racks, twice, and only where the catalogue gives a `fail` rate.
+
+Two gates, always: z (against the rack's own robust spread) and `floor` (practically large, in physical units). The limits
+of HOLD and FAIL are dynamic: they grow with the number of parts compared (burnin.signatures.tails). Where the spread of
+healthy parts is known beforehand, `sure` is the same limit as HOLD in the unit of the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from burnin.events import Finding, Severity
+from burnin.rack.schema import SignatureRow
+from burnin.signatures.readings import Readings
+from burnin.signatures.robust import median, sigma
+from burnin.signatures.tails import limit as worst_of
+from burnin.telemetry.series import Floats
+
+
+class Zone(IntEnum):
+    """How far out, in one stretch."""
+
+    FAMILY = 0
+    WATCH = 1
+    HOLD = 2
+    FAIL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One part in one stretch: what was measured, by how much it exceeds its peers (unit of the floor), z, the zone, and the
+    `edge`: what would have to be measured of it to be at the floor."""
+
+    stage: str
+    value: float
+    excess: float
+    z: float
+    zone: Zone
+    edge: float
+
+
+def number(row: SignatureRow, name: str) -> float:
+    """One limit of a signature, whichever bound it has. Raises ValueError where it has none."""
+    one = row.limits[name]
+    for bound in (one.min, one.max, one.equals):
+        if isinstance(bound, float | int):
+            return float(bound)
+    raise ValueError(f"signature limit {name} has no number")
+
+
+def zone(row: SignatureRow, n: int, excess: float, z: float) -> Zone:
+    """The zone of one of `n` parts. NaN is in no zone but FAMILY: what was not measured is not judged here."""
+    if not (excess >= number(row, "floor") and z >= number(row, "z")):
+        return Zone.FAMILY
+    if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
+        return Zone.FAIL
+    sure = "sure" in row.limits and excess >= number(row, "sure")
+    return Zone.HOLD if sure or z >= worst_of(n, number(row, "hold")) else Zone.WATCH
+
+
+def among(
+    readings: Readings,
+    row: SignatureRow,
+    stage: str,
+    value: Floats,
+    own: Floats,
+    where: NDArray[np.bool_] | None = None,
+    per: float = 1.0,
+) -> dict[str, Seen]:
+    """Every measured GPU among its peers: `own` is what it has for itself, counted so that bad is positive.
+
+    `where`: GPUs that may be out at all (a second condition of the signature); all others stay in the family and in n.
+    `per`: by how much `value` changes where `own` changes by 1.
+    """
+    if not readings.enough(own):
+        return {}
+    scale = sigma(own.ravel(), number(row, "sigma_min"))
+    n = int(np.count_nonzero(~np.isnan(own)))
+    out = {}
+    for i, gpus in enumerate(readings.gpus):
+        for j, gpu in enumerate(gpus):
+            excess = float(own[i, j])
+            if excess == excess:
+                allowed = where is None or bool(where[i, j])
+                at = zone(row, n, excess, excess / scale) if allowed else Zone.FAMILY
+                edge = float(value[i, j]) - per * (excess - number(row, "floor"))
+                out[gpu] = Seen(stage, float(value[i, j]), excess, excess / scale, at, edge)
+    return out
+
+
+def collect(many: Sequence[Mapping[str, Seen]]) -> dict[str, list[Seen]]:
+    """Per part, what was seen of it in each stretch, in order."""
+    out: dict[str, list[Seen]] = {}
+    for one in many:
+        for part, seen in one.items():
+            out.setdefault(part, []).append(seen)
+    return out
+
+
+def severity(seen: Sequence[Seen]) -> Severity | None:
+    """One re-test decides: the zone that a part reached twice is its own; once, it is HOLD at most, and of many times WATCH."""
+    zones = sorted((one.zone for one in seen), reverse=True)
+    if not zones or zones[0] is Zone.FAMILY:
+        return None
+    if len(zones) > 1 and zones[1] > Zone.FAMILY:
+        return {Zone.FAIL: Severity.FAIL, Zone.HOLD: Severity.HOLD, Zone.WATCH: Severity.WATCH}[zones[1]]
+    return Severity.HOLD if zones[0] >= Zone.HOLD and len(zones) < 3 else Severity.WATCH
+
+
+def findings(name: str, row: SignatureRow, seen: Mapping[str, Sequence[Seen]], why: Callable[[Seen], str]) -> list[Finding]:
+    """One finding for each part that was out of family, with every stretch as evidence. `why` says the worst one in words."""
+    out = []
+    for part, all_of in sorted(seen.items()):
+        grade = severity(all_of)
+        if grade is None:
+            continue
+        far = [one for one in all_of if one.zone > Zone.FAMILY]
+        worst = max(far, key=lambda one: one.z)
+        again = len(far) > 1 or grade is Severity.WATCH
+        out.append(
+            Finding(
+                part=part,
+                signature=name,
+                severity=grade,
+                value=short(float(np.mean([one.value for one in far]))),
+                limit=short(float(np.mean([one.edge for one in far]))),
+                unit=row.unit,
+                why=f"{why(worst)} (z {worst.z:.1f}), in {len(far)} of {len(all_of)} phases",
+                action=row.action if again else f"repeat the stage on the whole rack once; {row.action}",
+                fru=row.fru,
+                statistic=short(worst.z),
+                evidence={
+                    s.stage: {"value": short(s.value), "excess": short(s.excess), "z": short(s.z), "zone": s.zone.name}
+                    for s in all_of
+                },
+            )
+        )
+    return out
+
+
+def policy(name: str, row: SignatureRow, part: str, grade: Severity, value: float, why: str, **evidence: object) -> Finding:
+    """A finding of a rule that needs no statistics; its limit is the catalogue's `floor` where it counts the same as `value`."""
+    floor = row.limits.get("floor")
+    bound = short(number(row, "floor")) if floor is not None and floor.unit == row.unit else None
+    return Finding(part, name, grade, short(value), bound, row.unit, why, row.action, row.fru, evidence=dict(evidence))
+
+
+def relative(values: Floats) -> Floats:
+    """Values as shares above the middle of the rack."""
+    middle = median(values.ravel())
+    out: Floats = values / middle - 1.0 if middle else np.full_like(values, np.nan)
+    return out
+
+
+def short(value: float) -> float:
+    """Six significant digits: what a verdict keeps."""
+    return float(f"{value:.6g}")
+
+
+def doing(one: Finding, action: str) -> Finding:
+    """The same finding with an action that fits the part it names."""
+    return replace(one, action=action)
+
+
+def on(one: Finding, part: str, what: str) -> Finding:
+    """The same finding on another part, its sentence beginning with what it is about."""
+    return replace(one, part=part, why=what + one.why)

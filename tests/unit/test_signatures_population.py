@@ -1,0 +1,264 @@
+"""Signatures that compare peers, on synthetic racks: what is planted is named, healthy racks are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from burnin import signatures
+from burnin.events import Finding, Severity
+from burnin.rack.load import load_catalogue
+from burnin.signatures import zones
+from burnin.signatures.readings import Readings
+from burnin.signatures.zones import Seen, Zone
+from burnin.telemetry.series import Series, Telemetry
+from tests import racks
+
+ROWS = load_catalogue().signatures
+PART = "t07.g2"
+Fault = Callable[[racks.Rack], None]
+
+
+def times(name: str, factor: float) -> Fault:
+    def plant(one: racks.Rack) -> None:
+        getattr(one, name)[racks.cell(PART)] *= factor
+
+    return plant
+
+
+def plus(name: str, value: float) -> Fault:
+    def plant(one: racks.Rack) -> None:
+        getattr(one, name)[racks.cell(PART)] += value
+
+    return plant
+
+
+def found(seed: int, tails: str = "normal", plant: Fault | None = None) -> list[Finding]:
+    one = racks.rack(seed, tails)
+    if plant is not None:
+        plant(one)
+    return look(racks.telemetry(one))
+
+
+def look(telemetry: Telemetry) -> list[Finding]:
+    return signatures.find(telemetry, racks.topology(), ROWS, {})
+
+
+def grave(findings: list[Finding]) -> set[tuple[str, str]]:
+    return {(f.part, f.signature) for f in findings if f.severity is not Severity.WATCH}
+
+
+def test_healthy_racks_are_left_alone_by_what_is_new() -> None:
+    """Twelve racks whose parts are normal: no HOLD; twelve with t5 tails: at most two (seven families of 1 %)."""
+    new = {"thermal.rth", "thermal.tray"}
+    assert [f for seed in range(12) for f in grave(found(seed)) if f[1] not in new] == []
+    heavy = [f for seed in range(12) for f in grave(found(seed, "t5")) if f[1] not in new]
+    assert len(heavy) <= 2, heavy
+
+
+@pytest.mark.parametrize(
+    ("signature", "plant", "least"),
+    [
+        ("thermal.hbm", times("hbm", 2.2), 5),
+        ("power.leak", times("leakage", 2.8), 5),
+        ("clock.weak", times("voltage", 1.25), 5),
+        ("clock.ceiling", times("top_mhz", 0.8), 6),
+        ("sensor.offset", plus("temp_offset", 11.0), 5),
+        ("sensor.offset", plus("temp_offset", -11.0), 5),
+        ("sensor.gain", times("gain", 1.3), 5),
+        ("thermal.rth", times("tim", 2.5), 6),
+    ],
+)
+def test_what_is_planted_is_named_in_its_place(signature: str, plant: Fault, least: int) -> None:
+    hits = 0
+    for seed in range(100, 106):
+        named = grave(found(seed, plant=plant))
+        hits += (PART, signature) in named
+        assert {part for part, name in named if not name.startswith("thermal.r")} <= {PART}
+    assert hits >= least
+
+
+@pytest.mark.parametrize(
+    ("signature", "plant"),
+    [
+        ("power.leak", times("leakage", 1.4)),
+        ("clock.weak", times("voltage", 1.03)),
+        ("thermal.hbm", times("hbm", 1.2)),
+        ("sensor.offset", plus("temp_offset", 3.0)),
+        ("clock.ceiling", times("top_mhz", 0.97)),
+    ],
+)
+def test_what_is_small_is_not_held(signature: str, plant: Fault) -> None:
+    assert all((PART, signature) not in grave(found(seed, plant=plant)) for seed in range(100, 104))
+
+
+def test_a_cold_plate_is_not_called_memory_and_a_void_is_not_called_a_sensor() -> None:
+    for seed in range(100, 104):
+        clogged = grave(found(seed, plant=times("convection", 1.8)))
+        assert (PART, "thermal.rth") in clogged and (PART, "thermal.hbm") not in clogged
+        void = grave(found(seed, plant=times("tim", 3.0)))
+        assert (PART, "sensor.offset") not in void and (PART, "sensor.gain") not in void and (PART, "power.leak") not in void
+
+
+def test_a_warm_rack_is_the_coolant_and_no_gpu() -> None:
+    one = racks.rack(5)
+    one.supply = dict.fromkeys(("idle", "load", "cool", "load-2"), 14.0)
+    assert grave(look(racks.telemetry(one))) == {("cdu", "thermal.rack")}
+    one = racks.rack(5)
+    one.supply = {"load-2": 6.0}
+    (finding,) = [f for f in look(racks.telemetry(one)) if f.severity is not Severity.WATCH]
+    assert (finding.part, finding.severity) == ("cdu", Severity.HOLD)
+    assert finding.value == pytest.approx(6, abs=0.6) and "equal power" in finding.why
+
+
+def test_one_warm_tray_is_not_the_rack() -> None:
+    one = racks.rack(5)
+    one.flow[7] *= 0.5
+    assert "cdu" not in {part for part, _ in grave(look(racks.telemetry(one)))}
+
+
+def _with(telemetry: Telemetry, part: str, metric: str, change: Callable[[Series], Series]) -> Telemetry:
+    return Telemetry({**telemetry.series, (part, metric): change(telemetry.of(part, metric))}, telemetry.stretches)
+
+
+@pytest.mark.parametrize("metric", ["gpu.temp", "hbm.temp", "gpu.power"])
+@pytest.mark.parametrize("since", [0.0, 20.0])
+def test_a_stuck_sensor_is_named_whenever_it_sticks(metric: str, since: float) -> None:
+    def freeze(one: Series) -> Series:
+        return Series(one.t_s, np.where(one.t_s < since, one.v, one.v[np.searchsorted(one.t_s, since)]))
+
+    findings = look(_with(racks.telemetry(racks.rack(3)), PART, metric, freeze))
+    (stuck,) = [f for f in findings if f.signature == "sensor.stuck"]
+    assert (stuck.part, stuck.severity, stuck.evidence["metric"]) == (PART, Severity.HOLD, metric)
+
+
+def test_whole_degrees_that_stand_still_under_constant_load_are_not_stuck() -> None:
+    telemetry = racks.telemetry(racks.rack(3))
+
+    def calm(one: Series) -> Series:
+        value = np.select([one.t_s < 12, one.t_s < 43, one.t_s < 56], [35.0, 66.0, 36.0], 66.0)
+        return Series(one.t_s, value)
+
+    assert "sensor.stuck" not in {f.signature for f in look(_with(telemetry, PART, "gpu.temp", calm))}
+
+
+def test_a_load_that_begins_with_the_last_reading_is_no_step() -> None:
+    """Idle stands still at 36 Cel, and so does a ramp whose load came at its very end: nothing is stuck."""
+    telemetry = racks.telemetry(racks.rack(3), (racks.IDLE, racks.COOL))
+    power = telemetry.of(PART, "gpu.power")
+    late = Series(power.t_s, np.where(power.t_s > 49, 1390.0, power.v))
+    calm = Series(power.t_s, np.full(power.t_s.size, 36.0))
+    series = {**telemetry.series, (PART, "gpu.power"): late, (PART, "gpu.temp"): calm}
+    assert look(Telemetry(series, telemetry.stretches)) == []
+
+
+def test_an_energy_counter_that_lags_is_named() -> None:
+    telemetry = racks.telemetry(racks.rack(3))
+    slow = _with(telemetry, PART, "gpu.energy", lambda one: Series(one.t_s, one.v * 0.8))
+    assert (PART, "sensor.meter") in grave(look(slow))
+    assert "sensor.meter" not in {f.signature for f in look(telemetry)}
+
+
+def test_signatures_without_their_signals_find_nothing() -> None:
+    whole = racks.telemetry(racks.rack(3))
+    for metric in {metric for _, metric in whole.series}:
+        look(Telemetry({key: one for key, one in whole.series.items() if key[1] != metric}, whole.stretches))
+    only = {key: one for key, one in whole.series.items() if key[1] == "gpu.clock_sm"}
+    assert look(Telemetry(only, whole.stretches)) == []
+    assert look(Telemetry({}, ())) == []
+
+
+def test_a_signature_that_the_kept_catalogue_does_not_name_is_not_run() -> None:
+    one = racks.rack(100)
+    one.top_mhz[racks.cell(PART)] *= 0.7
+    rows = {name: row for name, row in ROWS.items() if name.startswith("thermal.")}
+    kept = signatures.find(racks.telemetry(one), racks.topology(), rows, {})
+    assert {f.signature for f in kept} <= set(rows)
+
+
+def test_gpus_that_were_not_loaded_are_not_compared_under_load() -> None:
+    one = racks.rack(100)
+    one.voltage[racks.cell(PART)] *= 1.3
+    telemetry = racks.telemetry(one)
+    assert (PART, "clock.weak") in grave(look(telemetry))
+    missed = {"load": frozenset({PART}), "load-again": frozenset({PART})}
+    left = signatures.find(telemetry, racks.topology(), ROWS, missed)
+    assert (PART, "clock.weak") not in {(f.part, f.signature) for f in left}
+
+
+def test_every_finding_says_what_to_do_with_numbers() -> None:
+    one = racks.rack(100)
+    one.leakage[racks.cell(PART)] *= 3
+    finding = next(f for f in look(racks.telemetry(one)) if f.signature == "power.leak")
+    assert finding.unit == "W" and finding.value is not None and 220 < finding.value < 500
+    assert finding.limit is not None and 190 < finding.limit < 250, "a fifth above its peers' 185 W, in the unit of the value"
+    assert finding.statistic is not None and finding.statistic > 8
+    assert " W" in finding.why and finding.action.startswith("repeat the stage")
+    assert finding.evidence["idle"]["zone"] == "HOLD"
+
+
+@pytest.mark.parametrize(
+    ("signature", "plant", "low", "high"),
+    [
+        ("thermal.hbm", times("hbm", 2.5), -6.0, 12.0),
+        ("clock.weak", times("voltage", 1.25), 1600.0, 1760.0),
+        ("sensor.offset", plus("temp_offset", 12.0), 37.0, 42.0),
+        ("sensor.offset", plus("temp_offset", -12.0), 28.0, 33.0),
+        ("sensor.gain", times("gain", 1.3), 8.0, 12.0),
+    ],
+)
+def test_a_limit_is_where_the_value_would_be_at_the_floor(signature: str, plant: Fault, low: float, high: float) -> None:
+    finding = next(f for f in found(101, plant=plant) if (f.part, f.signature) == (PART, signature))
+    assert finding.limit is not None and finding.value is not None
+    assert low < finding.limit < high
+    worse = finding.value < finding.limit if low in (1600.0, 28.0) else finding.value > finding.limit
+    assert worse, "a named value is beyond its limit"
+
+
+# ---------------------------------------------------------------- zones
+
+
+@pytest.mark.parametrize(
+    ("seen", "want"),
+    [
+        ([Zone.FAIL], Severity.HOLD),
+        ([Zone.FAIL, Zone.FAIL], Severity.FAIL),
+        ([Zone.FAIL, Zone.HOLD], Severity.HOLD),
+        ([Zone.FAIL, Zone.WATCH], Severity.WATCH),
+        ([Zone.FAIL, Zone.FAMILY], Severity.HOLD),
+        ([Zone.HOLD, Zone.FAMILY, Zone.FAMILY], Severity.WATCH),
+        ([Zone.WATCH], Severity.WATCH),
+        ([Zone.FAMILY, Zone.FAMILY], None),
+        ([], None),
+    ],
+)
+def test_one_retest_decides(seen: list[Zone], want: Severity | None) -> None:
+    assert zones.severity([Seen(str(i), 1.0, 1.0, 1.0, zone, 0.0) for i, zone in enumerate(seen)]) is want
+
+
+@pytest.mark.parametrize(
+    ("excess", "z", "want"),
+    [
+        (2.9, 50.0, Zone.FAMILY), (9.0, 4.0, Zone.FAMILY), (3.1, 5.0, Zone.WATCH), (3.1, 9.0, Zone.HOLD), (9.0, 9.0, Zone.HOLD),
+        (9.0, 20.0, Zone.FAIL), (5.0, 20.0, Zone.HOLD), (float("nan"), 20.0, Zone.FAMILY),
+    ],
+)  # fmt: skip
+def test_both_gates_and_three_zones(excess: float, z: float, want: Zone) -> None:
+    assert zones.zone(ROWS["thermal.hbm"], 72, excess, z) is want
+
+
+def test_the_limit_grows_with_the_number_of_parts() -> None:
+    row = ROWS["thermal.hbm"]
+    assert zones.zone(row, 18, 5.0, 7.0) is Zone.HOLD
+    assert zones.zone(row, 72, 5.0, 7.0) is Zone.WATCH
+
+
+def test_grids_keep_parts_in_their_place() -> None:
+    telemetry = racks.telemetry(racks.rack(1))
+    readings = Readings(telemetry, racks.topology(), {})
+    got = readings.mean("gpu.power", racks.LOAD)
+    assert got.shape == (18, 4)
+    want = telemetry.window("t11.g3", "gpu.power", racks.LOAD).v.mean()
+    assert got[11, 3] == pytest.approx(float(want))
