@@ -39,12 +39,14 @@ SYMBOLS: dict[str, tuple[Any, ...]] = {
     "cuLaunchKernel": (_VOID, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _UINT, _VOID, _P(_VOID), _P(_VOID)),
     "cuStreamCreate": (_P(_VOID), _UINT),
     "cuStreamSynchronize": (_VOID,),
+    "cuStreamQuery": (_VOID,),
     "cuEventCreate": (_P(_VOID), _UINT),
     "cuEventRecord": (_VOID, _VOID),
     "cuEventSynchronize": (_VOID,),
     "cuEventElapsedTime": (_P(c.c_float), _VOID, _VOID),
     "cuGetErrorName": (_INT, _P(c.c_char_p)),
 }
+_NOT_READY = 600
 _SM_COUNT, _CAPABILITY, _LOG_BUFFER, _LOG_BYTES, _NON_BLOCKING = 16, (75, 76), 5, 6, 1
 OUT_OF_MEMORY = 2
 THREADS = 256
@@ -93,6 +95,13 @@ class Cuda:
         out = kind()
         self.call(name, c.byref(out), *args)
         return out.value
+
+    def finished(self, stream: Any) -> bool:
+        """Has a stream run dry. Raises CudaError when its context died."""
+        if self._lib.cuStreamQuery(stream) == _NOT_READY:
+            return False
+        self.call("cuStreamQuery", stream)
+        return True
 
     def device(self, uuid: bytes) -> int:
         """The CUDA device of an NVML UUID: ordinals differ between the two. Raises CudaError when there is none."""

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "digest": ("burnin.agent.consensus", "run"),
     "hbm": ("burnin.agent.hbm", "run"),
     "copies": ("burnin.agent.copies", "run"),
+    "nccl": ("burnin.agent.nccl", "run"),
 }
 """Kind of work -> module and function."""
 

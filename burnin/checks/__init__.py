@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from burnin.checks import (
     as_found,
+    collective,
     consensus,
     copies,
     ecc,
@@ -39,6 +40,7 @@ CHECKS: dict[str, Check] = {
         nvme,
         xid,
         as_found,
+        collective,
     )
 }
 HEATS = {name: check.heats for name, check in CHECKS.items()}

@@ -76,6 +76,8 @@ class Hardware:
             for link in links[: model.gpu.nvlinks]:
                 link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
         self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in plants if plant.kind in LINK_KINDS]
+        for plant in plants:
+            self._weaken(plant)
         self._due = sorted((self._moment(plant) for plant in plants), key=lambda moment: moment[0])
         self._publish()
 
@@ -149,7 +151,7 @@ class Hardware:
 
     def _weaken(self, plant: Plant) -> None:
         """What is wrong from the start, and is not physics."""
-        word = {"sdc": "sdc_ppm", "bw_loss": "bw_lost_ppm"}.get(plant.kind)
+        word = {"sdc": "sdc_ppm", "bw_loss": "bw_lost_ppm", "slow_gpu": "slow_ppm"}.get(plant.kind)
         if word is not None:
             self._gpu(plant)[1][word] = round(1e6 * plant.severity)
 

@@ -120,6 +120,7 @@ def for_emulation(model: Model, tray: TrayId, cluster_uuid: str) -> dict[str, An
         "cluster_uuid": cluster_uuid,
         "kernels": model.kernels,
         "rates": model.rates.model_dump(),
+        "nccl": model.nccl.model_dump(),
         "facts": facts.model_dump(),
         "gpus": gpus,
     }

@@ -178,6 +178,15 @@ class Rates(Data):
     p2p_gbps: float | None = Field(description="to another GPU of the tray; null where none can be reached")
 
 
+class Nccl(Data):
+    """Collectives of the library that every tray has: bus bandwidth by operation and number of GPUs, GB/s, large sizes."""
+
+    version: int
+    latency_us: float
+    busbw: dict[str, dict[int, float]] = Field(description="between the numbers given: along the logarithm of the number")
+    network_gbps: float = Field(description="where NVLink is switched off")
+
+
 class Model(Data):
     """One architecture as the twin builds it."""
 
@@ -189,6 +198,7 @@ class Model(Data):
     gpu: GpuFacts
     kernels: dict[str, float] = Field(description="activity of a load kernel, by its name")
     rates: Rates
+    nccl: Nccl
     power: Power
     thermal: Thermal
     coolant: Coolant

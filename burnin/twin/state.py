@@ -25,10 +25,12 @@ FIELDS = (
     "clock_mhz", "clock_busy_mhz", "reasons", "util_pct", "sw_power_ns", "sw_thermal_ns", "hw_thermal_ns",
     "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
     "lost", "hung", "poisoned",
-    "sdc_ppm", "sdc_launches", "bw_lost_ppm",
+    "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to",
 )  # fmt: skip
 """Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead.
-`sdc_ppm`: probability of a wrong tile per launch, `sdc_launches` how often that was asked; `bw_lost_ppm`: of copies."""
+`sdc_ppm`: probability of a wrong tile per launch, `sdc_launches` how often that was asked; `bw_lost_ppm`: of copies.
+`slow_ppm`: share of its speed that a GPU lacks among others. `nccl_fault`: what it does in a collective, 1 hangs, 2 dies, 3 sums
+wrong. `deaf_to`: 1 + the number in the rack (tray x GPUs + position) of the one GPU from which nothing arrives here."""
 LINK_FIELDS = (
     "down", "tx_bytes", "rx_bytes", "rx_errors", "integrity_errors", "recovery_ok", "recovery_failed", "effective_errors",
     "effective_ber", "symbol_errors", "symbol_ber",

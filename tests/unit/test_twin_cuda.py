@@ -320,7 +320,7 @@ def test_large_memory_only_takes_room() -> None:
     memory = Memory(BACKED * 4)
     start = memory.allocate(BACKED + 1)
     assert start is not None
-    memory.fill(start, b"abcd", 1)
+    memory.write(start, b"abcd")
     assert memory.read(start, 4) == b"\0\0\0\0"
     assert memory.allocate(BACKED * 3) is None
     assert memory.free(start)

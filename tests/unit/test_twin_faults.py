@@ -12,7 +12,7 @@ from burnin.twin.faults import GPU, KINDS, LINK, NIC, NVME, TRAY, Plant, parse
 
 def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
     names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang"
-    names += " link_down link_margin lane_flap sdc bw_loss"
+    names += " link_down link_margin lane_flap sdc bw_loss slow_gpu"
     names += " cpu_edac nic_flap nvme_media pcie_downtrain pcie_replay"
     assert set(KINDS) == set(names.split())
     assert all(kind.about.endswith(".") and kind.parts and kind.unit for kind in KINDS.values())

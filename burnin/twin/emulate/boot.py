@@ -18,6 +18,7 @@ _LIBRARIES = {
     "libnvidia-ml.so": "nvml",
     "libcuda.so.1": "cuda",
     "libcuda.so": "cuda",
+    "libnccl.so.2": "nccl",
 }
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 from ..state import Row, State
 from .abi import Refuse, address, number
@@ -35,6 +36,10 @@ NAMES = {
 CONTEXT_BYTES = 512 << 20
 """What a context takes of the GPU's memory (assumption)."""
 _NAP_S = 0.05
+
+
+OPENED: WeakSet[Cuda] = WeakSet()
+"""The drivers of this process: other libraries find its contexts and memory here."""
 
 
 class Device:
@@ -85,6 +90,7 @@ class Cuda:
         self.here = threading.local()
         self.lock = threading.RLock()
         self._handle = 0x55550000
+        OPENED.add(self)
 
     def keep(self, thing: Any) -> int:
         """A handle for it."""

@@ -1,6 +1,7 @@
 """Device memory of an emulated GPU: addresses that look like a driver's, and real bytes behind the small ones.
 
-An allocation of up to BACKED bytes keeps what is written to it. A larger one only takes room: it reads as zeros.
+An allocation of up to BACKED bytes keeps what is written to it. A larger one only takes room: it reads as zeros, but for
+words that were filled over stretches of it (see runs).
 A pattern that a kernel painted over a range is kept as what it is, of any size, with the words that were changed in it
 since; it can be compared, not read.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import bisect
 import mmap
+
+from .runs import Patterns, Runs, of_bytes, to_bytes
 
 BACKED = 64 << 20
 _FIRST, _ALIGN = 0x7F0000000000, 512
@@ -41,6 +44,7 @@ class Memory:
         self._bytes: dict[int, mmap.mmap] = {}
         self._painted: dict[int, tuple[int, tuple[int, int]]] = {}
         self._changed: dict[int, int] = {}
+        self._patterns: dict[int, Patterns] = {}
 
     def allocate(self, size: int) -> int | None:
         """Address of `size` fresh bytes, or None when there is no room."""
@@ -61,6 +65,7 @@ class Memory:
         self.used -= self._sizes.pop(start)
         self._starts.remove(start)
         self._painted.pop(start, None)
+        self._patterns.pop(start, None)
         if start in self._bytes:
             self._bytes.pop(start).close()
         return True
@@ -82,11 +87,26 @@ class Memory:
             self._changed.update((address + 4 * i, int.from_bytes(word, "little")) for i in range(count))
         if self._start(address) in self._bytes:
             self.write(address, word * count)
+        else:
+            pattern = self._patterns.setdefault(self._start(address) or 0, Patterns())
+            pattern.fill(address, count, int.from_bytes(word, "little"))
+
+    def runs(self, address: int, size: int) -> Runs:
+        """Words as last written, as runs. Raises ValueError for contents that are not made of patterns."""
+        start = self._start(address)
+        if start in self._bytes:
+            return of_bytes(self.read(address, size))
+        return self._patterns.get(start or 0, Patterns()).runs(address, size)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes as last written."""
         start = self._start(address)
-        return self._bytes[start][address - start : address - start + size] if start in self._bytes else bytes(size)
+        if start in self._bytes:
+            return self._bytes[start][address - start : address - start + size]
+        if start in self._patterns and size <= BACKED:
+            low, high = address // 4 * 4, -(-(address + size) // 4) * 4
+            return to_bytes(self._patterns[start].runs(low, high - low))[address - low : address - low + size]
+        return bytes(size)
 
     def copy(self, to: int, other: Memory, source: int, size: int) -> None:
         """Bytes from another memory, or this one, if they are backed here."""

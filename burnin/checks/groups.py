@@ -1,0 +1,222 @@
+"""NCCL groups across trays: what is asked of the agents, and what their ranks told. Pure.
+
+One attempt is two rounds of orders: `work` starts a process per GPU, of which one per group makes the unique id; `tell` hands
+the id and a rank to each. Every rank answers once, with what it measured or where it stood when its time ran out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from burnin.checks.base import Answer, Context, Order
+from burnin.checks.bisection import Trays
+from burnin.rack.data import Data
+
+Op = Literal["all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv", "pairs"]
+Asking = Generator[list[Order], Sequence[Answer], Any]
+"""Yields the orders of a round, is sent its answers."""
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+NVLINK_OFF = {"NCCL_MNNVL_ENABLE": "0", "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_NVLS_ENABLE": "0"}
+"""NCCL's documented switches that leave only the network between GPUs."""
+
+
+def _size(value: Any) -> Any:
+    found = re.fullmatch(r"(\d{1,6}) ?(B|KiB|MiB|GiB)", str(value), re.ASCII)
+    return int(found[1]) * _UNITS[found[2]] if found else value
+
+
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=64, le=64 << 30)]
+
+
+class Plan(Data):
+    """What a suite may say of a collective: `gpus` of a group; sizes as `16 GiB`; nvlink off leaves only the network."""
+
+    op: Op = "all_reduce"
+    gpus: Literal[4, 8, 36, 72, "all"] = "all"
+    sizes: list[Bytes] = Field(default=[16 << 30], min_length=1)
+    warmup: int = Field(default=2, ge=1, le=100)
+    repeats: int = Field(default=20, ge=1, le=1000)
+    timeout_s: float = Field(default=60, gt=0, le=600, description="of joining, and of each step of an operation")
+    max_s: float | None = Field(default=None, gt=0, le=3600, description="a rank's whole life; default twice timeout_s")
+    start_s: float = Field(default=30, gt=0, le=300, description="starting a process and opening its GPU")
+    nvlink: bool = True
+    env: dict[Annotated[str, Field(pattern=r"^NCCL_[A-Z0-9_]+$")], str] = Field(default_factory=dict)
+    socket_ifname: str | None = Field(default=None, pattern=r"^[\w.-]{1,15}$", description="else one that reaches all")
+    library: str | None = Field(default=None, pattern=r"^/", description="libnccl.so.2 of the site; else what the tray has")
+
+    @property
+    def life_s(self) -> float:
+        """Seconds after which a rank's process is ended, whatever it does."""
+        return self.start_s + (self.max_s or 2 * self.timeout_s)
+
+    def args(self, op: Op, ifname: str | None) -> dict[str, Any]:
+        """What every rank's process is given."""
+        env = {**({} if self.nvlink else NVLINK_OFF), **self.env}
+        out: dict[str, Any] = {"op": op, "sizes": self.sizes, "warmup": self.warmup, "repeats": self.repeats}
+        out |= {"timeout_s": self.timeout_s, "env": env}
+        out |= {"library": self.library} if self.library else {}
+        return out | ({"socket_ifname": ifname} if ifname else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one rank told. `silent`: it never did; why its process ended is then in `failed`. `at`: step, source, target."""
+
+    part: str
+    silent: bool
+    failed: str
+    bytes: int = 0
+    ms: float = 0.0
+    busbw_gbps: float = 0.0
+    wrong: int = 0
+    at: tuple[int, int, int] | None = None
+    pairs: tuple[tuple[int, int, float, int], ...] = ()
+    """Source, target, GB/s, wrong words: of this rank's own transfers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group and what its ranks told. `void`: trays that could not be asked, and why; then nothing was measured."""
+
+    trays: Trays
+    op: str
+    told: tuple[Told, ...]
+    void: Mapping[str, str]
+    version: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """A rank did not come to the end."""
+        return any(one.failed for one in self.told)
+
+    @property
+    def slowest(self) -> Told:
+        """The rank with the least bandwidth: it is the group's."""
+        return min(self.told, key=lambda one: (one.busbw_gbps, one.part))
+
+    @property
+    def wrong(self) -> dict[str, int]:
+        """Words that arrived wrong, by GPU."""
+        return {one.part: one.wrong for one in self.told if one.wrong}
+
+    @property
+    def dissent(self) -> dict[str, str]:
+        """The ranks that behaved unlike the rest, with their words: who never answered, else who stood elsewhere than most."""
+        silent = {one.part: one.failed for one in self.told if one.silent}
+        if silent:
+            return silent
+        said = Counter(one.failed for one in self.told)
+        most, count = said.most_common(1)[0]
+        return {one.part: one.failed or "done" for one in self.told if one.failed != most} if count > len(self.told) / 2 else {}
+
+
+def told(part: str, rank: int, ranks: int, body: Any) -> Told:
+    """One rank's message. What is not one is silence; a message that lacks what it should hold is a failure, never a zero."""
+    if not isinstance(body, dict) or (body.get("rank"), body.get("ranks")) != (rank, ranks):
+        why = body.get("failed") if isinstance(body, dict) else None
+        return Told(part, True, str(why or "it told nothing that can be read"))
+    try:
+        failed, at = str(body.get("failed") or ""), body.get("at")
+        place = (int(at[0]), int(at[1]), int(at[2])) if at is not None else None
+        rows = tuple((int(s), int(t), float(gbps), int(wrong or 0)) for _, s, t, _, gbps, wrong in body.get("pairs", ()))
+        bad = sum(row[3] for row in rows) + sum(int(result["wrong"]) for result in body["results"])
+        if failed:
+            return Told(part, False, failed, wrong=bad, at=place, pairs=rows)
+        last = max(body["results"], key=lambda result: int(result["bytes"])) if not rows else {"bytes": body["bytes"], "ms": 0.0}
+        speed = float(last["busbw_gbps"]) if not rows else min(row[2] for row in rows)
+        if not (math.isfinite(speed) and speed >= 0 and bad >= 0):
+            raise ValueError
+        return Told(part, False, "", int(last["bytes"]), float(last["ms"]), speed, bad, None, rows)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError):
+        return Told(part, True, "what it told cannot be read")
+
+
+def names(context: Context) -> list[str]:
+    """The GPUs of a tray, by the agent's names."""
+    return [gpu.split(".")[1] for gpu in context.profile.topology.gpus("t00")]
+
+
+def work(context: Context, plan: Plan, job: str, tray: str, op: Op, ifname: str | None, root: bool) -> Order:
+    """Start one process per GPU of a tray; the first one of a group's first tray makes the unique id."""
+    cutoff = context.limits.get("gpu.tlimit.cutoff")
+    args = {
+        "job": job,
+        "kind": "nccl",
+        "gpus": names(context),
+        "args": plan.args(op, ifname),
+        "args_of": {names(context)[0]: {"root": True}} if root else {},
+        "cutoff_margin_c": cutoff.min if cutoff is not None and cutoff.min is not None else 0.0,
+        "max_s": plan.life_s,
+    }
+    return Order(tray, "work", args, timeout_s=plan.start_s + 5)
+
+
+def ask(orders: list[Order]) -> Generator[list[Order], Sequence[Answer], dict[str, Any]]:
+    """One round, at most one order a tray: tray -> its answer's body, or the sentence (a str) that says why there is none."""
+    if not orders:
+        return {}
+    answers = yield orders
+    out: dict[str, Any] = dict.fromkeys((order.to for order in orders), "it was not asked")
+    for answer in answers:
+        fine = answer.ok and isinstance(answer.body, dict)
+        out[answer.order.to] = answer.body if fine else str(answer.body or "no answer")
+    return out
+
+
+def unfit(context: Context, bodies: Any) -> str:
+    """Why a tray's answer to `work` is not that of processes that are ready; nothing when it is."""
+    if isinstance(bodies, str):
+        return bodies
+    bad = {
+        gpu: bodies.get(gpu)
+        for gpu in names(context)
+        if not (isinstance(bodies.get(gpu), dict) and isinstance(bodies[gpu].get("version"), str))
+    }
+    said = "; ".join(f"{gpu}: {(b.get('failed') if isinstance(b, dict) else None) or 'no answer'}" for gpu, b in bad.items())
+    return said
+
+
+def attempt(
+    context: Context, plan: Plan, groups: Sequence[tuple[Trays, Op]], number: int, ifname: str
+) -> Generator[list[Order], Sequence[Answer], list[Group]]:
+    """Run these disjoint groups at once."""
+    job = f"nccl-{number}"
+    ready = yield from ask(
+        [work(context, plan, job, tray, op, ifname, root=tray == trays[0]) for trays, op in groups for tray in trays]
+    )
+    started, orders = [], []
+    for trays, op in groups:
+        void = {tray: why for tray in trays if (why := unfit(context, ready[tray]))}
+        first = {} if void else ready[trays[0]][names(context)[0]]
+        ident = first.get("id")
+        if not void and not isinstance(ident, str):
+            void = {trays[0]: "it made no unique id"}
+        started.append((trays, op, void, str(first.get("version", ""))))
+        if not void:
+            orders += _ranks(context, plan, job, trays, str(ident))
+    answers = yield from ask(orders)
+    return [_group(context, *one, answers) for one in started]
+
+
+def _ranks(context: Context, plan: Plan, job: str, trays: Trays, ident: str) -> list[Order]:
+    gpus, out = names(context), []
+    for place, tray in enumerate(trays):
+        ranks = {gpu: {"id": ident, "rank": place * len(gpus) + i, "ranks": len(trays) * len(gpus)} for i, gpu in enumerate(gpus)}
+        out.append(Order(tray, "tell", {"job": job, "bodies": ranks}, timeout_s=plan.life_s + 5))
+    return out
+
+
+def _group(context: Context, trays: Trays, op: str, void: dict[str, str], version: str, answers: dict[str, Any]) -> Group:
+    lost = {tray: answers[tray] for tray in trays if not void and isinstance(answers[tray], str)}
+    if void or lost:
+        return Group(trays, op, (), void or lost, version)
+    places = [(tray, gpu) for tray in trays for gpu in names(context)]
+    ranks = (told(f"{tray}.{gpu}", rank, len(places), answers[tray].get(gpu)) for rank, (tray, gpu) in enumerate(places))
+    return Group(trays, op, tuple(ranks), {}, version)
