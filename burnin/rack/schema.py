@@ -10,7 +10,15 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from burnin.rack.data import Data as Data
 from burnin.rack.data import together
@@ -82,6 +90,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 # ---------------------------------------------------------------- profile: what one architecture is and must reach
 
 
+_BOUNDS = {"min", "max", "equals"}
+
+
 class Limit(Data):
     """One limit with unit and source. A null bound is a limit nobody has published: UNKNOWN, never PASS."""
 
@@ -94,7 +105,7 @@ class Limit(Data):
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
-        given = self.model_fields_set & {"min", "max", "equals"}
+        given = self.model_fields_set & _BOUNDS
         if not given:
             raise ValueError("a limit has min, max or equals (null where nobody published it)")
         if "equals" in given and len(given) > 1:
@@ -104,6 +115,11 @@ class Limit(Data):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"can never be met: min {self.min:g} is above max {self.max:g}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A bound that was not given stays away: null would say that nobody has published it."""
+        return {key: value for key, value in dump(self).items() if key not in _BOUNDS or key in self.model_fields_set}
 
     @property
     def known(self) -> bool:

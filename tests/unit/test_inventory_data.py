@@ -13,8 +13,9 @@ from burnin.checks import HEATS
 from burnin.checks.base import Quantity
 from burnin.events import Result
 from burnin.rack.load import list_profiles, load_catalogue, load_profile, load_rack, load_site
-from burnin.rack.schema import INTERLOCKS
+from burnin.rack.schema import INTERLOCKS, Profile
 from burnin.suites.load import list_suites, load_suite
+from burnin.suites.schema import Suite
 
 ROOT = Path(__file__).parents[2]
 NVL72 = ("gb200-nvl72", "gb300-nvl72", "vr200-nvl72")
@@ -71,6 +72,17 @@ def test_suites() -> None:
         "demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False), "l11-rack-48h": (48 * 3600, True),
     }  # fmt: skip
     assert load_site().ships_after == "l11-rack-48h"
+
+
+def test_what_a_run_keeps_of_a_suite_and_a_profile_is_read_back_as_it_was() -> None:
+    """Limits of a suite too: a bound that was not given stays away, a null one stays null."""
+    metrics = load_catalogue().metrics
+    for name in list_suites():
+        suite = load_suite(name, checks=HEATS, metrics=metrics)
+        assert Suite.model_validate(suite.model_dump(mode="json", by_alias=True)) == suite
+    for name in list_profiles():
+        profile = load_profile(name)
+        assert Profile.model_validate(profile.model_dump(mode="json", by_alias=True)) == profile
 
 
 METRICS = """
