@@ -26,6 +26,8 @@ LEAVE = "leave"
 """Stage name under which the checks of every run's end are kept."""
 SETTLE_S = 45.0
 """How long trays may take to connect before the run goes on without those that have not."""
+FIRST_READINGS_S = 15.0
+"""How long a tray may take to be read for the first time, where load comes at once."""
 UNLOAD_S = 5.0
 FLUSH_S = 10.0
 LOAD_SPARE_S = 120.0
@@ -144,7 +146,7 @@ class Run:
             return
         refused, found = None, list[interlocks.Interlock]()
         if stage.load is not None or heats(leg):
-            await self._first_margins()
+            await self._first_readings()
             refused = interlocks.refusal(found := self._interlocks())
         if refused is not None:
             await self._unload(list(self.job.sessions))
@@ -185,20 +187,16 @@ class Run:
         """GPUs of trays that said who they are."""
         return [gpu for tray in self._identities for gpu in self.job.profile.topology.gpus(tray)]
 
-    async def _first_margins(self) -> None:
-        """A run that begins with load waits for the first readings; what stays silent is unread."""
-        end = self._now() + 5 * self.job.suite.sample
-        while (
-            self._now() < end
-            and not self.job.stop.is_set()
-            and any(
-                (gpu, "gpu.tlimit") not in session.latest
-                for tray, session in self.job.sessions.items()
-                if session.ready
-                for gpu in self.job.profile.topology.gpus(tray)
-            )
-        ):
+    async def _first_readings(self) -> None:
+        """A run that begins with load waits for the first readings of what interlocks want; what stays silent is unread."""
+        end = self._now() + FIRST_READINGS_S
+        while self._now() < end and not self.job.stop.is_set() and any(map(self._silent, self.job.sessions)):
             await self.job.clock.sleep(0.1)
+
+    def _silent(self, tray: str) -> bool:
+        """A tray that answers, but has not yet been read where interlocks look."""
+        session, gpus = self.job.sessions[tray], self.job.profile.topology.gpus(tray)
+        return session.ready and any((gpu, metric) not in session.latest for gpu in gpus for metric in interlocks.METRICS)
 
     def _interlocks(self) -> list[interlocks.Interlock]:
         there = [tray for tray, session in self.job.sessions.items() if session.ready]

@@ -21,6 +21,7 @@ about: a short run to be disturbed
 lease: {lease} s
 sample_slow: 2 s
 coverage: {{metrics: [gpu.temp, gpu.power, ecc.dram_ue]}}
+limits: {{ecc.dram_ce.growth: {{max: 6, unit: "1", source: a suite may set its own}}}}
 stages:
   - {{stage: audit, steps: [inventory]}}
   - {{stage: idle, phase: idle, for: 8 s, settle: 2 s, steps: [idle-baseline, xid]}}
