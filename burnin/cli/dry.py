@@ -1,12 +1,14 @@
-"""A plan before anything is touched: stages, times, load, checks and the questions they ask."""
+"""A plan before anything is touched: stages, times, load, checks and the orders they give."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
+from burnin.checks import CHECKS
+from burnin.checks.base import RACK, Context
 from burnin.rack.parts import fold
-from burnin.rack.schema import Profile, Rack
+from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run.plan import Plan
 from burnin.suites.schema import Suite
 from burnin.views.terminal import clock
@@ -18,7 +20,7 @@ def how_long(plan: Plan) -> str:
     return f"about {clock(once)}" + (f" ({clock(once + again)} with a re-test)" if again else "")
 
 
-def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, console: Console) -> None:
+def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Catalogue, console: Console) -> None:
     """Print the plan."""
     parts = fold([*plan.trays, *plan.switches])
     console.print(f"{suite.suite} on rack {rack.rack} ({profile.profile}): {parts}, {how_long(plan)}")
@@ -35,6 +37,8 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, console: Consol
             power = f", {gpus * watts / 1000:.0f} kW" if watts else ""
             load = f"{stage.load.kernel}: {gpus} GPUs{power}{', tray by tray' if stage.load.stagger else ''}"
         when = "" if stage.when == "always" else " (if suspicious)"
+        hot = [step.check for step in leg.steps if CHECKS[step.check].heats]
+        load = f"{', '.join(hot)}: {gpus} GPUs" if hot else load
         checks = ", ".join(step.check for step in leg.steps)
         table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(stage.duration), load, checks)
         at += stage.duration if stage.when == "always" else 0.0
@@ -46,5 +50,22 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, console: Consol
     console.print(
         "  identify; state; sample; load and unload with a lease; state again; bye. Nothing else is run or changed there."
     )
+    _own_loads(suite, plan, profile, rack, catalogue, console)
     if not plan.whole:
         console.print("not whole: checks or trays are left out, so a PASS of this run ships nothing")
+
+
+def _own_loads(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Catalogue, console: Console) -> None:
+    """The first orders of checks that load GPUs by themselves. Later ones depend on the answers."""
+    own = [(leg, step) for leg in plan.legs for step in leg.steps if CHECKS[step.check].heats]
+    if own and plan.trays:
+        console.print("checks that load the GPUs by themselves take the time they need, beyond the plan; each begins with")
+    for leg, step in own if plan.trays else ():
+        check = CHECKS[step.check]
+        part, trays = (RACK, plan.trays) if check.scope == "rack" else (plan.trays[0], ())
+        context = Context(part, rack, profile, suite, leg.stage, catalogue, step.args, trays)
+        orders = check.orders(context, ())
+        if orders:
+            args = {key: value for key, value in orders[0].args.items() if key not in ("job", "args_of")}
+            to = fold(order.to for order in orders) if check.scope == "rack" else fold(plan.trays)
+            console.print(f"  {leg.stage.stage}: {orders[0].verb} {args} to {to}", markup=False, highlight=False)

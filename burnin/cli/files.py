@@ -52,8 +52,14 @@ def checks() -> None:
     for title in ("check", "measures", "unit", "what it is"):
         table.add_column(title)
     for check in CHECKS.values():
-        needs = " (needs load)" if check.loaded else " (in every run)" if check.name in ALWAYS else ""
-        table.add_row(check.name, "", "", f"[bold]{check.about}[/]{needs}")
+        words = {
+            "needs load": check.loaded,
+            "loads the GPUs by itself": check.heats,
+            "once for the rack": check.scope == "rack",
+            "in every run": check.name in ALWAYS,
+        }
+        needs = ", ".join(word for word, so in words.items() if so)
+        table.add_row(check.name, "", "", f"[bold]{check.about}[/]" + (f" ({needs})" if needs else ""))
         for quantity in check.quantities:
             table.add_row("", quantity.name, quantity.unit, quantity.about)
     console().print(table)

@@ -95,7 +95,7 @@ def _user() -> str:
 def _dry(request: Request) -> None:
     from burnin.cli.dry import show
 
-    show(request.suite, request.plan, request.file.profile, request.file.rack, console())
+    show(request.suite, request.plan, request.file.profile, request.file.rack, request.catalogue, console())
 
 
 async def _watched(

@@ -198,6 +198,14 @@ def test_a_dry_run_touches_nothing_and_says_what_would_be_done(tmp_path: Path, c
     assert not (tmp_path / "burnin.db").exists()
 
 
+def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "l10-tray", "rack.yaml", "--dry-run", "--parts", "t07"]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "hbm: 4 GPUs" in said
+    assert "memory: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
+    assert said.count(" to t07") == 4, "copies, hbm, consensus, collective"
+
+
 def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:
     from burnin.checks import CHECKS
 
