@@ -20,7 +20,7 @@ from burnin.twin.state import State
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("nccl_child.py")
-QUIET_S = 0.8
+QUIET_S = 2.0
 CUT = "cut by a local limit: time"
 
 
