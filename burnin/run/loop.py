@@ -43,6 +43,8 @@ class Run:
         self._states: dict[str, list[Answer]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._steps = Steps(job)
+        self._looked_at: list[str] = []
+        """GPUs that the last look at the interlocks saw: a tray that comes back later is not loaded on it."""
 
     def _now(self) -> float:
         return self.job.clock.now() - self.job.start_s
@@ -165,7 +167,7 @@ class Run:
         if self.job.stop.is_set():
             self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.ABORTED, "the run was stopped"))
             return
-        await self._steps.run(leg, interlocks.loadable(found, self._gpus()) if heats(leg) else ())
+        await self._steps.run(leg, interlocks.loadable(found, self._looked_at) if heats(leg) else ())
         await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded and stage.load is None])
         self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.COMPLETE))
 
@@ -182,10 +184,6 @@ class Run:
         stopped.cancel()
 
     # ---- load
-
-    def _gpus(self) -> list[str]:
-        """GPUs of trays that said who they are."""
-        return [gpu for tray in self._identities for gpu in self.job.profile.topology.gpus(tray)]
 
     async def _first_readings(self) -> None:
         """A run that begins with load waits for the first readings of what interlocks want; what stays silent is unread."""
@@ -205,6 +203,7 @@ class Run:
             for tray in there
             for gpu in self.job.profile.topology.gpus(tray)
         }
+        self._looked_at = list(readings)
         known = {tray: self._identities[tray] for tray in there if tray in self._identities}
         found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings)
         for one in found:

@@ -1,7 +1,8 @@
 """The steps of one stage: asks what each check wants to know, round after round, and keeps what comes back.
 
 A check of a tray is asked of all trays at once, and ends with the first question that is not answered. A check of the rack
-is asked once and hears every answer. Checks that load GPUs come one after the other, when all others are done.
+is asked once and hears every answer. Only an attempt that brought nothing at all is made again. Checks that load GPUs come
+one after the other, when all others are done.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ class Steps:
             why, answers = await self._rounds(check, context, loadable)
             status = Status.ABORTED if why == STOPPED else Status.ERROR if why else Status.COMPLETE
             job.keeper.attempt(Kept(leg.stage.stage, check.name, part, attempt, status, begin, self._now(), why, tuple(answers)))
-            if status is Status.COMPLETE or not answers or job.stop.is_set():
-                return  # a tray that is not there is not asked again: it is LOST, and that is said once
+            measured = any(answer.ok for given in answers for answer in given)
+            if status is Status.COMPLETE or measured or not answers or job.stop.is_set():
+                return  # what was measured stands; a tray that is not there is LOST, and that is said once
 
     async def _rounds(self, check: Check, context: Context, loadable: Collection[str]) -> tuple[str, list[tuple[Answer, ...]]]:
         """Why it could not be measured (empty when it was), and every round's answers."""
@@ -78,7 +80,7 @@ class Steps:
             if self._job.stop.is_set():
                 return STOPPED, answers
             failed = [str(answer.body) for answer in answers[-1] if not answer.ok]
-            if failed and (check.scope == "tray" or len(failed) == len(orders)):
+            if failed and (check.scope == "tray" or not any(answer.ok for given in answers for answer in given)):
                 return failed[0], answers
         return "", answers
 

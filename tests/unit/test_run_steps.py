@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -107,6 +107,26 @@ def test_a_check_of_the_rack_that_nobody_answers_is_an_error_and_tried_again(mon
     kept = bench.run(["t00.g0", "t01.g0"])
     assert [(k.attempt, k.status, k.why) for k in kept] == [(1, Status.ERROR, "no"), (2, Status.ERROR, "no")][: len(kept)]
     assert len(kept) == bench.job.suite.retries + 1
+
+
+class Forgetful(Tray):
+    """Answers its first question only."""
+
+    async def order(self, verb: str, timeout_s: float, **args: Any) -> Any:
+        self.answer = "no" if self.ordered else None
+        return await super().order(verb, timeout_s, **args)
+
+
+@pytest.mark.parametrize("scope", ["tray", "rack"])
+def test_what_was_measured_is_not_measured_again_because_a_later_question_failed(
+    monkeypatch: pytest.MonkeyPatch, scope: Literal["tray", "rack"]
+) -> None:
+    """A second attempt would be judged instead of the first, and could launder what the first one saw."""
+    ask = asks([Order("t00", "identify")], [Order("t00", "identify")])
+    bench = Bench(monkeypatch, {"t00": Forgetful()}, Check("c", "", (), nothing, ask, scope=scope))
+    (kept,) = bench.run()
+    assert [[answer.ok for answer in answers] for answers in kept.answers] == [[True], [False]]
+    assert kept.status is (Status.COMPLETE if scope == "rack" else Status.ERROR), "the rack's check judges the silence itself"
 
 
 def test_a_check_of_a_tray_ends_with_the_first_question_that_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
