@@ -30,7 +30,7 @@ def steps(case: Case) -> list[Step]:
             if case.only and asked.check not in case.only:
                 continue
             if owed(stage, went.get(stage.stage)):
-                parts = (RACK,) if CHECKS[asked.check].scope == "rack" else case.compute
+                parts = CHECKS[asked.check].parts(case.trays)
                 out += [_step(case, stage, went.get(stage.stage), asked, part) for part in parts]
     for name in ALWAYS:
         out += [_step(case, _LEAVE_STAGE, None, Asked.model_validate({"check": name}), tray) for tray in case.compute]

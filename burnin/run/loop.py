@@ -154,7 +154,7 @@ class Run:
             await self._unload(list(self.job.sessions))
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, f"not loaded: {refused}"))
             for step in leg.steps:
-                for part in parts(step, self.job.sessions):
+                for part in parts(step, self.job.plan):
                     kept = Kept(stage.stage, step.check, part, 1, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
                     self.job.keeper.attempt(kept)
             return
