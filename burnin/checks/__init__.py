@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from burnin.checks import (
     as_found,
+    bmc,
     collective,
     consensus,
+    coolant,
     copies,
     ecc,
+    firmware,
     gpu_load,
     hbm,
     host,
     idle_baseline,
     inventory,
+    leak,
     links,
     nic,
     nvme,
+    power,
+    sel,
     thermal_margin,
     throttling,
     xid,
@@ -41,6 +47,12 @@ CHECKS: dict[str, Check] = {
         xid,
         as_found,
         collective,
+        bmc,
+        leak,
+        power,
+        coolant,
+        sel,
+        firmware,
     )
 }
 HEATS = {name: check.heats for name, check in CHECKS.items()}

@@ -278,6 +278,9 @@ class Rack(Data):
     firmware: dict[Annotated[str, AfterValidator(_audited)], str] = Field(
         default_factory=dict, description="vbios, inforom, driver that every tray must report"
     )
+    firmware_audit: dict[str, str] = Field(
+        default_factory=dict, description="component of the BMC's firmware inventory -> version that every tray must have"
+    )
     waive: list[Waiver] = Field(default_factory=list)
     allow: list[Literal["power_cycle", "power_off_on_leak"]] = Field(default_factory=list)
 
