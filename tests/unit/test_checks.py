@@ -15,7 +15,7 @@ from burnin.telemetry.series import Stretch, Telemetry
 from tests import build
 
 GPUS = [f"t07.g{i}" for i in range(4)]
-HEALTHY = {
+HEALTHY: dict[str, dict[Stretch, Any]] = {
     "gpu.power": {build.IDLE: 190.0, build.LOAD: 1395.0},
     "gpu.util": {build.IDLE: 0.0, build.LOAD: 1.0},
     "gpu.power_limit": {build.IDLE: 1400.0, build.LOAD: 1400.0},
