@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from burnin.checks import HEATS
+from burnin.checks import OFFERS
 from burnin.checks.base import Quantity
 from burnin.events import Result
 from burnin.rack.load import list_profiles, load_catalogue, load_profile, load_rack, load_site
@@ -67,7 +67,7 @@ def test_the_example_rack_shows_what_a_rack_file_can_say() -> None:
 
 def test_suites() -> None:
     metrics = load_catalogue().metrics
-    suites = {name: load_suite(name, checks=HEATS, metrics=metrics) for name in list_suites()}
+    suites = {name: load_suite(name, checks=OFFERS, metrics=metrics) for name in list_suites()}
     short = {name: (suite.duration_s(), suite.ships) for name, suite in suites.items() if not name.startswith("l11")}
     assert short == {"demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False)}
     for hours in (24, 48, 72):
@@ -81,7 +81,7 @@ def test_what_a_run_keeps_of_a_suite_and_a_profile_is_read_back_as_it_was() -> N
     """Limits of a suite too: a bound that was not given stays away, a null one stays null."""
     metrics = load_catalogue().metrics
     for name in list_suites():
-        suite = load_suite(name, checks=HEATS, metrics=metrics)
+        suite = load_suite(name, checks=OFFERS, metrics=metrics)
         assert Suite.model_validate(suite.model_dump(mode="json", by_alias=True)) == suite
     for name in list_profiles():
         profile = load_profile(name)
