@@ -116,7 +116,7 @@ class Handles:
             nvml = self._open_nvml()
             try:
                 found = Gpus(nvml)
-                self.gpus = {gpu.name: gpu for gpu in found.gpus}
+                self.gpus.update({gpu.name: gpu for gpu in found.gpus})
                 self.uuids = {gpu.name: gpu.uuid for gpu in found.gpus}
                 self.bdfs = {gpu.name: gpu.bdf for gpu in found.gpus}
                 self.nvml, self.reason, self.xid_reason = found, None, None
@@ -204,10 +204,13 @@ class Handles:
             raise
         by_uuid = {gpu.uuid: gpu for gpu in found.gpus}
         back = {name: by_uuid[uuid] for name, uuid in self.uuids.items() if uuid in by_uuid}
+        lost = sorted(self.uuids.keys() - back.keys())
         for name, gpu in back.items():
             gpu.position = int(name[1:])
-        self.gpus, self.nvml, self.reason = back, found, None
+        for name in lost:
+            self.gpus.pop(name, None)
+        self.gpus.update(back)  # in place: others hold it too
+        self.nvml, self.reason = found, None
         self.grip.let_go = False
-        lost = f": {', '.join(sorted(self.gone))} did not come back" if self.gone else ""
-        self._note(f"NVML was taken again{lost}")
+        self._note(f"NVML was taken again{': ' + ', '.join(lost) + ' did not come back' if lost else ''}")
         self._watch_again()

@@ -11,7 +11,8 @@ Records (see burnin.wire) and their bodies:
     beat    load: GPUs loaded; xid, kmsg: why not watched          once a second, whatever the driver does
     note    text                                                   what a person should know
 
-Orders: identify {}, state {}, sample {fast_s, slow_s, links_s}, transient {period_s, seconds}, release {} and take {} (NVML),
+Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
+transient {period_s, seconds}, release {} and take {} (NVML),
 load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {}, and the two that are answered when processes have spoken
 (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
 """
@@ -31,7 +32,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
-from burnin.agent import host, hostdata, kernel_log
+from burnin.agent import clocks, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
 from burnin.agent.cost import Cost
 from burnin.agent.fields import Group
@@ -43,6 +44,8 @@ from burnin.agent.spool import Spool
 
 TICK_S = 0.1
 BEAT_NS = 1_000_000_000
+FREE_S = 5.0
+"""How long a holder that ends waits for the driver to let go of clocks."""
 INIT_S = 8.0
 """How long NVML may take to initialise before hello says that it hangs."""
 
@@ -58,6 +61,7 @@ class Holder:
         spawn: Spawn,
         at: host.Roots,
         linger_s: float,
+        note: str,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.run, self.agent, self._spawn, self._at = run, agent, spawn, at
@@ -67,11 +71,14 @@ class Holder:
         self.spool = Spool(self._boot_id, now_ns)
         self._kmsg = host.KernelLog(at)
         self._devices: dict[str, str] = {}
-        self._handles = Handles(open_nvml, self._note, self._saw_xid, lambda: self._ending)
+        self._handles = Handles(open_nvml, self._remark, self._saw_xid, lambda: self._ending)
         self._cost = Cost(now_ns)
+        self._freeing: threading.Thread | None = None
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
         self._jobs: Jobs | None = None
+        self._clocks: clocks.ClockLocks | None = None
+        self._note = note
         self._absent: dict[int, dict[int, str]] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
@@ -91,15 +98,20 @@ class Holder:
         ready.wait(INIT_S)
 
     def _init(self, ready: threading.Event) -> None:
-        self._handles.open()
-        uuids = self._handles.uuids
-        if self._handles.nvml is not None:
-            self._loads = Loads(list(uuids), self._spawn_on, self.tell, self._now_ns)
-            self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), uuids)
+        who = self._handles
+        who.open()
+        if who.nvml is not None:
+            self._loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns)
+            self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), who.uuids)
+            self._clocks = clocks.ClockLocks(who.gpus, self._note, self._remark)
+            try:
+                self._clocks.take_over()
+            except OSError as error:
+                who.nvml, who.reason = None, f"the clocks of an agent that died: {error}"
         ready.set()
         self._handles.watch_xids()
 
-    def _note(self, text: str) -> None:
+    def _remark(self, text: str) -> None:
         self._post(lambda: self.tell("note", text=text))
 
     def _saw_xid(self, gpu: str, code: int) -> None:
@@ -164,7 +176,7 @@ class Holder:
                 self._loads.renew(self._lease_end_ns)
         elif down.id in self._replies:
             self.spool.add("reply", self._replies[down.id])
-        elif down.verb in ("identify", "state", "release", "take"):  # these ask the driver, which may hang
+        elif down.verb in ("identify", "state", "clocks", "release", "take"):  # these ask the driver, which may hang
             threading.Thread(target=self._ask, args=(down,), daemon=True).start()
         elif down.verb in ("work", "tell"):
             self._put_to_work(down)
@@ -196,12 +208,12 @@ class Holder:
                 self._answer(order.id, error=str(error))
 
     def _ask(self, order: wire.Order) -> None:
-        asked: dict[str, Callable[[], Any]] = {
-            "identify": self._identify, "state": lambda: self._handles.settings(self._hung()), "release": self._release,
-            "take": self._handles.take,
+        asked: dict[str, Callable[..., Any]] = {
+            "identify": self._identify, "state": lambda: self._handles.settings(self._hung()), "clocks": self._hold_clocks,
+            "release": lambda: self._handles.release(self._busy_with), "take": self._handles.take,
         }  # fmt: skip
         try:
-            result = asked[order.verb]()
+            result = asked[order.verb](**order.args)
             self._post(lambda: self._answer(order.id, result=result))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
@@ -221,8 +233,25 @@ class Holder:
             **who.identities(hung), "hung": sorted(hung),
         }  # fmt: skip
 
-    def _release(self) -> str:
-        return self._handles.release(lambda: f"{', '.join(self._loaded())} loaded" if self._loaded() else "")
+    def _busy_with(self) -> str:
+        """Why NVML cannot be let go: load wants its margins read, and a held clock wants to be let go first."""
+        held = sorted(self._clocks.held) if self._clocks is not None else []
+        return "; ".join(
+            f"{what} of {', '.join(gpus)}" for what, gpus in (("load", self._loaded()), ("held clocks", held)) if gpus
+        )
+
+    def _hold_clocks(self, mhz: dict[str, int]) -> dict[str, Any]:
+        with self._handles.grip.hold() as held:
+            if self._clocks is None or not held:
+                raise ValueError(f"no clock can be held: {self._handles.reason}")
+            return clocks.order(self._clocks, mhz)
+
+    def _free_clocks(self) -> None:
+        """In a thread: the driver may hang."""
+        locks = self._clocks
+        if locks is not None and locks.held and not (self._freeing and self._freeing.is_alive()):
+            self._freeing = threading.Thread(target=locks.free, daemon=True)
+            self._freeing.start()
 
     def _sample(self, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
         if self._handles.nvml is None or self._loads is None:
@@ -269,7 +298,7 @@ class Holder:
         if pace is not None:
             every, asked = pace.period_ns / 1e9, pace.ordered_ns / 1e9
             took = f"table {table.name}: its reading took {took_ns / 1e9:.3g} s"
-            self._note(f"{took}; it is read every {every:g} s now, {asked:g} s were asked")
+            self._remark(f"{took}; it is read every {every:g} s now, {asked:g} s were asked")
 
     def _load(self, gpus: list[str], kernel: str, cutoff_margin_c: float, max_s: float) -> dict[str, str]:
         if self._loads is None or self._sampler is None or self._handles.grip.let_go:
@@ -328,6 +357,8 @@ class Holder:
         self._read_kernel_log()
         if now - self._beat_ns >= BEAT_NS:
             self._beat_ns = now
+            if now >= self._lease_end_ns:
+                self._free_clocks()
             self.tell("beat", load=self._loaded(), xid=self._handles.xid_reason, kmsg=self._kmsg.reason)
         return bool(self._loaded()) or not (self._ending or now - self._heard_ns >= self._linger_ns)
 
@@ -367,3 +398,6 @@ class Holder:
             self._sampler.stop()
         if channel is not None:
             channel.finish()
+        self._free_clocks()
+        if self._freeing is not None:
+            self._freeing.join(FREE_S)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from burnin.agent import links
 from burnin.agent.links import error_rate, summary
 from burnin.agent.nvml import Gpus
-from burnin.twin.emulate import fields, nvml
+from burnin.twin.emulate import fields, nvml, nvml_core
 from tests.unit.twin_tray import Bench, bench
 
 Open = Callable[..., tuple[Bench, Gpus]]
@@ -103,7 +103,7 @@ def test_hopper_says_what_it_has_no_counters_for(opened: Open) -> None:
 def test_what_a_branch_has_no_id_for_is_not_asked(opened: Open, driver: str, fec: bool, raw: bool) -> None:
     tray, _ = opened()
     tray.facts["driver"] = driver
-    for gpu in nvml.Nvml(tray.facts, tray.state).gpus:
+    for gpu in nvml_core.Nvml(tray.facts, tray.state).gpus:
         assert isinstance(fields.read_field(gpu, 293, 3), tuple) is raw
     ids = {one.metric: one.id for one in links.fields(1, driver)}
     assert (ids["nvlink.fec_0"], ids["nvlink.fec_15"], ids["nvlink.raw_ber"]) == (235 * fec, 250 * fec, 293 * raw)
