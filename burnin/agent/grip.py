@@ -47,7 +47,7 @@ class Grip:
                 self._inside -= inside
                 self._changed.notify_all()
 
-    def empty(self, timeout_s: float = LEAVE_S) -> bool:
+    def empty(self, timeout_s: float) -> bool:
         """Wait until nobody is inside; False when somebody does not come out."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._inside, timeout_s)
@@ -177,7 +177,7 @@ class Handles:
             if nvml is None:
                 raise ValueError(f"NVML is not held: {self.reason}")
             self.grip.let_go = True  # from here on nobody goes in
-            why = busy() or ("" if self.grip.empty() else f"a driver call has not come back for {LEAVE_S:g} s")
+            why = busy() or ("" if self.grip.empty(LEAVE_S) else f"a driver call has not come back for {LEAVE_S:g} s")
             if why:
                 self.grip.let_go = False
                 self._watch_again()
