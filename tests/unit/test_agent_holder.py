@@ -59,7 +59,8 @@ class Rig:
         """An order and its reply."""
         self._ids += 1
         self.holder.hear(wire.Order(str(self._ids), verb, args))
-        return self.until(lambda: next((r for r in self.records("reply") if r["id"] == str(self._ids)), None))
+        reply: dict[str, Any] = self.until(lambda: next((r for r in self.records("reply") if r["id"] == str(self._ids)), None))
+        return reply
 
     def sample(self, fast_s: float = 0.05, slow_s: float = 0.1, links_s: float = 60.0) -> None:
         assert self.give("sample", fast_s=fast_s, slow_s=slow_s, links_s=links_s)["ok"]
