@@ -159,6 +159,8 @@ class Run:
                     self.job.keeper.attempt(kept)
             return
         self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin))
+        if stage.sample_power is not None:
+            await self._read_transients(stage.sample_power, begin + stage.duration)
         if stage.load is None:
             await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded])
         else:
@@ -190,6 +192,18 @@ class Run:
         async def one(tray: str) -> None:
             with contextlib.suppress(TrayError):
                 await self.job.sessions[tray].order("clocks", mhz={})
+
+        await asyncio.gather(*(one(tray) for tray in self.job.sessions))
+
+    async def _read_transients(self, period_s: float, until_s: float) -> None:
+        """Power and clock several times a second, where agents can; where not, it is said, and the readings are missing."""
+
+        async def one(tray: str) -> None:
+            try:
+                await self.job.sessions[tray].read_transients(period_s, until_s)
+            except TrayError as error:
+                text = f"{tray}: power is not read every {period_s:g} s: {error}"
+                self.job.keeper.event(LogLine(tray, self._now(), "note", "", text, "controller"))
 
         await asyncio.gather(*(one(tray) for tray in self.job.sessions))
 

@@ -255,6 +255,9 @@ def _may_suspect(earlier: Sequence[Stage]) -> bool:
 def _samples(document: Document, suite: Suite, metrics: Mapping[str, Metric]) -> Iterator[Problem]:
     """Required metrics that come too seldom for the stages they are required in."""
     named = [name for name in suite.coverage.metrics if name in metrics]
+    quick = [name for name in named if metrics[name].transient]
+    if quick and all(stage.sample_power is None for stage in suite.stages):
+        yield document.problem(("coverage", "metrics"), f"no stage reads {quick[0]}", "sample_power: 200 ms in a stage")
     slowest = max(named, key=lambda name: suite.period(metrics[name]), default=None)
     if slowest is None or (period := suite.period(metrics[slowest])) == suite.sample:
         return

@@ -78,6 +78,12 @@ WRONG = {
     "no stages": (SUITE[SUITE.index("stages:") :], "stages: []\n", "5:9: stages is an empty list; expected at least one stage"),
     "settles all along": ("settle: 5 s", "settle: 30 s", "7:51: stage idle: nothing is left to judge after settling 30 of 30 s"),
     "settles without a phase": ("{stage: audit,", "{stage: audit, settle: 5 s,", "6:28: stage audit: settling needs a phase"),
+    "power without a phase": (
+        "{stage: audit,", "{stage: audit, sample_power: 200 ms,", "6:34: stage audit: reading power needs a phase"
+    ),
+    "power too often": (
+        "settle: 5 s", "sample_power: 10 ms", "7:57: stages[1].sample_power: 0.01 s is too short; readings are 50 ms to 1 h apart"
+    ),
     "too short": ("settle: 5 s", "settle: 28 s", "7:37: stage idle: 2 s are judged, fewer than 3 samples of 1 s"),
     "twice": ("stage: again", "stage: load", "9:13: stage name 'load' is used twice"),
     "bad name": ("suite: mine", "suite: My Suite", "1:8: suite is 'My Suite'; expected lower-case letters, digits and dashes"),
