@@ -59,9 +59,10 @@ def _said(evidence: Evidence, part: str) -> str:
 def _swing(context: Context, evidence: Evidence, part: str) -> Measurement:
     value = swing(evidence.window(part, "gpu.power"), evidence.window(part, "gpu.power_limit").mean())
     if math.isnan(value):
-        present = evidence.window(part, "gpu.power").present
-        reason = "not_attained" if present else evidence.why_absent(part, "gpu.power")
-        return SWING.unknown(part, reason, f"its power has {present} readings in {context.stage.stage}")
+        silent = next((m for m in ("gpu.power", "gpu.power_limit") if not evidence.window(part, m).present), "")
+        reason = evidence.why_absent(part, silent) if silent else "not_attained"
+        why = f"{silent} was not read" if silent else f"fewer than {LEAST} readings of its power in {context.stage.stage}"
+        return SWING.unknown(part, reason, why)
     one = SWING.judge(part, round(value, 6), context.limits)
     return _attained(one, "; ".join(filter(None, [f"its power swung by {value:.3g} of the limit", _said(evidence, part)])))
 

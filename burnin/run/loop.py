@@ -250,5 +250,5 @@ class Run:
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))
         gpus = interlocks.loadable(found, [gpu for tray in trays for gpu in self.job.profile.topology.gpus(tray)])
-        over_s = stage.duration * (1 - 1 / len(trays)) if stage.load.stagger and trays else 0.0
+        over_s = stage.duration if stage.load.stagger else 0.0
         await self._heat.up(stage.load, gpus, begin, over_s, args)
