@@ -66,13 +66,13 @@ class Tray:
 class Bench:
     """A rack of these trays on a shipped profile; `lines` is what was written down."""
 
-    def __init__(self, trays: int = 3, profile: Profile | None = None, **power: dict[str, Any]) -> None:
+    def __init__(self, trays: int = 3, profile: Profile | None = None, power: dict[str, Any] | None = None) -> None:
         self.clock, self.lines = Clock(), list[LogLine]()
         self.trays = {f"t{i:02}": Tray(f"t{i:02}", self.clock, 1000.0 * i) for i in range(trays)}
         self.latest: dict[tuple[str, str], float] = {}
         profile = profile or load_profile("gb300-nvl72")
         self.job = Job(
-            plan.Plan((), tuple(self.trays), (), True), build.rack(trays, power=power), profile, build.suite(),
+            plan.Plan((), tuple(self.trays), (), True), build.rack(trays, power=power or {}), profile, build.suite(),
             build.catalogue(), cast("dict[str, TraySession]", self.trays), self._knock, cast("Keeper", self), self.clock, 100.0,
             dt.date(2026, 11, 21),
         )  # fmt: skip
@@ -110,7 +110,7 @@ ALL = ["g0", "g1", "g2", "g3"]
 
 
 def test_trays_are_loaded_one_after_the_other_as_fast_as_the_rack_bears() -> None:
-    bench = Bench(**{"rack.power_rate": RATE})
+    bench = Bench(power={"rack.power_rate": RATE})
     bench.up()
     assert bench.heard("load") == [(0.0, "t00", ALL), (1.0, "t01", ALL), (2.0, "t02", ALL)], (
         "5.6 kW each: nothing is read, so all counts"
@@ -119,7 +119,7 @@ def test_trays_are_loaded_one_after_the_other_as_fast_as_the_rack_bears() -> Non
 
 
 def test_what_gpus_draw_already_need_not_be_brought_up() -> None:
-    bench = Bench(**{"rack.power_rate": RATE})
+    bench = Bench(power={"rack.power_rate": RATE})
     bench.latest = {
         (gpu, metric): value for gpu in bench.gpus for metric, value in (("gpu.power", 700.0), ("gpu.power_limit", 1400.0))
     }
@@ -128,7 +128,7 @@ def test_what_gpus_draw_already_need_not_be_brought_up() -> None:
 
 
 def test_a_stage_may_take_longer_but_never_less() -> None:
-    slow, quick = Bench(**{"rack.power_rate": RATE}), Bench(**{"rack.power_rate": RATE})
+    slow, quick = Bench(power={"rack.power_rate": RATE}), Bench(power={"rack.power_rate": RATE})
     slow.up(over_s=30.0)
     quick.up(over_s=0.3)
     assert [at for at, _, _ in slow.heard("load")] == [0.0, 10.0, 20.0]
@@ -136,7 +136,7 @@ def test_a_stage_may_take_longer_but_never_less() -> None:
 
 
 def test_gpus_that_burn_already_are_left_alone_and_counted() -> None:
-    bench = Bench(**{"rack.power_rate": RATE, "rack.power": {"max": 34.2 + 2 * 5.6, "unit": "kW", "source": "a weak shelf"}})
+    bench = Bench(power={"rack.power_rate": RATE, "rack.power": {"max": 34.2 + 2 * 5.6, "unit": "kW", "source": "a weak shelf"}})
     bench.trays["t01"].loaded = {f"t01.{gpu}" for gpu in ALL}
     bench.up()
     assert [tray for _, tray, _ in bench.heard("load")] == ["t00"]
@@ -144,7 +144,7 @@ def test_gpus_that_burn_already_are_left_alone_and_counted() -> None:
 
 
 def test_a_tray_that_cannot_be_asked_is_taken_for_loaded() -> None:
-    bench = Bench(**{"rack.power": {"max": 34.2 + 2 * 5.6, "unit": "kW", "source": "a weak shelf"}})
+    bench = Bench(power={"rack.power": {"max": 34.2 + 2 * 5.6, "unit": "kW", "source": "a weak shelf"}})
     bench.trays["t02"].ready = False
     bench.gpus = bench.gpus[:8]
     bench.up()
@@ -167,7 +167,7 @@ def test_a_profile_that_states_no_limit_loads_nothing() -> None:
 
 
 def test_load_falls_tray_by_tray_when_planned_and_at_once_when_not() -> None:
-    bench = Bench(**{"rack.power_rate": RATE})
+    bench = Bench(power={"rack.power_rate": RATE})
     bench.up()
     begin = bench.clock.t - 100.0
     bench.down()
@@ -181,7 +181,7 @@ def test_load_falls_tray_by_tray_when_planned_and_at_once_when_not() -> None:
 
 
 def test_a_stop_in_the_middle_of_a_fall_ends_it() -> None:
-    bench = Bench(**{"rack.power_rate": RATE})
+    bench = Bench(power={"rack.power_rate": RATE})
     bench.up()
     begin = bench.clock.t
     bench.job.stop.set()
@@ -235,7 +235,9 @@ def pulsed(bench: Bench) -> dict[str, dict[str, Any]]:
 
 
 def test_every_tray_is_told_its_edges_in_its_own_time() -> None:
-    bench = Bench(**{name: {"max": 100, "unit": "kW/s", "source": "strong"} for name in ("rack.power_rate", "loop.heat_rate")})
+    bench = Bench(
+        power={name: {"max": 100, "unit": "kW/s", "source": "strong"} for name in ("rack.power_rate", "loop.heat_rate")}
+    )
     bench.up(Load.model_validate({"pulse": {"period": "4 s", "duty": 0.25}}))
     waves = pulsed(bench)
     assert set(waves) == set(bench.gpus)
@@ -247,7 +249,7 @@ def test_every_tray_is_told_its_edges_in_its_own_time() -> None:
 
 
 def test_a_swing_that_the_rack_does_not_bear_is_spread_over_the_period() -> None:
-    bench = Bench(**{"rack.power_rate": RATE})
+    bench = Bench(power={"rack.power_rate": RATE})
     bench.up(Load.model_validate({"pulse": {"period": "4 s"}}))
     phases = {
         tray: {round(w["first_s"] % 4.0, 1) for part, w in pulsed(bench).items() if part.startswith(tray)} for tray in bench.trays
