@@ -12,9 +12,9 @@ Records (see burnin.wire) and their bodies:
     note    text                                                   what a person should know
 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
-transient {period_s, seconds}, release {} and take {} (NVML),
-load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {}, and the two that are answered when processes have spoken
-(burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
+transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
+load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered when
+processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
 """
 
 from __future__ import annotations
@@ -185,7 +185,8 @@ class Holder:
 
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
-            "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload, "bye": self._bye
+            "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload,
+            "clock": self._clock, "bye": self._bye,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -300,11 +301,16 @@ class Holder:
             took = f"table {table.name}: its reading took {took_ns / 1e9:.3g} s"
             self._remark(f"{took}; it is read every {every:g} s now, {asked:g} s were asked")
 
-    def _load(self, gpus: list[str], kernel: str, cutoff_margin_c: float, max_s: float) -> dict[str, str]:
+    def _load(
+        self, gpus: list[str], kernel: str, cutoff_margin_c: float, max_s: float, pulse: dict[str, Any] | None = None
+    ) -> dict[str, str]:
         if self._loads is None or self._sampler is None or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
-        spec = {"kind": "burn", "args": {"kernel": kernel}}
-        return self._loads.start(dict.fromkeys(gpus, spec), float(cutoff_margin_c), float(max_s), self._unreadable())
+        specs = {gpu: {"kind": "burn", "args": {"kernel": kernel, "pulse": (pulse or {}).get(gpu)}} for gpu in gpus}
+        return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
+
+    def _clock(self) -> dict[str, int]:
+        return {"mono_ns": self._now_ns()}
 
     def _unload(self, gpus: list[str] | None = None) -> list[str]:
         return self._loads.end(gpus) if self._loads else []

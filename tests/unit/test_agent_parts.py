@@ -215,7 +215,7 @@ def test_what_a_load_process_says_is_passed_on_and_counted(clock: Clock) -> None
         rig.start()
         rig.processes[0].wait(10)
         rig.loads.tend()
-        assert rig.loads.counts == {"g0": (7.0, 1.0)}
+        assert rig.loads.counts == {"g0": {"launches": 7.0, "wrong": 1.0}}
         states = [body.get("state") for kind, body in rig.told if kind == "load"]
         assert states == ["starting", "failed", "gone"], "it explained itself: its exit status adds nothing"
     finally:
