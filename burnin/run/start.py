@@ -28,6 +28,7 @@ from burnin.run.tray import TraySession
 from burnin.store import RunStart, Store
 from burnin.suites.schema import Suite
 from burnin.transport.agent import AgentLink
+from burnin.transport.bmcs import Bmcs, services
 from burnin.transport.known import fingerprint
 from burnin.transport.package import build
 from burnin.transport.rack import dialer
@@ -82,9 +83,10 @@ async def execute(
 ) -> tuple[Verdict, bool]:
     """Run and judge: the verdict, and whether the run went through (False: it was interrupted).
 
-    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept.
+    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept,
+    InputError before anything was begun when a secret cannot be read.
     """
-    rack, plan = request.file.rack, request.plan
+    rack, plan, bmcs = request.file.rack, request.plan, Bmcs(services(request.file))
     used = {w.interlock: w for w in rack.waive if w.interlock in request.file.profile.interlocks}
     store.begin_run(
         RunStart(
@@ -102,7 +104,7 @@ async def execute(
             pid=os.getpid(),
         )
     )
-    through = await _run(request, store, run_id, watch, begun.date())
+    through = await _run(request, store, run_id, watch, begun.date(), bmcs)
     store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), COMPLETE if through else STOPPED)
     verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
     store.keep_verdict(verdict, canonical(verdict))
@@ -110,7 +112,7 @@ async def execute(
 
 
 async def _run(
-    request: Request, store: Store, run_id: str, watch: Sequence[Callable[[Event | Kept], None]], today: dt.date
+    request: Request, store: Store, run_id: str, watch: Sequence[Callable[[Event | Kept], None]], today: dt.date, bmcs: Bmcs
 ) -> bool:
     dial = dialer(request.file)
     clock, agent, stop = _Clock(), build(), asyncio.Event()
@@ -145,7 +147,7 @@ async def _run(
         clock=clock,
         start_s=start_s,
         today=today,
-        doors={"shell": Shell(dial).order},
+        doors={"shell": Shell(dial).order, "redfish": bmcs.order},
         stop=stop,
     )
     loop = asyncio.get_running_loop()
@@ -156,6 +158,7 @@ async def _run(
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        await bmcs.close()
         await dial.close()
         await keep.close()
 
