@@ -11,7 +11,7 @@ import ssl
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -51,8 +51,8 @@ class Site:
 class TrayHost:
     """A compute tray as its BMC sees it: through the files that the tray's process writes."""
 
-    def __init__(self, row: FloatRow, path: Path) -> None:
-        self.row, self._path = row, path
+    def __init__(self, row: FloatRow, path: Path, clock_s: Callable[[], float]) -> None:
+        self.row, self._path, self._clock_s = row, path, clock_s
         self._state: State | None = None
         self._file = 0
 
@@ -66,7 +66,7 @@ class TrayHost:
 
     def on(self) -> bool:
         """True while the tray writes."""
-        return self.row["off"] == 0.0 and time.monotonic() - self.row["beat_s"] < STALE_S
+        return self.row["off"] == 0.0 and self._clock_s() - self.row["beat_s"] < STALE_S
 
     def order(self, what: str) -> None:
         """Take the tray's power. What has gone dark stays so."""
@@ -85,17 +85,20 @@ class TrayHost:
                 self._state, self._file = State.open(str(self._path)), number
 
 
-def make_services(site: Site) -> dict[str, Made]:
-    """Every service of a rack: t00.bmc ..., s0.bmc ..., p0 ..., cdu."""
+def make_services(
+    site: Site, now: Callable[[], float] = time.time, clock_s: Callable[[], float] = time.monotonic
+) -> dict[str, Made]:
+    """Every service of a rack: t00.bmc ..., s0.bmc ..., p0 ..., cdu. `now` and `clock_s`: the time of day, and a monotonic one."""
     model, state = site.model, site.facility.state
     assert model.housing is not None and model.loop is not None
     serials = identity.serials(model, site.seed)
     foreign = identity.serials(model, f"{site.seed}-next")
     swapped = {tray_of(p.part) for p in site.plants if p.kind == "wrong_serial" and p.part.endswith(".bmc")}
-    account = Account(site.user, site.password, time.time, time.monotonic, Random(f"{model.profile}/{site.seed}/manners"))
+    account = Account(site.user, site.password, now, clock_s, Random(f"{model.profile}/{site.seed}/manners"))
     made: dict[str, Made] = {}
     for part, tray in site.standing.items():
-        made[f"{part}.bmc"] = bmc.make(model, tray, TrayHost(state.tray(part), site.folder / part / "state"), account)
+        host = TrayHost(state.tray(part), site.folder / part / "state", clock_s)
+        made[f"{part}.bmc"] = bmc.make(model, tray, host, account)
     for part in model.topology.switches():
         made[f"{part}.bmc"] = switch.make((foreign if part in swapped else serials)[part], state.tray(part), account)
     psus = model.housing.psus
