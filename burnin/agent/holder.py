@@ -11,9 +11,9 @@ Records (see burnin.wire) and their bodies:
     beat    load: GPUs loaded; xid, kmsg: why not watched          once a second, whatever the driver does
     note    text                                                   what a person should know
 
-Orders: identify {}, state {}, sample {fast_s, slow_s, links_s}, load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus},
-bye {}, and the two that are answered when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c,
-max_s, args, args_of}, tell {job, bodies}.
+Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
+load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {}, and the two that are answered when processes have spoken
+(burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
-from burnin.agent import host, hostdata, kernel_log
+from burnin.agent import clocks, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
 from burnin.agent.fields import Group
 from burnin.agent.jobs import Jobs
@@ -42,6 +42,8 @@ from burnin.agent.spool import Spool
 
 TICK_S = 0.1
 BEAT_NS = 1_000_000_000
+FREE_S = 5.0
+"""How long a holder that ends waits for the driver to let go of clocks."""
 INIT_S = 8.0
 """How long NVML may take to initialise before hello says that it hangs."""
 _NVML_SAYS = {
@@ -69,6 +71,7 @@ class Holder:
         spawn: Spawn,
         at: host.Roots,
         linger_s: float,
+        note: str,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.run, self.agent, self._open_nvml, self._spawn, self._at = run, agent, open_nvml, spawn, at
@@ -82,9 +85,12 @@ class Holder:
         self._nvml: Gpus | None = None
         self._nvml_reason: str | None = "hung"
         self._xid_reason: str | None = "missing"
+        self._freeing: threading.Thread | None = None
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
         self._jobs: Jobs | None = None
+        self._clocks: clocks.ClockLocks | None = None
+        self._note = note
         self._absent: dict[int, dict[int, str]] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
@@ -110,6 +116,10 @@ class Holder:
                 found = Gpus(nvml)
                 self._gpus = {gpu.name: gpu for gpu in found.gpus}
                 self._loads = Loads(list(self._gpus), self._spawn_on, self.tell, self._now_ns)
+                self._clocks = clocks.ClockLocks(
+                    self._gpus, self._note, lambda text: self._post(lambda: self.tell("note", text=text))
+                )
+                self._clocks.take_over()
                 uuids = {gpu.name: gpu.uuid for gpu in found.gpus}
                 self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), uuids)
                 self._nvml, self._nvml_reason, self._xid_reason = found, None, None
@@ -181,7 +191,7 @@ class Holder:
                 self._loads.renew(self._lease_end_ns)
         elif down.id in self._replies:
             self.spool.add("reply", self._replies[down.id])
-        elif down.verb in ("identify", "state"):  # these ask the driver, which may hang
+        elif down.verb in ("identify", "state", "clocks"):  # these ask the driver, which may hang
             threading.Thread(target=self._ask, args=(down,), daemon=True).start()
         elif down.verb in ("work", "tell"):
             self._put_to_work(down)
@@ -214,7 +224,8 @@ class Holder:
 
     def _ask(self, order: wire.Order) -> None:
         try:
-            result = self._identify() if order.verb == "identify" else self._state()
+            verbs: dict[str, Callable[..., Any]] = {"identify": self._identify, "state": self._state, "clocks": self._hold_clocks}
+            result = verbs[order.verb](**order.args)
             self._post(lambda: self._answer(order.id, result=result))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
@@ -238,6 +249,17 @@ class Holder:
 
     def _state(self) -> dict[str, Any]:
         return {gpu.name: gpu.settings() for gpu in self._gpus.values() if gpu.name not in self._hung()}
+
+    def _hold_clocks(self, mhz: dict[str, int]) -> dict[str, Any]:
+        if self._clocks is None:
+            raise ValueError(f"no clock can be held: {self._nvml_reason}")
+        return clocks.order(self._clocks, mhz)
+
+    def _free_clocks(self) -> None:
+        """In a thread: the driver may hang."""
+        if self._clocks is not None and self._clocks.held and not (self._freeing and self._freeing.is_alive()):
+            self._freeing = threading.Thread(target=self._clocks.free, daemon=True)
+            self._freeing.start()
 
     def _sample(self, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
         if self._nvml is None:
@@ -314,6 +336,8 @@ class Holder:
         self._read_kernel_log()
         if now - self._beat_ns >= BEAT_NS:
             self._beat_ns = now
+            if now >= self._lease_end_ns:
+                self._free_clocks()
             self.tell("beat", load=self._loaded(), xid=self._xid_reason, kmsg=self._kmsg.reason)
         return bool(self._loaded()) or not (self._ending or now - self._heard_ns >= self._linger_ns)
 
@@ -353,3 +377,6 @@ class Holder:
             self._sampler.stop()
         if channel is not None:
             channel.finish()
+        self._free_clocks()
+        if self._freeing is not None:
+            self._freeing.join(FREE_S)

@@ -140,6 +140,21 @@ class Gpu:
             "processes": self._processes(),
         }
 
+    def hold_clock(self, mhz: int) -> str:
+        """Hold the SM clock at one frequency; empty, or the reason why not (it needs root)."""
+        return self._set("nvmlDeviceSetGpuLockedClocks", mhz, mhz)
+
+    def free_clock(self) -> str:
+        """Let the SM clock go; empty, or the reason why not."""
+        return self._set("nvmlDeviceResetGpuLockedClocks")
+
+    def _set(self, call: str, *args: int) -> str:
+        try:
+            getattr(self._nvml, call)(self._handle, *args)
+        except self._nvml.NVMLError as error:
+            return REASONS.get(error.value, "missing")
+        return ""
+
     def _processes(self) -> int | None:
         found = self.text("nvmlDeviceGetComputeRunningProcesses")
         return len(found) if found is not None else None

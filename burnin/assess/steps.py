@@ -8,7 +8,7 @@ from dataclasses import replace
 from burnin.assess.case import Case, last_state
 from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import RACK, Context, Evidence
-from burnin.checks.gpu_load import not_reached, power_fraction
+from burnin.checks.gpu_load import attained, not_reached
 from burnin.events import Measurement, Result, Status, Step
 from burnin.rack.parts import tray_of
 from burnin.store.records import Attempt
@@ -30,7 +30,7 @@ def steps(case: Case) -> list[Step]:
             if case.only and asked.check not in case.only:
                 continue
             if owed(stage, went.get(stage.stage)):
-                parts = (RACK,) if CHECKS[asked.check].scope == "rack" else case.compute
+                parts = CHECKS[asked.check].parts(case.trays)
                 out += [_step(case, stage, went.get(stage.stage), asked, part) for part in parts]
     for name in ALWAYS:
         out += [_step(case, _LEAVE_STAGE, None, Asked.model_validate({"check": name}), tray) for tray in case.compute]
@@ -49,8 +49,8 @@ def unloaded(case: Case) -> dict[str, frozenset[str]]:
         stage = next((s for s in case.suite.stages if s.stage == went.name), None)
         if stage is not None and stage.load is not None and (stretch := _stretch(stage, went)) is not None:
             evidence = Evidence(telemetry=case.telemetry, stretch=stretch)
-            want = case.suite.load_fraction
-            out[stage.stage] = frozenset(gpu for gpu in case.gpus() if not power_fraction(evidence, gpu) >= want)
+            loaded = {gpu for gpu in case.gpus() if attained(evidence, gpu, stage, case.suite)}
+            out[stage.stage] = frozenset(case.gpus()) - loaded
     return out
 
 
@@ -101,7 +101,7 @@ def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: st
     rack_wide = trays if part == RACK else ()
     context = Context(part, case.rack, case.profile, case.suite, stage, case.catalogue, asked.args, rack_wide)
     gap = (
-        _not_attained(case, evidence)
+        _not_attained(case, stage, evidence)
         if check.loaded and stage.load is not None and stage.phase and stage.phase.startswith("load")
         else {}
     )
@@ -113,12 +113,11 @@ def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: st
             yield one
 
 
-def _not_attained(case: Case, evidence: Evidence) -> dict[str, str]:
+def _not_attained(case: Case, stage: Stage, evidence: Evidence) -> dict[str, str]:
     out = {}
     for gpu in case.gpus():
-        reached = power_fraction(evidence, gpu)
-        if not reached >= case.suite.load_fraction:
-            out[gpu] = not_reached(evidence, gpu)
+        if not attained(evidence, gpu, stage, case.suite):
+            out[gpu] = not_reached(evidence, gpu, stage)
     return out
 
 

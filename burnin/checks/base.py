@@ -70,12 +70,19 @@ def _within(value: float | str, limit: Limit) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One question to one tray. `via` agent: an order of the agent's; shell: a POSIX script in args["script"]."""
+    """One question to one part, through one door.
+
+    agent    an order of the agent's on a compute tray
+    shell    verb `script`, a POSIX script in args["script"] (args["become"]: as root) on a compute tray or a switch tray ->
+             {"exit": int, None where a signal ended it; "stdout", "stderr": text; "cut": True where output was dropped}
+    redfish  verb `get`, args["paths"] -> {path: resource, or {"failed": why, "status": HTTP status}}; `walk`; and, of a check
+             that `acts`, `post` and `patch` with args["path"], args["body"]
+    """
 
     to: str
     verb: str
     args: Mapping[str, Any] = field(default_factory=dict)
-    via: Literal["agent", "shell"] = "agent"
+    via: Literal["agent", "shell", "redfish"] = "agent"
     timeout_s: float = 20.0
 
 
@@ -158,8 +165,9 @@ RACK = "rack"
 class Check:
     """One test: see the module. `loaded`: it needs the stage's load, so a load that was not reached proves nothing.
 
-    `scope` tray: once per compute tray, and a question that is not answered ends it. `scope` rack: once, with questions to
-    any tray; what was not answered is part of what it judges. `heats`: its orders load GPUs, so interlocks come first.
+    `scope` tray: once per compute tray, and a question that is not answered ends it; switch: the same per NVLink switch tray.
+    `scope` rack: once, with questions to any part; what was not answered is part of what it judges. `heats`: its orders load
+    GPUs, so interlocks come first. `acts`: it changes something (power), which the rack file must allow.
     """
 
     name: str
@@ -171,8 +179,16 @@ class Check:
     explains: tuple[str, ...] = ()
     """Metrics that only make the reason clearer."""
     loaded: bool = False
-    scope: Literal["tray", "rack"] = "tray"
+    scope: Literal["tray", "switch", "rack"] = "tray"
     heats: bool = False
+    acts: bool = False
+
+    def parts(self, trays: Iterable[str]) -> list[str]:
+        """What it is done on, of a run of these trays."""
+        if self.scope == "rack":
+            return [RACK]
+        letter = "s" if self.scope == "switch" else "t"
+        return [tray for tray in trays if tray.startswith(letter)]
 
 
 def of_window(

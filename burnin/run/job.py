@@ -15,6 +15,8 @@ from burnin.run.plan import Plan
 from burnin.run.tray import Clock, TraySession
 from burnin.suites.schema import Suite
 
+Door = Callable[[str, str, Mapping[str, Any], float], Awaitable[Any]]
+"""Executes (part, verb, args, timeout_s) that does not go to an agent. Raises TrayError with one sentence."""
 Event = Tick | LogLine | TrayState | StageBegan | StageEnded
 
 
@@ -73,4 +75,6 @@ class Job:
     clock: Clock
     start_s: float
     today: dt.date
+    doors: Mapping[str, Door] = field(default_factory=dict)
+    """Order.via -> door, for all but the agents."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)

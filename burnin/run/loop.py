@@ -154,7 +154,7 @@ class Run:
             await self._unload(list(self.job.sessions))
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, f"not loaded: {refused}"))
             for step in leg.steps:
-                for part in parts(step, self.job.sessions):
+                for part in parts(step, self.job.plan):
                     kept = Kept(stage.stage, step.check, part, 1, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
                     self.job.keeper.attempt(kept)
             return
@@ -164,12 +164,34 @@ class Run:
         else:
             await self._bring_up(leg, found, begin)
         await self._wait_until(begin + stage.duration)
+        if stage.locked_mhz is not None:
+            await self._free_clocks()
         if self.job.stop.is_set():
             self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.ABORTED, "the run was stopped"))
             return
         await self._steps.run(leg, interlocks.loadable(found, self._looked_at) if heats(leg) else ())
         await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded and stage.load is None])
         self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.COMPLETE))
+
+    async def _hold_clocks(self, tray: str, mhz: int) -> None:
+        """Hold the SM clocks of a tray, and say where that was refused; the stage is then not judged as loaded there."""
+        try:
+            gpus = [gpu.split(".")[1] for gpu in self.job.profile.topology.gpus(tray)]
+            answer = await self.job.sessions[tray].order("clocks", mhz=dict.fromkeys(gpus, mhz))
+            refused = {gpu: why for gpu, why in answer.items() if why != "held"}
+        except TrayError as error:
+            refused = {"": str(error)}
+        for gpu, why in refused.items():
+            part = f"{tray}.{gpu}" if gpu else tray
+            text = f"the clock of {part} cannot be held at {mhz} MHz: {why}"
+            self.job.keeper.event(LogLine(part, self._now(), "clock", "refused", text, "controller"))
+
+    async def _free_clocks(self) -> None:
+        async def one(tray: str) -> None:
+            with contextlib.suppress(TrayError):
+                await self.job.sessions[tray].order("clocks", mhz={})
+
+        await asyncio.gather(*(one(tray) for tray in self.job.sessions))
 
     async def _suspected(self) -> bool:
         await self.job.keeper.flush()
@@ -236,6 +258,8 @@ class Run:
             await self._wait_until(begin + number * gap)
             if self.job.stop.is_set():
                 return
+            if stage.locked_mhz is not None:
+                await self._hold_clocks(tray, stage.locked_mhz)
             gpus = [gpu.split(".")[1] for gpu in interlocks.loadable(found, self.job.profile.topology.gpus(tray))]
             try:
                 await self.job.sessions[tray].order("load", gpus=gpus, **args)

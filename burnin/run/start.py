@@ -31,6 +31,7 @@ from burnin.transport.agent import AgentLink
 from burnin.transport.known import fingerprint
 from burnin.transport.package import build
 from burnin.transport.rack import dialer
+from burnin.transport.shell import Shell
 from burnin.transport.ssh import Dialer, closing
 from burnin.verdict.document import canonical
 
@@ -144,6 +145,7 @@ async def _run(
         clock=clock,
         start_s=start_s,
         today=today,
+        doors={"shell": Shell(dial).order},
         stop=stop,
     )
     loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ one after the other, when all others are done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from burnin.checks.base import RACK, Answer, Check, Context, Order
 from burnin.errors import TrayError
 from burnin.events import Status
 from burnin.run.job import Job, Kept
-from burnin.run.plan import Leg
+from burnin.run.plan import Leg, Plan
 from burnin.suites.schema import Step
 
 STOPPED = "the run was stopped"
@@ -30,9 +30,9 @@ def heats(leg: Leg) -> bool:
     return any(CHECKS[step.check].heats for step in leg.steps)
 
 
-def parts(step: Step, trays: Iterable[str]) -> list[str]:
-    """What a step is done on: each tray, or once the rack."""
-    return [RACK] if CHECKS[step.check].scope == "rack" else list(trays)
+def parts(step: Step, plan: Plan) -> list[str]:
+    """What a step is done on: each compute tray, each switch tray, or once the rack."""
+    return CHECKS[step.check].parts((*plan.trays, *plan.switches))
 
 
 class Steps:
@@ -53,7 +53,7 @@ class Steps:
                 await self._step(leg, step, loadable)
 
     async def _step(self, leg: Leg, step: Step, loadable: Collection[str]) -> None:
-        await asyncio.gather(*(self._on(leg, step, part, loadable) for part in parts(step, self._job.sessions)))
+        await asyncio.gather(*(self._on(leg, step, part, loadable) for part in parts(step, self._job.plan)))
 
     async def _on(self, leg: Leg, step: Step, part: str, loadable: Collection[str]) -> None:
         job, check = self._job, CHECKS[step.check]
@@ -71,17 +71,20 @@ class Steps:
     async def _rounds(self, check: Check, context: Context, loadable: Collection[str]) -> tuple[str, list[tuple[Answer, ...]]]:
         """Why it could not be measured (empty when it was), and every round's answers."""
         answers: list[tuple[Answer, ...]] = []
-        if why := STOPPED if self._job.stop.is_set() else self._away(context):
+        orders = check.orders(context, answers)
+        asks_agents = check.scope != "switch" and all(order.via == "agent" for order in orders)
+        if why := STOPPED if self._job.stop.is_set() else self._away(context) if asks_agents else "":
             return why, answers
-        while orders := check.orders(context, answers):
+        while orders:
             if len(answers) == MOST_ROUNDS:
                 return f"{check.name} did not end within {MOST_ROUNDS} rounds", answers
             answers.append(tuple(await asyncio.gather(*(self._ask(order, loadable) for order in orders))))
             if self._job.stop.is_set():
                 return STOPPED, answers
             failed = [str(answer.body) for answer in answers[-1] if not answer.ok]
-            if failed and (check.scope == "tray" or not any(answer.ok for given in answers for answer in given)):
+            if failed and (check.scope != "rack" or not any(answer.ok for given in answers for answer in given)):
                 return failed[0], answers
+            orders = check.orders(context, answers)
         return "", answers
 
     def _away(self, context: Context) -> str:
@@ -105,9 +108,12 @@ class Steps:
 
 
 async def ask(job: Job, order: Order) -> Answer:
-    """One question to one tray; what goes wrong is the answer."""
+    """One question to one part; what goes wrong is the answer."""
     try:
-        body = await job.sessions[order.to].order(order.verb, timeout_s=order.timeout_s, **order.args)
+        if order.via == "agent":
+            body = await job.sessions[order.to].order(order.verb, timeout_s=order.timeout_s, **order.args)
+        else:
+            body = await job.doors[order.via](order.to, order.verb, order.args, order.timeout_s)
         return Answer(order, True, body)
     except TrayError as error:
         return Answer(order, False, str(error))

@@ -100,6 +100,12 @@ class Stage(Data):
             raise mistakes(found)
         return self
 
+    @property
+    def locked_mhz(self) -> int | None:
+        """The SM clock that this stage holds (phase load@1500), in MHz."""
+        found = re.match(r"load@(\d+)", self.phase or "")
+        return int(found[1]) if found else None
+
 
 class Coverage(Data):
     """What must have been read, on every part, in every phase."""

@@ -4,6 +4,7 @@ and driver say, and lets planted faults happen at their time. Time is passed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -93,6 +94,8 @@ class Hardware:
         if self._load_ns is None and max(activity) >= LOADED:
             self._load_ns = now_ns
         self._take_coolant()
+        for row, gpu in zip(self._state.gpus, self._tray.gpus, strict=True):
+            gpu.locked_mhz = row["locked_mhz"] or math.inf
         self._tray.step(min(max(dt, 1e-3), _LONGEST_STEP_S), activity)
         for link in self._weak_links:
             link.step(dt, self._load_ns is not None)

@@ -118,6 +118,8 @@ class Gpu:
         self._v = draw.voltage
         self.die_c = self.plate_c = self.hbm_true_c = self.coolant_c = model.coolant.supply_c
         self._cap_mhz = self._hot_mhz = self.clock_busy_mhz = draw.clock_max_mhz
+        self.locked_mhz = math.inf
+        """Where the driver was told to hold the clock; limits still lower it."""
         self.clock_mhz = float(model.gpu.clock_idle_mhz)
         self.power_w = self.power_meter_w = self.power_avg_w = self.hbm_power_w = self.heat_w = 0.0
         self.energy_mj = 0.0
@@ -180,7 +182,7 @@ class Gpu:
 
     def _govern(self, dt_s: float, busy: bool) -> None:
         """Set the clock of the next step, and say why it is what it is."""
-        facts, top = self._facts, self.draw.clock_max_mhz
+        facts, top = self._facts, min(self.draw.clock_max_mhz, self.locked_mhz)
         self.off = self.off or self.margin_c <= facts.shutdown_margin_c
         over_k = self.die_c + self.draw.temp_offset_k - facts.max_operating_c
         self._hot_mhz = min(top, max(facts.clock_idle_mhz, self._hot_mhz - _HOT_MHZ_PER_KS * over_k * dt_s))

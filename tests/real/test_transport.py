@@ -21,6 +21,7 @@ from burnin.errors import HostKeyError, InputError, LinkLost, LoginRefused, Tray
 from burnin.transport.agent import AgentLink
 from burnin.transport.known import KnownHosts
 from burnin.transport.package import build
+from burnin.transport.shell import OUTPUT_MAX, Shell
 from burnin.transport.ssh import Dialer, closing, shell
 from tests.real.conftest import RealSshd
 from tests.twin.runs import alive
@@ -239,3 +240,27 @@ async def test_a_killed_sshd_leaves_the_holder_and_its_records_to_the_next_link(
     await second.close()
     await asyncio.sleep(0.5)
     assert not alive(holder.body["pid"])
+
+
+async def test_a_shell_order_tells_exit_signal_and_output_and_keeps_a_bounded_part(sshd: RealSshd) -> None:
+    door = Shell(dialer(sshd))
+
+    async def ask(text: str, timeout_s: float = 10.0) -> dict[str, Any]:
+        return await door.order("t00", "script", {"script": text}, timeout_s)
+
+    assert await ask("echo 'a \"b\"'; echo err >&2; exit 7") == {"exit": 7, "stdout": 'a "b"\n', "stderr": "err\n", "cut": False}
+    killed = await ask("echo so far; kill -9 $$")
+    assert (killed["exit"], killed["stdout"]) == (None, "so far\n"), "ended by a signal is no exit status"
+    flood = await ask(f"head -c {OUTPUT_MAX + 4096} /dev/zero | tr '\\0' x; echo end >&2")
+    assert (len(flood["stdout"]), flood["cut"], flood["stderr"], flood["exit"]) == (OUTPUT_MAX, True, "end\n", 0)
+    with pytest.raises(TrayError, match=r"t00: no end after 0\.3 s"):
+        await ask("sleep 20", 0.3)
+
+
+async def test_a_shell_order_whose_link_goes_is_lost_never_success(sshd: RealSshd) -> None:
+    running = asyncio.create_task(Shell(dialer(sshd)).order("t00", "script", {"script": "sleep 20; true"}, 15))
+    await asyncio.sleep(0.5)
+    for pid in _children(sshd.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(LinkLost):
+        await running

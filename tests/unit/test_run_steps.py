@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import time
 from collections.abc import Sequence
@@ -136,6 +137,33 @@ def test_a_check_of_a_tray_ends_with_the_first_question_that_is_not_answered(mon
     last = {k.part: (k.status, len(k.answers), k.why) for k in kept}
     assert last == {"t00": (Status.COMPLETE, 3, ""), "t01": (Status.ERROR, 1, "no"), "t02": (Status.ERROR, 0, "it is dark")}
     assert sum(k.part == "t02" for k in kept) == 1, "who is not there is not asked again"
+
+
+def test_a_question_goes_through_its_door_and_needs_no_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BMC and a switch tray answer while the tray's own system does not."""
+    asked: list[tuple[str, str, str]] = []
+
+    def door(name: str) -> Any:
+        async def order(part: str, verb: str, args: Any, timeout_s: float) -> dict[str, str]:
+            asked.append((name, part, verb))
+            if part == "s1":
+                raise TrayError("s1: no answer")
+            return {"by": name}
+
+        return order
+
+    bmc = Check("bmc", "", (), nothing, asks([Order("t00.bmc", "get", {"paths": ["/"]}, via="redfish")]), scope="rack")
+    port = Check("port", "", (), nothing, lambda c, a: [] if a else [Order(c.tray, "script", {}, via="shell")], scope="switch")
+    bench = Bench(monkeypatch, {"t00": Tray(ready=False)}, bmc, port)
+    bench.job.plan = dataclasses.replace(bench.job.plan, switches=("s0", "s1"))
+    bench.job.doors = {"redfish": door("redfish"), "shell": door("shell")}
+    kept = {(k.check, k.part): (k.status, k.why) for k in bench.run()}
+    assert kept == {
+        ("bmc", RACK): (Status.COMPLETE, ""),
+        ("port", "s0"): (Status.COMPLETE, ""),
+        ("port", "s1"): (Status.ERROR, "s1: no answer"),
+    }
+    assert set(asked) == {("redfish", "t00.bmc", "get"), ("shell", "s0", "script"), ("shell", "s1", "script")}
 
 
 def test_what_interlocks_keep_from_load_is_not_sent_and_is_answered_for(monkeypatch: pytest.MonkeyPatch) -> None:
