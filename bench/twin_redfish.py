@@ -95,8 +95,8 @@ async def measure(pid: int, bmcs: list[tuple[str, int]], ca: bytes, seconds: flo
         before, began = cpu_s(pid), time.monotonic()
         end = began + seconds
         if paths:
-            trips = sum(await asyncio.gather(*(poll(where, context, paths, hz, end) for where in bmcs)), [])
-            trips.sort()
+            each = await asyncio.gather(*(poll(where, context, paths, hz, end) for where in bmcs))
+            trips = sorted(trip for trips in each for trip in trips)
             said = f"{len(trips) / seconds:6.0f} requests/s, median {1e3 * statistics.median(trips):.2f} ms"
             said += f", 99 % within {1e3 * trips[int(0.99 * len(trips))]:.1f} ms"
         else:

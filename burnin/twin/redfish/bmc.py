@@ -56,7 +56,7 @@ class _Bmc:
         tell = self.service.tell
         self.sel, self.log = (Log(self.tree, SYSTEM, name, account.now, tell) for name in ("SEL", "EventLog"))
         self.hmc_log = Log(self.tree, BASEBOARD, "EventLog", account.now, tell)
-        self._was_on = True
+        self._was_on: bool | None = None
 
     def build(self) -> Made:
         """The whole service."""
@@ -81,7 +81,9 @@ class _Bmc:
         """Notice what changed."""
         self.leaks.beat()
         on = self.host.on()
-        if on != self._was_on:
+        if self._was_on is None:
+            self._was_on = on or None  # until it is on for the first time there is nothing to notice
+        elif on != self._was_on:
             self._was_on = on
             word = "on" if on else "off"
             self.sel.add("OK" if on else "Warning", "OpenBMC.0.1.PowerState", [word], f"Host system DC power is {word}", SYSTEM)

@@ -13,10 +13,16 @@ THRESHOLDS = {"LowerCritical": 1.3, "UpperCritical": 2.0}
 
 
 class Leaks:
-    """The detectors of one chassis; `on_leak` is called when its policy says to react."""
+    """The detectors of one chassis; `on_leak` is called when its policy says to react; None where there is no policy."""
 
     def __init__(
-        self, tree: Tree, chassis: str, names: Sequence[str], row: FloatRow, logs: Sequence[Log], on_leak: Callable[[], None]
+        self,
+        tree: Tree,
+        chassis: str,
+        names: Sequence[str],
+        row: FloatRow,
+        logs: Sequence[Log],
+        on_leak: Callable[[], None] | None,
     ) -> None:
         self._row, self._logs, self._on_leak, self._names = row, logs, on_leak, names
         self._was = dict.fromkeys(names, "OK")
@@ -36,7 +42,8 @@ class Leaks:
             lambda: {"LeakDetectors": ref(f"{at}/LeakDetectors"), "Status": self._status()},
             "Leak Detection Systems",
         )
-        self._policy(tree, chassis)
+        if on_leak is not None:
+            self._policy(tree, chassis)
 
     def beat(self) -> None:
         """See whether a detector got wet or dry; log it, and react where the policy says so."""
@@ -52,7 +59,7 @@ class Leaks:
                 else:
                     text = f"Leakage detected by {name} ({volts} V)"
                     log.add("Critical", "ResourceEvent.1.0.ResourceErrorsDetected", [name, "Leak Detected"], text, self._at[name])
-        if self.policy and any(state != "OK" for state in self._was.values()):
+        if self._on_leak is not None and self.policy and any(state != "OK" for state in self._was.values()):
             self._on_leak()
 
     def state(self, number: int) -> str:

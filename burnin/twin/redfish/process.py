@@ -88,7 +88,7 @@ class TrayHost:
 def make_services(
     site: Site, now: Callable[[], float] = time.time, clock_s: Callable[[], float] = time.monotonic
 ) -> dict[str, Made]:
-    """Every service of a rack: t00.bmc ..., s0.bmc ..., p0 ..., cdu. `now` and `clock_s`: the time of day, and a monotonic one."""
+    """Every service of a rack: t00.bmc ..., s0.bmc ..., p0 ..., cdu. `now`: time of day; `clock_s`: monotonic."""
     model, state = site.model, site.facility.state
     assert model.housing is not None and model.loop is not None
     serials = identity.serials(model, site.seed)

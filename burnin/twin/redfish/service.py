@@ -25,7 +25,7 @@ SESSION_S, MOST_SESSIONS = 1800, 32
 SESSIONS = f"{ROOT}/SessionService/Sessions"
 SSE = f"{ROOT}/EventService/SSE"
 _OPEN = {"/redfish", ROOT, f"{ROOT}/odata"}
-_SLOW_READER = 1 << 20
+_SLOW_READER, _ALL = 1 << 20, 10**8
 
 
 @dataclass(slots=True)
@@ -168,12 +168,13 @@ class Service:
             return None
         if path in self.tree.collections:
             members = self.tree.collections[path]
-            skip, top = _number(query, "$skip", 0), _number(query, "$top", PAGE)
+            skip, top = _number(query, "$skip", 0), _number(query, "$top", _ALL)
             page = members[skip : skip + min(top, PAGE)]
             body["Members@odata.count"] = len(members)
             body["Members"] = [{"@odata.id": member} for member in page]
             if skip + len(page) < len(members) and len(page) < top:
                 kept = "".join(f"&{key}={quote(value)}" for key, value in query.items() if key == "$expand")
+                kept += f"&$top={top - len(page)}" if top != _ALL else ""
                 body["Members@odata.nextLink"] = f"{path}?$skip={skip + len(page)}{kept}"
         if "$expand" in query:
             if not self._expands:
