@@ -70,6 +70,11 @@ class Stage(Data):
     duration: Duration = Field(default=0.0, alias="for")
     settle: Duration = Field(default=0.0, description="left out of every statistic at the start of the stage")
     load: Load | None = None
+    cut: Literal["whole", "rest"] = Field(
+        default="whole",
+        description="what a stage owes that was cut off (a controller died): all of its time again, or the rest; after settling "
+        "anew, and at least half of what is judged, so that statistics have one stretch",
+    )
     when: Literal["always", "suspect"] = Field(
         default="always", description="suspect: only if an earlier stage raised a suspicion"
     )
