@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from burnin.assess.case import Case, ended
+from burnin.assess.case import Case, ended, row_of
+from burnin.assess.went import cut
 from burnin.events import Coverage
+from burnin.rack.parts import tray_of
 from burnin.suites.schema import Stage
 
 _PER = {
@@ -49,6 +51,19 @@ def coverage(case: Case) -> Coverage:
     return Coverage(required, required - len(missing), tuple(missing))
 
 
+def holes(case: Case) -> dict[tuple[str, str], str]:
+    """(stage, tray) -> what was not read often enough of that tray in a stage that went through."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for stage, metric in _owed(case):
+        for part in _parts(case, metric):
+            tray = tray_of(part)
+            went = row_of(case, stage.stage, tray)
+            if tray in case.compute and went is not None and ended(went) and not _measured(case, stage, part, metric):
+                found.setdefault((stage.stage, tray_of(part)), []).append(f"{part} {metric}")
+    many = {key: f"; and {len(what) - 1} more" if len(what) > 1 else "" for key, what in found.items()}
+    return {key: f"{what[0]} was not read often enough{many[key]}" for key, what in found.items()}
+
+
 def _owed(case: Case) -> Iterator[tuple[Stage, str]]:
     """Stages and what must be read in them: all metrics in phases that must be covered, transient ones in the stages that ask
     for them. A stage that only a suspicion calls for is owed once it began."""
@@ -80,11 +95,13 @@ def _parts(case: Case, metric: str) -> list[str]:
 
 
 def _measured(case: Case, stage: Stage, part: str, metric: str) -> bool:
-    went = next((s for s in case.stages if s.name == stage.stage and ended(s)), None)
-    if went is None or went.t1_s is None:
+    went = row_of(case, stage.stage, tray_of(part))
+    if went is None or went.t1_s is None or not ended(went):
         return False
     period = case.suite.period(case.catalogue.metrics.get(metric), stage)
     due = math.floor(stage.duration / period)
     # readings stand on the tray's own grid, so a stretch may hold one fewer than its length says
     need = max(1, math.ceil(case.suite.coverage.floor * due) - 1)
-    return case.telemetry.of(part, metric).between(went.t0_s, went.t1_s).present >= need
+    earlier = cut(case.stages, stage.stage, tray_of(part), case.voided) if stage.cut == "rest" else []
+    spans = [(row.t0_s, row.t1_s) for row in (went, *earlier) if row.t1_s is not None]
+    return sum(case.telemetry.of(part, metric).between(*span).present for span in spans) >= need

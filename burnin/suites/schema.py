@@ -89,6 +89,11 @@ class Stage(Data):
     sample_power: Cadence | None = Field(
         default=None, description="one reading of power and clock in this stage, beside those of every `sample`"
     )
+    cut: Literal["whole", "rest"] = Field(
+        default="whole",
+        description="what a stage owes that was cut off (a controller died): all of its time again, or the rest; after settling "
+        "anew, and at least half of what is judged, so that statistics have one stretch",
+    )
     when: Literal["always", "suspect"] = Field(
         default="always", description="suspect: only if an earlier stage raised a suspicion"
     )

@@ -12,7 +12,7 @@ import pytest
 from burnin import wire
 from burnin.checks import CHECKS
 from burnin.errors import AgentBusy, HostKeyError, InputError, LinkLost, TrayError
-from burnin.events import LogLine, Tick, TrayState
+from burnin.events import Attached, LogLine, Tick, TrayState
 from burnin.run import interlocks, plan
 from burnin.run.tray import BEAT_LOST_S, TraySession
 from tests import build
@@ -288,7 +288,7 @@ class Rig:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.agent = FakeAgent(self.clock)
-        self.events: list[Tick | LogLine | TrayState] = []
+        self.events: list[Attached | Tick | LogLine | TrayState] = []
         self.session = TraySession(
             "t07", self.agent.connect, self.events.append, self.clock, 100.0, 10.0, {"fast_s": 1.0, "slow_s": 5.0}
         )
