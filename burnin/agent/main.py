@@ -52,7 +52,7 @@ def hold(zipapp: str, run: str) -> int:
             "this python has no ctypes: install the whole python3, or name another with `python:` in the rack file\n"
         )
         return 8
-    from burnin.agent import host
+    from burnin.agent import clocks, host
     from burnin.agent.holder import Holder
 
     lock = open("holder.lock", "w")  # noqa: SIM115 - held until the process ends
@@ -72,7 +72,7 @@ def hold(zipapp: str, run: str) -> int:
         )
 
     os.umask(0o077)
-    holder = Holder(run, os.path.basename(zipapp), _open_nvml, spawn, host.roots(os.environ), LINGER_S)
+    holder = Holder(run, os.path.basename(zipapp), _open_nvml, spawn, host.roots(os.environ), LINGER_S, clocks.NOTE)
     signal.signal(signal.SIGTERM, lambda *_: holder.end())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     holder.start()

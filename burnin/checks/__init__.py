@@ -21,12 +21,14 @@ from burnin.checks import (
     nic,
     nvme,
     power,
+    pulse,
     sel,
     thermal_margin,
     throttling,
     xid,
 )
 from burnin.checks.base import Check
+from burnin.suites.load import Offer
 
 CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
@@ -34,6 +36,7 @@ CHECKS: dict[str, Check] = {
         inventory,
         idle_baseline,
         gpu_load,
+        pulse,
         thermal_margin,
         throttling,
         ecc,
@@ -55,7 +58,7 @@ CHECKS: dict[str, Check] = {
         firmware,
     )
 }
-HEATS = {name: check.heats for name, check in CHECKS.items()}
-"""Check -> does it load GPUs by itself? What suites are checked against."""
+OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
+"""What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pydantic import Field
+
 from burnin.checks import asked
 from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
+from burnin.rack.data import Data
 from burnin.rack.parts import fold
 from burnin.telemetry.bmc import firmware
 
@@ -18,6 +21,12 @@ INVENTORY = "/redfish/v1/UpdateService/FirmwareInventory"
 _UPDATE = "bring this component to the version of the baseline (or of the other trays), then run again"
 VERSION = Quantity("firmware.version", "1", "a component whose version is not the baseline's, or not the others'", action=_UPDATE)
 AUDIT = Quantity("firmware.audit", "1", "components that were compared on every tray", action=_UPDATE)
+
+
+class Baseline(Data):
+    """`with: {baseline: {HGX_FW_BMC_0: GB300-25.10}}`"""
+
+    baseline: dict[str, str] = Field(default_factory=dict, description="component -> version that every tray must have")
 
 
 def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
@@ -76,4 +85,5 @@ CHECK = Check(
     judge=judge,
     orders=orders,
     scope="rack",
+    args=Baseline,
 )

@@ -1,8 +1,9 @@
 """Did the load load, and were its results right?
 
 A load that was not reached proves nothing (design rule 3): below the suite's fraction of the enforced power limit this
-is UNKNOWN `not_attained`, and so is everything that needed the load. The load kernels check their own results:
-independent chains of equal operands must end bit-identical.
+is UNKNOWN `not_attained`, and so is everything that needed the load. Where a stage holds the SM clock (load@1500) power is
+below the limit by intent: there the clock must have been that one, and the load kernel must have gone on. The load kernels
+check their own results: independent chains of equal operands must end bit-identical.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import math
 
 from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.events import Measurement, Result
+from burnin.suites.schema import Stage, Suite
 
 FRACTION = Quantity("gpu.power_fraction", "1", "mean power under load / enforced power limit")
+HELD = Quantity("gpu.clock_held", "1", "mean SM clock / the clock that the stage holds, while a load kernel ran")
 MISMATCHES = Quantity(
     "gpu.mismatches",
     "1",
@@ -27,8 +30,24 @@ def power_fraction(evidence: Evidence, part: str) -> float:
     return evidence.window(part, "gpu.power").mean() / limit if limit > 0 else math.nan
 
 
-def not_reached(evidence: Evidence, part: str) -> str:
+def clock_held(evidence: Evidence, part: str, mhz: int) -> float:
+    """Mean SM clock / the clock it was to be held at, in the judged window; NaN where it was not read, or nothing ran."""
+    launched = evidence.window(part, "load.launches")
+    ran = launched.present > 1 and launched.highest() > launched.lowest()
+    return evidence.window(part, "gpu.clock_sm").mean() / mhz if ran else math.nan
+
+
+def attained(evidence: Evidence, part: str, stage: Stage, suite: Suite) -> bool:
+    """Was this GPU loaded as the stage wants it? What is not known was not."""
+    if stage.locked_mhz is not None:
+        return abs(clock_held(evidence, part, stage.locked_mhz) - 1) <= 1 - suite.load_fraction
+    return power_fraction(evidence, part) >= suite.load_fraction
+
+
+def not_reached(evidence: Evidence, part: str, stage: Stage) -> str:
     """Why a load proves nothing, for a person: how far it came, and what the agent said about it."""
+    if stage.locked_mhz is not None:
+        return _not_held(evidence, part, stage.locked_mhz)
     reached = power_fraction(evidence, part)
     if math.isnan(reached):
         return "the load is not known to have been reached: its power was not read"
@@ -38,6 +57,16 @@ def not_reached(evidence: Evidence, part: str) -> str:
     return "; ".join([f"the load was not reached: {reached:.3g} of the power limit{at}", *said])
 
 
+def _not_held(evidence: Evidence, part: str, mhz: int) -> str:
+    clock = evidence.window(part, "gpu.clock_sm").mean()
+    if math.isnan(clock_held(evidence, part, mhz)):
+        what = "its clock was not read" if math.isnan(clock) else "no load ran"
+    else:
+        what = f"its clock was {clock:.0f} MHz"
+    said = dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load", "clock") if line.text)
+    return "; ".join([f"not loaded at {mhz} MHz: {what}", *said])
+
+
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Power attained, and mismatches counted, per GPU."""
     return [m for part in context.gpus for m in (_fraction(context, evidence, part), _mismatches(context, evidence, part))]
@@ -45,6 +74,8 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
 
 def _fraction(context: Context, evidence: Evidence, part: str) -> Measurement:
     want = context.suite.load_fraction
+    if context.stage.locked_mhz is not None:
+        return _held(context, evidence, part, context.stage.locked_mhz)
     reached = power_fraction(evidence, part)
     limit = f">= {want:g}"
     if math.isnan(reached):
@@ -53,7 +84,20 @@ def _fraction(context: Context, evidence: Evidence, part: str) -> Measurement:
     value = round(reached, 6)
     if reached >= want:
         return Measurement(FRACTION.name, part, value, "1", limit, Result.PASS)
-    return Measurement(FRACTION.name, part, value, "1", limit, Result.UNKNOWN, "not_attained", not_reached(evidence, part))
+    return Measurement(
+        FRACTION.name, part, value, "1", limit, Result.UNKNOWN, "not_attained", not_reached(evidence, part, context.stage)
+    )
+
+
+def _held(context: Context, evidence: Evidence, part: str, mhz: int) -> Measurement:
+    share = context.suite.load_fraction
+    limit, held = f">= {share:g} and <= {2 - share:g}", clock_held(evidence, part, mhz)
+    if attained(evidence, part, context.stage, context.suite):
+        return Measurement(HELD.name, part, round(held, 6), "1", limit, Result.PASS)
+    value = None if math.isnan(held) else round(held, 6)
+    return Measurement(
+        HELD.name, part, value, "1", limit, Result.UNKNOWN, "not_attained", not_reached(evidence, part, context.stage)
+    )
 
 
 def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:
@@ -66,9 +110,9 @@ def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:
 CHECK = Check(
     name="gpu-load",
     about="the load reached its power on every GPU, and computed right",
-    quantities=(FRACTION, MISMATCHES),
+    quantities=(FRACTION, HELD, MISMATCHES),
     judge=judge,
     metrics=("gpu.power", "gpu.power_limit", "load.wrong"),
-    explains=("gpu.clock_sm",),
+    explains=("gpu.clock_sm", "load.launches"),
     loaded=True,
 )

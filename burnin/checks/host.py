@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from burnin.checks import around
 from burnin.checks.base import Check, Context, Evidence, Quantity
-from burnin.checks.gpu_load import not_reached, power_fraction
+from burnin.checks.gpu_load import attained, not_reached
 from burnin.events import LogLine, Measurement, Result
 from burnin.telemetry.series import Series
 
@@ -75,10 +75,10 @@ def _link(context: Context, evidence: Evidence, part: str) -> Iterator[Measureme
     yield _share(context, evidence, WIDTH, part, "pcie.width", Series.lowest)
     if not gpu:
         yield _share(context, evidence, SPEED, part, "pcie.gen", Series.lowest)
-    elif context.stage.load is not None and power_fraction(evidence, part) >= context.suite.load_fraction:
+    elif context.stage.load is not None and attained(evidence, part, context.stage, context.suite):
         yield _share(context, evidence, SPEED, part, "pcie.gen", Series.highest)
     elif context.stage.load is not None:
-        yield SPEED.unknown(part, "not_attained", not_reached(evidence, part))
+        yield SPEED.unknown(part, "not_attained", not_reached(evidence, part, context.stage))
     for metric, quantity in ERRORS.items():
         yield around.growth(context, evidence, quantity, part, metric)
     yield around.of(context, evidence, CORRECTED, part, "pcie.aer_correctable", _rate, so_far=True)
@@ -140,4 +140,5 @@ CHECK = Check(
         "pcie.aer_correctable",
     ),
     explains=("host.load1", "host.mem_available", "gpu.power", "gpu.power_limit"),
+    args=around.Count,
 )  # fmt: skip

@@ -18,16 +18,17 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_MAGIC, _LAYOUT = 0x6E69776E72756201, 2
+_MAGIC, _LAYOUT = 0x6E69776E72756201, 3
 _HEAD = ("magic", "layout", "gpus", "beat_ns", "events")
 FIELDS = (
     "temp_c", "margin_c", "hbm_c", "power_mw", "power_avg_mw", "hbm_power_mw", "module_power_mw", "energy_mj",
     "clock_mhz", "clock_busy_mhz", "reasons", "util_pct", "sw_power_ns", "sw_thermal_ns", "hw_thermal_ns",
     "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
     "lost", "hung", "poisoned",
-    "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to",
+    "locked_mhz", "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to",
 )  # fmt: skip
 """Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead.
+`locked_mhz`: the SM clock is held there, 0 when it is not.
 `sdc_ppm`: probability of a wrong tile per launch, `sdc_launches` how often that was asked; `bw_lost_ppm`: of copies.
 `slow_ppm`: share of its speed that a GPU lacks among others. `nccl_fault`: what it does in a collective, 1 hangs, 2 dies, 3 sums
 wrong. `deaf_to`: 1 + the number in the rack (tray x GPUs + position) of the one GPU from which nothing arrives here."""

@@ -15,13 +15,14 @@ from burnin.telemetry.series import Stretch, Telemetry
 from tests import build
 
 GPUS = [f"t07.g{i}" for i in range(4)]
-HEALTHY = {
+HEALTHY: dict[str, dict[Stretch, Any]] = {
     "gpu.power": {build.IDLE: 190.0, build.LOAD: 1395.0},
     "gpu.util": {build.IDLE: 0.0, build.LOAD: 1.0},
     "gpu.power_limit": {build.IDLE: 1400.0, build.LOAD: 1400.0},
     "gpu.tlimit": {build.IDLE: 50.0, build.LOAD: 17.0},
     "gpu.clock_sm": {build.IDLE: 120.0, build.LOAD: 1890.0},
     "hbm.temp": {build.IDLE: 36.0, build.LOAD: 70.0},
+    "load.launches": {build.LOAD: [float(i) for i in range(24)]},
     "load.wrong": {build.LOAD: 0.0},
     **{f"throttle.{x}": {build.IDLE: 5.0, build.LOAD: 5.0} for x in ("sw_thermal", "hw_thermal", "hw_brake")},
     **{f"ecc.{x}": {build.IDLE: 3.0, build.LOAD: 3.0} for x in ("dram_ue", "sram_ue", "dram_ce", "sram_ce")},
@@ -201,6 +202,42 @@ def test_a_load_that_the_agent_cut_says_so() -> None:
     (m,) = (m for m in got if (m.part, m.name) == ("t07.g2", "gpu.power_fraction"))
     assert "0.5 of the power limit at 1890 MHz" in m.why
     assert "T.Limit margin 0 Cel" in m.why
+
+
+def held(clock: float | None, launches: Sequence[float] | float | None = None, power: float = 800.0) -> Measurement:
+    """t07.g2 in a load stage whose clock is held at 1500 MHz."""
+    change: dict[tuple[str, str], Any] = {
+        (gpu, metric): {build.LOAD: value}
+        for gpu in GPUS
+        for metric, value in {"gpu.clock_sm": 1500.0, "gpu.power": 800.0, "load.launches": [float(i) for i in range(24)]}.items()
+    }
+    change["t07.g2", "gpu.clock_sm"] = None if clock is None else {build.LOAD: clock}
+    change["t07.g2", "gpu.power"] = {build.LOAD: power}
+    if launches is not None:
+        change["t07.g2", "load.launches"] = {build.LOAD: launches}
+    stage = context().stage.model_copy(update={"phase": "load@1500"})
+    evidence = Evidence(telemetry=telemetry(change), stretch=build.LOAD)
+    got = CHECKS["gpu-load"].judge(replace(context(), stage=stage), evidence)
+    assert others_pass([m for m in got if m.name != "gpu.mismatches"])
+    (m,) = (m for m in got if m.part == "t07.g2" and m.name.startswith("gpu.") and m.name != "gpu.mismatches")
+    assert m.name == "gpu.clock_held"
+    return m
+
+
+def test_a_held_clock_is_what_a_locked_stage_must_have_reached() -> None:
+    assert (held(1500.0).result, held(1500.0).value) == (Result.PASS, 1.0)
+    assert held(1500.0, power=1395.0).result is Result.PASS, "power is below the limit by intent, and may be what it is"
+
+
+@pytest.mark.parametrize(
+    ("clock", "launches", "why"),
+    [(1400.0, None, "its clock was 1400 MHz"), (1900.0, None, "its clock was 1900 MHz"), (None, None, "its clock was not read"),
+     (1500.0, 7.0, "no load ran")],
+)  # fmt: skip
+def test_a_clock_that_was_not_held_or_a_kernel_that_stood_still_proves_nothing(clock: float, launches: Any, why: str) -> None:
+    m = held(clock, launches)
+    assert (m.result, m.reason) == (Result.UNKNOWN, "not_attained")
+    assert why in m.why
 
 
 # ---------------------------------------------------------------- XIDs

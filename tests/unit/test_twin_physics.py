@@ -238,6 +238,20 @@ def test_no_flow_at_all_ends_in_shutdown_not_in_infinity() -> None:
     assert 92 <= hottest < 105
 
 
+def test_a_held_clock_stays_where_it_is_held_and_costs_less_power(healthy: list[list[Settled]]) -> None:
+    tray = Tray(GB300, physics.draw(GB300, 1)["t07"], Random(5))
+    for gpu in tray.gpus:
+        gpu.locked_mhz = 1500
+    tray.step(60, FULL)
+    for gpu, free in zip(tray.gpus, healthy[7], strict=True):
+        assert gpu.clock_mhz == 1500
+        assert gpu.power_w < 0.85 * free.p_load
+        assert gpu.reasons == 0, "nothing but the hold limits it"
+        gpu.locked_mhz = float("inf")
+    tray.step(60, FULL)
+    assert all(gpu.clock_mhz > 1600 for gpu in tray.gpus)
+
+
 def test_a_capped_clock_costs_power_not_resistance(healthy: list[list[Settled]]) -> None:
     weak = with_fault("clock_cap:t07.g2:0.3")
     assert weak[2].clock == pytest.approx(0.7 * 2070)

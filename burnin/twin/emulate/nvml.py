@@ -319,6 +319,19 @@ def _temperature_v(nvml: Nvml, handle: Any, out: Any) -> None:
     info[2] = gpu.row["temp_c"]
 
 
+@api("nvmlDeviceSetGpuLockedClocks")
+def _lock_clocks(nvml: Nvml, handle: Any, least: Any, most: Any) -> None:
+    gpu, low, high = nvml.gpu(handle), number(least), number(most)
+    if low > high or not 100 <= high <= gpu.facts["clock_max_mhz"]:
+        raise Refuse(INVALID_ARGUMENT)
+    gpu.row["locked_mhz"] = high
+
+
+@api("nvmlDeviceResetGpuLockedClocks")
+def _free_clocks(nvml: Nvml, handle: Any) -> None:
+    nvml.gpu(handle).row["locked_mhz"] = 0
+
+
 @api("nvmlDeviceGetMarginTemperature")
 def _margin(nvml: Nvml, handle: Any, out: Any) -> None:
     gpu = nvml.gpu(handle)
