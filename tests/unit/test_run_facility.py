@@ -33,20 +33,21 @@ class Beat:
 
     def __init__(self) -> None:
         self.t = 100.0
-        self.turn = asyncio.Event()
+        self.asleep: list[asyncio.Future[None]] = []
 
     def now(self) -> float:
         return self.t
 
     async def sleep(self, seconds: float) -> None:
-        await self.turn.wait()
+        self.asleep.append(asyncio.get_running_loop().create_future())
+        await self.asleep[-1]
 
     async def on(self, seconds: float) -> None:
         """Time passes, and everybody does one round."""
         self.t += seconds
-        self.turn.set()
-        await asyncio.sleep(0)
-        self.turn.clear()
+        woken, self.asleep = self.asleep, []
+        for one in woken:
+            one.set_result(None)
         for _ in range(400):
             await asyncio.sleep(0)
 
@@ -97,7 +98,7 @@ async def test_a_real_tray_becomes_readings_of_its_parts() -> None:
         ("t07", "leak.state"): 0.0,
         ("t07", "leak.voltage"): 1.7313,
         ("t07", "tray.power"): pytest.approx(1349.263802),
-        ("t07.c0", "cpu.temp"): 37.6875,
+        ("t07.c0", "cpu.temp"): 37.312,
         ("t07.c1", "cpu.temp"): 37.375,
     }
     assert (second["t07", "leak.state"], second["t07", "leak.voltage"]) == (1.0, 1.1)
@@ -177,6 +178,12 @@ def identities() -> dict[str, Any]:
     }
 
 
+def flat(bodies: Bodies) -> Bodies:
+    """With the members that a shelf gives inside its collections under their own paths, as the client hands them on."""
+    rows = [row for body in bodies.values() for row in body.get("Members", ()) if len(row) > 1]
+    return bodies | {row["@odata.id"]: row for row in rows}
+
+
 def said(**change: Any) -> dict[str, Said]:
     """All services of a healthy rack; `change`: part -> bodies, or why it says nothing."""
     out = {}
@@ -184,7 +191,7 @@ def said(**change: Any) -> dict[str, Said]:
         bodies = enabled(tree())
         bodies["/redfish/v1/Systems/System_0"]["SerialNumber"] = SERIAL if i == 7 else f"S{i}"
         out[f"t{i:02}"] = Said(0.0, bodies)
-    out |= {f"p{i}": Said(0.0, shelf()) for i in range(8)} | {"cdu": Said(0.0, cdu())}
+    out |= {f"p{i}": Said(0.0, flat(shelf())) for i in range(8)} | {"cdu": Said(0.0, cdu())}
     for part, how in change.items():
         out[part] = Said(0.0, {}, how) if isinstance(how, str) else Said(0.0, how)
     return out
@@ -238,7 +245,7 @@ CONNECTOR = "/redfish/v1/ThermalEquipment/CDUs/1/SecondaryCoolantConnectors/A"
 def psu(**status: str) -> Bodies:
     bodies = shelf()
     bodies[PSUS]["Members"][4]["Status"] = status
-    return bodies
+    return flat(bodies)
 
 
 @needs_captures
