@@ -28,7 +28,7 @@ import asyncssh
 from burnin.errors import InputError
 from burnin.rack.parts import fold, kind, tray_of
 from burnin.twin import hosttree, identity, physics, tray
-from burnin.twin.faults import Plant
+from burnin.twin.faults import KINDS, LIVE, Plant
 from burnin.twin.model import Model, load
 from burnin.twin.rackfile import Place, write_rack
 
@@ -97,6 +97,8 @@ def serve(
 
 def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str]) -> None:
     for plant in plants:
+        if LIVE not in KINDS[plant.kind].seams:
+            raise InputError(f"{plant}: {plant.kind} happens in recorded racks only (burnin twin record)")
         name = tray_of(plant.part)
         gpus = model.topology.gpus(name)
         links = [f"{gpu}.l{link}" for gpu in gpus for link in range(model.gpu.nvlinks)]
