@@ -19,7 +19,7 @@ from burnin.suites.schema import Suite
 from burnin.telemetry.series import Floats, Series, Stretch, Telemetry
 from burnin.twin import laws, physics
 from burnin.twin.batch_faults import befall, healthy_counters
-from burnin.twin.batch_rack import surroundings
+from burnin.twin.batch_rack import SWING_S, flow_share, hunting, supply_c, surroundings
 from burnin.twin.canvas import Canvas
 from burnin.twin.faults import Plant
 from burnin.twin.model import Model, load
@@ -29,8 +29,6 @@ from burnin.twin.population import WORTH, Chance, Silicon, margins, planted, pop
 from burnin.twin.steady import Rest, rest
 
 _DAY_S = 86400.0
-SWING_S = 24.0
-"""Period of pumps that hunt."""
 _ECHO_S = 90.0
 """How long after a change of load temperatures are still on their way (20 time constants)."""
 
@@ -71,8 +69,7 @@ def one_rack(
     """One rack's run."""
     starts = [when.first_load_s + p.start_s for p in plants if p.start_s is not None]
     canvas = Canvas(model, when.with_knots(starts), Chance(seed, tails))
-    supply = supply_c(canvas, plants)
-    _silicon(canvas, plants, supply)
+    _silicon(canvas, plants)
     if model.gpu.nvlinks:
         _links(canvas, plants)
     surroundings(canvas, plants)
@@ -80,25 +77,17 @@ def one_rack(
     return Recorded(canvas.series, stretches, log=tuple(sorted(canvas.log, key=lambda x: x.t_s)), seed=seed, plants=plants)
 
 
-def supply_c(canvas: Canvas, plants: Sequence[Plant]) -> Floats:
-    """Temperature of the coolant that enters the trays at every knot, shape (1, knots)."""
-    soak, t, stream = population().soak, canvas.plan.knots, canvas.chance.stream("supply")
-    swing = soak.supply_swing_k * np.sin(2 * np.pi * (t / soak.supply_swing_s + stream.uniform()))
-    out = canvas.model.coolant.supply_c + swing + soak.supply_creep_k_per_day * stream.standard_normal() * t / _DAY_S
-    for plant in plants:
-        if plant.kind == "supply_warm":
-            out = out + plant.severity * canvas.grown(plant, t)
-    return np.asarray(out)[None, :]
-
-
 # ---------------------------------------------------------------- GPUs
 
 
-def _silicon(canvas: Canvas, plants: Sequence[Plant], supply: Floats) -> None:
+def _silicon(canvas: Canvas, plants: Sequence[Plant]) -> None:
     """Everything that NVML says about power, heat and clocks."""
     model, when = canvas.model, canvas.plan
     trays = physics.draw(model, canvas.chance.seed, canvas.chance.tails)
     parts = _aged(canvas, planted(model, trays, plants, when.knots - when.first_load_s), plants)
+    base_flow = parts.flow[:: model.topology.gpus_per_tray, -1]
+    supply, share = (of(canvas, plants, when.knots)[None, :] for of in (supply_c, flow_share))
+    parts = replace(parts, flow=parts.flow * share if (share != 1).any() else parts.flow)
     drift = _drift(canvas)
     rests = [rest(model, parts, condition, supply) for condition in when.conditions]
     shape = (len(canvas.gpus), when.t.size)
@@ -116,6 +105,8 @@ def _silicon(canvas: Canvas, plants: Sequence[Plant], supply: Floats) -> None:
         ):
             out[:, columns] = np.where(mine, when.between_knots(values, columns), out[:, columns])
     _echo(canvas, rests, die, hbm)
+    canvas.watts = metered / parts_at(canvas, parts.power_gain)
+    canvas.tray_lpm = float(model.coolant.tray_lpm * base_flow.sum())
     _wave(canvas, plants, die, hbm)
     _read(canvas, die + parts_at(canvas, parts.temp_offset_k), hbm + parts_at(canvas, parts.hbm_offset_k), metered, clock)
     width, busy = when.cells, when.busy.astype(float)
@@ -181,11 +172,12 @@ def _wave(canvas: Canvas, plants: Sequence[Plant], die: Floats, hbm: Floats) -> 
 
 def swing_k(canvas: Canvas, plant: Plant) -> Floats:
     """Kelvin by which a loaded GPU's temperature swings, at each reading, by pumps that hunt."""
-    model, when = canvas.model, canvas.plan
-    flow = 1 - plant.severity * canvas.grown(plant, when.t) * np.sin(2 * np.pi * when.t / SWING_S)
+    model, when, thermal = canvas.model, canvas.plan, canvas.model.thermal
+    flow = plant.severity * canvas.grown(plant, when.t) * hunting(when.t)
     branch = model.coolant.tray_lpm / len(model.coolant.loops) * model.coolant.w_per_k_per_lpm
-    per_share = model.thermal.r_convection * model.thermal.flow_exponent + model.coolant.own_rise / branch
-    out: Floats = model.gpu.limit_w * per_share * (1 - flow) * when.busy.mean(axis=0)
+    per_share = thermal.r_convection * thermal.flow_exponent + model.coolant.own_rise / branch
+    lag = 2 * np.pi / SWING_S * thermal.c_plate * (thermal.r_plate + thermal.r_convection)
+    out: Floats = -model.gpu.limit_w * per_share * flow * when.busy.mean(axis=0) / np.sqrt(1 + lag**2)
     return out
 
 

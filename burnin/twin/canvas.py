@@ -23,6 +23,10 @@ class Canvas:
         self.links = [f"{gpu}.l{link}" for gpu in self.gpus for link in range(model.gpu.nvlinks)]
         self.series: dict[tuple[str, str], Series] = {}
         self.log: list[LogLine] = []
+        self.watts = np.zeros((len(self.gpus), plan.t.size))
+        """What every GPU really takes."""
+        self.tray_lpm = 0.0
+        """Flow through all compute trays while the pumps hold their pressure."""
 
     def noise(self, purpose: str) -> Floats:
         """Standard normal, one value per GPU and reading; its own stream, whatever else is drawn."""
@@ -59,6 +63,10 @@ class Canvas:
     def grown(self, plant: Plant, t_s: Floats) -> Floats:
         """How much of its severity a fault has at these times, 0 to 1."""
         return plant.part_of_full(t_s - self.plan.first_load_s)
+
+    def begins(self, plant: Plant) -> float:
+        """When it begins, in seconds since the run began."""
+        return 0.0 if plant.start_s is None else self.plan.first_load_s + plant.start_s
 
     def change(self, part: str, metric: str, to: Callable[[Floats, Floats], Floats]) -> None:
         """A new series of (times, values); nothing where there is none."""

@@ -16,9 +16,10 @@ from burnin.telemetry.series import Floats
 
 GPU, TRAY, LINK = "GPU", "compute tray", "NVLink"
 NIC, NVME = "NIC", "NVMe"
-CARTRIDGE, SWITCH, ASIC, PORT = "cable cartridge", "switch tray", "NVSwitch", "NVSwitch port"
+CARTRIDGE, ASIC, PORT = "cable cartridge", "NVSwitch", "NVSwitch port"
 LIVE, RECORDED = "live", "recorded"
 """Seams: a rack that runs behind SSH, and one that is written down (`twin record`)."""
+CPU, BMC, SWITCH, SHELF, PSU, CDU, MANIFOLD = "CPU", "BMC", "switch tray", "power shelf", "PSU", "cdu", "manifold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Kind:
     most: float
     about: str
     whole: bool = False
+    starts: bool = False
+    """True where `@SECONDS` may say when it begins."""
     seams: tuple[str, ...] = (LIVE, RECORDED)
 
     @property
@@ -70,7 +73,8 @@ class Plant:
         return share if self.growth == "linear" else share**2
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.part}" + (f":{self.severity:g}" if KINDS[self.kind].has_severity else "")
+        severity = f":{self.severity:g}" if KINDS[self.kind].has_severity else ""
+        return f"{self.kind}:{self.part}{severity}" + ("" if self.start_s is None else f"@{self.start_s:g}")
 
 
 _AFTER = "seconds after the tray's first load begins"
@@ -84,7 +88,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "tray_flow", (TRAY,), "fraction of the tray's coolant flow lost, 0 to 1", 0.4, 0.01, 1,
-            "A kinked hose or half-seated coupling: every GPU of the tray runs hotter per watt.",
+            "A kinked hose or half-seated coupling: every GPU of the tray runs hotter per watt.", starts=True,
         ),
         Kind(
             "clock_cap", (GPU,), "fraction of the maximum clock lost, 0 to 1", 0.3, 0.01, 0.95,
@@ -109,8 +113,8 @@ KINDS: dict[str, Kind] = {
             "The tray goes dark: its SSH server and every process on it vanish.",
         ),
         Kind(
-            "wrong_serial", (GPU, TRAY), "none", 0, 0, 0,
-            "Not the part of the build record: a GPU of another serial and UUID, or a tray of another rack at this address.",
+            "wrong_serial", (GPU, TRAY, BMC), "none", 0, 0, 0,
+            "Not the part of the build record: a GPU of another serial and UUID, or a tray or BMC of another rack.",
             seams=(LIVE,),
         ),
         Kind(
@@ -236,13 +240,66 @@ KINDS: dict[str, Kind] = {
             "switchport_margin", (SWITCH, ASIC, PORT), "signal to noise ratio lost, dB", 1.5, 0.1, 8,
             "A port of an NVSwitch, or all of them: the links that end there lose margin.", seams=(RECORDED,),
         ),
+        Kind(
+            "cpu_hot", (CPU,), "kelvin above a healthy CPU at full load", 25, 1, 60,
+            "A CPU with a badly seated cold plate: it runs hotter with the load, and nothing around it does.",
+        ),
+        Kind(
+            "leak", (TRAY, SWITCH), "coolant lost, mL/min", 10, 0.1, 1000,
+            "Coolant drips in the tray: once a millilitre is out a leak detector is wet, 20 s later a second one.", starts=True,
+        ),
+        Kind(
+            "leak_decay", (MANIFOLD, CDU), "static pressure lost, kPa in an hour", 3, 0.1, 600,
+            "A leak that no detector sees: the pressure of the loop falls slowly.", starts=True,
+        ),
+        Kind(
+            "cdu_lowdp", (CDU,), "fraction of the loop's pressure difference lost, 0 to 1", 0.4, 0.01, 1,
+            "A clogged filter: pumps at full speed, too little pressure and flow, every GPU hotter per watt.", starts=True,
+        ),
+        Kind(
+            "supply_warm", (CDU,), "kelvin above the set point", 8, 0.2, 40,
+            "The CDU delivers warmer coolant than it is set to: everything is warmer by as much.", starts=True,
+        ),
+        Kind(
+            "pump_osc", (CDU,), "swing of the pumps' speed as a fraction, 0 to 1", 0.15, 0.01, 0.9,
+            "The pumps hunt with a period of 24 s: flow and pressure swing, and temperatures follow.", starts=True,
+        ),
+        Kind(
+            "flowmeter_gain", (CDU,), "error of the flow reading as a fraction, 0.1 = reads 10 % high", 0.12, -0.9, 3,
+            "The flow meter reads wrongly; nothing else changes.", starts=True,
+        ),
+        Kind(
+            "rtd_offset", (CDU,), "kelvin that the return temperature reads too high", 1.5, -20, 20,
+            "The sensor of the return temperature is off; nothing else changes.", starts=True,
+        ),
+        Kind(
+            "shelf_lost", (SHELF,), "none", 0, 0, 0,
+            "A power shelf delivers nothing: the others carry its load.", starts=True,
+        ),
+        Kind(
+            "psu_imbalance", (PSU,), "fraction of its share that the power supply does not carry, 0 to 1", 0.3, 0.01, 1,
+            "A power supply that carries less than its neighbours.", starts=True,
+        ),
+        Kind(
+            "bmc_dead", (BMC, SHELF, CDU), "none", 0, 0, 0,
+            "The management controller answers no more, though what it manages runs on.", starts=True, seams=(LIVE,),
+        ),
+        Kind(
+            "bmc_slow", (BMC, SHELF, CDU), "seconds for an answer", 2, 0.01, 600,
+            "The management controller takes its time for every answer.", starts=True, seams=(LIVE,),
+        ),
+        Kind(
+            "bmc_errors", (BMC, SHELF, CDU), "share of the requests answered with 503, 0 to 1", 0.2, 0.001, 1,
+            "The management controller is too busy for some of the requests.", starts=True, seams=(LIVE,),
+        ),
     )
 }  # fmt: skip
 
 
 def parse(text: str) -> Plant:
-    """`tim_void:t07.g2:1.5` -> Plant. Raises InputError with one sentence that says what was expected."""
-    name, _, rest = text.partition(":")
+    """`tim_void:t07.g2:1.5` or `leak:t07:10@30` -> Plant. Raises InputError with one sentence that says what was expected."""
+    what, at, start = text.partition("@")
+    name, _, rest = what.partition(":")
     part, colon, severity = rest.partition(":")
     if name not in KINDS:
         raise InputError(f"{text!r}: there is no fault {name!r}; there are {', '.join(sorted(KINDS))}")
@@ -251,7 +308,8 @@ def parse(text: str) -> Plant:
         raise InputError(f"{text!r}: {part!r} is not a part id; {name} takes a {_takes(fault)}")
     if kind(part) not in fault.parts:
         raise InputError(f"{text!r}: {part} is a {kind(part)}, but {name} takes a {_takes(fault)}")
-    return Plant(name, part, _severity(fault, severity, text) if colon else fault.default)
+    value = _severity(fault, severity, text) if colon else fault.default
+    return Plant(name, part, value, _start(fault, start, text) if at else None)
 
 
 def _takes(fault: Kind) -> str:
@@ -262,9 +320,15 @@ def _takes(fault: Kind) -> str:
         NIC: "NIC (t07.n2)",
         NVME: "NVMe (t07.d0)",
         CARTRIDGE: "cable cartridge (x2)",
-        SWITCH: "switch tray (s3)",
         ASIC: "NVSwitch (s3.a1)",
         PORT: "NVSwitch port (s3.a1.p44)",
+        CPU: "CPU (t07.c1)",
+        BMC: "BMC (t07.bmc)",
+        SWITCH: "switch tray (s3)",
+        SHELF: "power shelf (p4)",
+        PSU: "PSU (p4.u2)",
+        CDU: "CDU (cdu)",
+        MANIFOLD: "manifold",
     }
     return " or a ".join(examples[p] for p in fault.parts)
 
@@ -281,4 +345,16 @@ def _severity(fault: Kind, given: str, text: str) -> float:
             f"{text!r}: {given!r} is not a severity of {fault.kind}; "
             f"expected {fault.unit} ({fault.least:g} to {fault.most:g}, default {fault.default:g})"
         )
+    return value
+
+
+def _start(fault: Kind, given: str, text: str) -> float:
+    if not fault.starts:
+        raise InputError(f"{text!r}: {fault.kind} takes no start time")
+    try:
+        value = float(given)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 864000:
+        raise InputError(f"{text!r}: {given!r} is not a start time; expected seconds after the rack's first load begins")
     return value

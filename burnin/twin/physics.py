@@ -105,6 +105,8 @@ def weaken(trays: dict[str, TrayDraw], plants: Iterable[Plant]) -> dict[str, Tra
     out = dict(trays)
     for plant in plants:
         name = tray_of(plant.part)
+        if name not in out or plant.start_s is not None:  # of another part of the rack, or yet to come
+            continue
         tray = out[name]
         if plant.kind == "tray_flow":
             out[name] = replace(tray, flow_lpm=tray.flow_lpm * (1 - plant.severity))
@@ -147,9 +149,8 @@ class Gpu:
     def __init__(self, model: Model, draw: GpuDraw, flow: float, noise: Random) -> None:
         self._facts, self._power, self._thermal, self._sensors = model.gpu, model.power, model.thermal, model.sensors
         self.draw, self._noise = draw, noise
-        thermal = model.thermal
-        relative = flow * len(model.coolant.loops) / model.coolant.tray_lpm
-        self.r_convection = laws.convection(thermal, draw.convection, relative)
+        self._nominal_lpm = model.coolant.tray_lpm / len(model.coolant.loops)
+        self.set_flow(flow)
         self.die_c = self.plate_c = self.hbm_true_c = self.coolant_c = model.coolant.supply_c
         self._cap_mhz = self._hot_mhz = self.clock_busy_mhz = draw.clock_max_mhz
         self.clock_mhz = float(model.gpu.clock_idle_mhz)
@@ -160,6 +161,10 @@ class Gpu:
         self.off = False
         """True for ever once the die passed its shutdown temperature."""
         self.temp_c = self.hbm_c = int(self.die_c)
+
+    def set_flow(self, flow_lpm: float) -> None:
+        """The flow through this GPU's loop."""
+        self.r_convection = laws.convection(self._thermal, self.draw.convection, flow_lpm / self._nominal_lpm)
 
     @property
     def margin_c(self) -> int:
@@ -224,16 +229,22 @@ class Gpu:
 
 
 class Tray:
-    """The GPUs of one tray on their coolant. `supply_c` may be changed between steps."""
+    """The GPUs of one tray on their coolant. `supply_c` and `set_flow` may change it between steps."""
 
     def __init__(self, model: Model, draw: TrayDraw, noise: Random) -> None:
         self._model = model
-        self.flow_lpm = draw.flow_lpm
         self.supply_c = model.coolant.supply_c
-        branch = draw.flow_lpm / len(model.coolant.loops)
-        self._branch_w_per_k = max(branch, model.thermal.stagnant * model.coolant.tray_lpm / len(model.coolant.loops))
-        self._branch_w_per_k *= model.coolant.w_per_k_per_lpm
-        self.gpus = [Gpu(model, gpu, branch, noise) for gpu in draw.gpus]
+        self.gpus = [Gpu(model, gpu, draw.flow_lpm / len(model.coolant.loops), noise) for gpu in draw.gpus]
+        self.set_flow(draw.flow_lpm)
+
+    def set_flow(self, flow_lpm: float) -> None:
+        """The coolant that the manifold gives this tray; every loop takes an equal share."""
+        self.flow_lpm = flow_lpm
+        loops = len(self._model.coolant.loops)
+        least = self._model.thermal.stagnant * self._model.coolant.tray_lpm
+        self._branch_w_per_k = max(flow_lpm, least) / loops * self._model.coolant.w_per_k_per_lpm
+        for gpu in self.gpus:
+            gpu.set_flow(flow_lpm / loops)
 
     @property
     def power_w(self) -> float:

@@ -7,13 +7,12 @@ arrays of GPUs have one row each, and columns where they change with time (knots
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-from pydantic import Field
 from ruamel.yaml import YAML
 
 from burnin.rack.parts import tray_of
@@ -38,7 +37,6 @@ class LinkSpread(Data):
     connector_sd: float
     length_sd: float
     repeat_decades: float
-    per_k: float
     mbps: int
     idle_share: float
 
@@ -70,7 +68,6 @@ class LoadSpread(Data):
     launches_per_s: float
     rate_sd: float
     rate_repeat: float
-    tiles_per_launch: float
     copy_sd: float
     copy_repeat: float
 
@@ -79,21 +76,8 @@ class RackFacts(Data):
     """What stands around the GPUs."""
 
     misc_w: float
-    liquid: float
-    switch_w: float
-    switch_lpm: float
-    efficiency: float
-    shelves: int = Field(le=10)
-    psus: int = Field(le=10)
-    psu_sd: float
-    dp_kpa: float
-    pressure_kpa: float
-    pump_rpm: float
-    flow_sd: float
-    rtd_sd: float
     nic_c: float
     nvme_c: float
-    leak_v: float
 
 
 class Population(Data):
@@ -165,7 +149,7 @@ def planted(model: Model, trays: dict[str, TrayDraw], plants: Sequence[Plant], l
     for plant in plants:
         if tray_of(plant.part) not in trays:
             continue
-        weak = silicon(model, physics.weaken(trays, [plant]))
+        weak = silicon(model, physics.weaken(trays, [replace(plant, start_s=None)]))
         part = plant.part_of_full(loaded_s)
         for name, now in out.items():
             by = getattr(weak, name) - getattr(base, name)
