@@ -10,10 +10,12 @@ Records (see burnin.wire) and their bodies:
     reply   id, ok, result | error                                 answer to an order
     beat    load: GPUs loaded; xid, kmsg: why not watched          once a second, whatever the driver does
     note    text                                                   what a person should know
+Guards' channels are told other things (burnin.agent.guards). hello's `halted`: why a guard ended load, by GPU or * for all.
 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
-load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {}, and the two that are answered when processes have spoken
-(burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
+load {gpus, kernel, cutoff_margin_c, max_s}, unload {gpus}, bye {}, clear {} (of what guards halted), and the two that are
+answered when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of},
+tell {job, bodies}.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from burnin import wire
 from burnin.agent import clocks, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
 from burnin.agent.fields import Group
+from burnin.agent.guards import Guard, Guards
 from burnin.agent.jobs import Jobs
 from burnin.agent.load import Loads, LoadSource, Spawn
 from burnin.agent.nvml import Gpu, Gpus
@@ -91,6 +94,8 @@ class Holder:
         self._jobs: Jobs | None = None
         self._clocks: clocks.ClockLocks | None = None
         self._note = note
+        self._halted: dict[str, str] = {}
+        self._guards = Guards(self._unnumbered, self._halt)
         self._absent: dict[int, dict[int, str]] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
@@ -116,6 +121,7 @@ class Holder:
                 found = Gpus(nvml)
                 self._gpus = {gpu.name: gpu for gpu in found.gpus}
                 self._loads = Loads(list(self._gpus), self._spawn_on, self.tell, self._now_ns)
+                self._loads.halted = self._halted
                 self._clocks = clocks.ClockLocks(
                     self._gpus, self._note, lambda text: self._post(lambda: self.tell("note", text=text))
                 )
@@ -161,9 +167,12 @@ class Holder:
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
             "nvml": self._nvml_reason, "kmsg": self._kmsg.reason, "xid": self._xid_reason, "tables": self._tables(),
-            "gpus": list(self._gpus), "loaded": self._loaded(),
+            "gpus": list(self._gpus), "loaded": self._loaded(), "halted": self._halted,
         }  # fmt: skip
-        return wire.encode(wire.Record("hello", self._boot_id, -1, self._now_ns(), body))
+        return self._unnumbered("hello", body)
+
+    def _unnumbered(self, kind: str, body: dict[str, Any]) -> bytes:
+        return wire.encode(wire.Record(kind, self._boot_id, -1, self._now_ns(), body))
 
     def _tables(self) -> list[tuple[tuple[str, str], ...]]:
         return [table.columns for table in self._sampler.tables] if self._sampler else []
@@ -200,7 +209,8 @@ class Holder:
 
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
-            "sample": self._sample, "load": self._load, "unload": self._unload, "bye": self._bye
+            "sample": self._sample, "load": self._load, "unload": self._unload, "bye": self._bye,
+            "clear": self._halted.clear,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -288,6 +298,11 @@ class Holder:
     def _unload(self, gpus: list[str] | None = None) -> list[str]:
         return self._loads.end(gpus) if self._loads else []
 
+    def _halt(self, why: str, gpus: list[str] | None) -> list[str]:
+        self._halted.update(dict.fromkeys(["*"] if gpus is None else gpus, why))  # also while NVML is still being opened
+        self.tell("note", text=f"load was ended and is refused from now on: {why}")
+        return self._loads.halt(why, gpus) if self._loads else []
+
     def _bye(self) -> str:
         self.end()
         return "bye"
@@ -304,6 +319,8 @@ class Holder:
             self._absent[sample.table] = sample.absent
             self.tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
         self.tell("sample", c=sample.table, n=sample.taken_ns, v=sample.values)
+        if self._sampler is not None:
+            self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
         if self._sampler is not None and self._loads is not None:
             for (gpu, metric), value in zip(self._sampler.tables[sample.table].columns, sample.values):
                 if metric == "gpu.tlimit" and value is not None:
@@ -334,6 +351,7 @@ class Holder:
             self._loads.cut_off(self._hung())
             self._loads.tend()
         self._read_kernel_log()
+        self._guards.beat(self._loaded(), due=now - self._beat_ns >= BEAT_NS)
         if now - self._beat_ns >= BEAT_NS:
             self._beat_ns = now
             if now >= self._lease_end_ns:
@@ -348,23 +366,28 @@ class Holder:
         selector.register(self._wake_r, selectors.EVENT_READ)
         channel: Attachment | None = None
 
-        def drop(gone: Attachment | None) -> None:
+        def drop(gone: Attachment | Guard | None) -> None:
             if gone is not None:
                 selector.unregister(gone.socket)
                 gone.socket.close()
 
+        self._guards.left = drop
         alive = True
         while alive:
             for key, _ in selector.select(TICK_S):
-                if key.fileobj is listener:
+                if isinstance(key.data, Guard):
+                    self._guards.hear(key.data)
+                elif key.fileobj is listener:
                     fresh = Attachment(self, listener.accept()[0])
-                    if fresh.attach():  # the old link may not yet be known to be dead: the newer one wins
+                    if not fresh.attach():
+                        fresh.socket.close()
+                    elif fresh.guard:
+                        selector.register(fresh.socket, selectors.EVENT_READ, self._guards.add(fresh.socket))
+                    else:  # the old link may not yet be known to be dead: the newer one wins
                         drop(channel)
                         channel = fresh
                         selector.register(channel.socket, selectors.EVENT_READ)
                         self._heard_ns = self._now_ns()
-                    else:
-                        fresh.socket.close()
                 elif channel is not None and key.fileobj is channel.socket and not channel.receive():
                     drop(channel)
                     channel = None
