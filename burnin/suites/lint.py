@@ -95,7 +95,7 @@ def _profile(path: Path, document: Document, checks: Mapping[str, bool], metrics
 
 
 def _suite(path: Path, document: Document, checks: Mapping[str, bool], metrics: Mapping[str, Metric]) -> list[Problem]:
-    suite, problems = check_suite(document, checks, metrics)
+    suite, problems, document = check_suite(document, checks, metrics)
     if suite is not None:
         profiles = list(_profiles())
         problems += [

@@ -12,6 +12,7 @@ from burnin.errors import InputError, Problem
 from burnin.rack.document import Document, Loc, one_of, read
 from burnin.rack.load import SUITES, listed, named_file, unknown_metrics
 from burnin.rack.yamlfile import check, in_order
+from burnin.suites.repeat import written_out
 from burnin.suites.schema import Suite
 
 
@@ -22,19 +23,25 @@ def list_suites() -> dict[str, Path]:
 
 def load_suite(name_or_path: str | Path, *, checks: Mapping[str, bool], metrics: Collection[str]) -> Suite:
     """Reads one suite by name or path. Raises InputError with every mistake."""
-    suite, problems = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
+    suite, problems, _ = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
     if suite is None or problems:
         raise InputError(problems)
     return suite
 
 
-def check_suite(document: Document, checks: Mapping[str, bool], metrics: Collection[str]) -> tuple[Suite | None, list[Problem]]:
-    """The suite, or None, and every mistake in it, in the order of its lines."""
+def check_suite(
+    given: Document, checks: Mapping[str, bool], metrics: Collection[str]
+) -> tuple[Suite | None, list[Problem], Document]:
+    """The suite, or None; every mistake in it, in the order of its lines; and the file with its cycles written out."""
+    document = written_out(given, once=True)
     suite, problems = check(document, Suite)
+    if suite is not None:
+        document = written_out(given)
+        suite, problems = check(document, Suite)
     problems += _unknown_checks(document, checks)
     problems += _two_loads(document, checks)
     problems += unknown_metrics(document, ("coverage", "metrics", "*"), metrics)
-    return suite, in_order(problems)
+    return suite, in_order(problems), document
 
 
 def _unknown_checks(document: Document, checks: Mapping[str, bool]) -> Iterator[Problem]:

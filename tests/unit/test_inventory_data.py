@@ -68,9 +68,12 @@ def test_the_example_rack_shows_what_a_rack_file_can_say() -> None:
 def test_suites() -> None:
     metrics = load_catalogue().metrics
     suites = {name: load_suite(name, checks=HEATS, metrics=metrics) for name in list_suites()}
-    assert {name: (suite.duration_s(), suite.ships) for name, suite in suites.items()} == {
-        "demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False), "l11-rack-48h": (48 * 3600, True),
-    }  # fmt: skip
+    short = {name: (suite.duration_s(), suite.ships) for name, suite in suites.items() if not name.startswith("l11")}
+    assert short == {"demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False)}
+    for hours in (24, 48, 72):
+        suite = suites.pop(f"l11-rack-{hours}h")
+        assert suite.ships
+        assert 0.96 <= suite.duration_s() / 3600 / hours <= 1, "what checks need by themselves comes on top"
     assert load_site().ships_after == "l11-rack-48h"
 
 

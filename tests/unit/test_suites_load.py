@@ -132,7 +132,8 @@ def test_a_name_is_looked_for_and_a_path_is_taken_as_it_is(tmp_path: Path, monke
 
 
 _PIECES = st.sampled_from(
-    ["suite: x\n", "about: y\n", "stages:\n", "  - {stage: a, steps: [ecc]}\n", "  - {}\n", "  - 1\n", "lease: 5 s\n",
+    ["suite: x\n", "about: y\n", "stages:\n", "  - {stage: a, steps: [ecc]}\n", "  - {}\n", "  - repeat: 2\n",
+     "    stages: [1]\n", "  - 1\n", "lease: 5 s\n",
      "stages: {}\n",     "coverage: []\n", "coverage: {metrics: 7}\n", "limits: {a: {}}\n",
      "  - {stage: a, phase: load, for: 9 s, steps: [[x], {y: 1}]}\n"]
 )  # fmt: skip
@@ -146,3 +147,59 @@ def test_any_text_is_a_suite_or_an_input_error(tmp_path_factory: pytest.TempPath
         assert load(path).stages
     except InputError as error:
         assert error.problems
+
+
+# ---------------------------------------------------------------- cycles
+
+CYCLES = """suite: mine
+about: a test
+stages:
+  - {stage: audit, steps: [inventory]}
+  - repeat: 3
+    stages:
+      - {stage: soak, phase: load, for: 5 min, load: {}, steps: [gpu-load]}
+      - {stage: rest, phase: cool, for: 1 min, steps: [ecc]}
+  - {stage: end, phase: idle, for: 1 min, steps: [ecc]}
+"""
+
+
+def test_a_cycle_is_written_out_with_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(CYCLES)
+    assert [(s.stage, s.phase) for s in load(path).stages] == [
+        ("audit", None),
+        ("soak-1", "load-1"), ("rest-1", "cool-1"), ("soak-2", "load-2"), ("rest-2", "cool-2"),
+        ("soak-3", "load-3"), ("rest-3", "cool-3"),
+        ("end", "idle"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("repeat: 3", "repeat: 0", "5:13: repeat is 0; expected how often, 1 to 1000"),
+        ("repeat: 3", "repeat: three", "5:13: repeat is 'three'; expected how often"),
+        ("repeat: 3", "repeat: true", "5:13: repeat is True; expected how often"),
+        ("repeat: 3", "repeat: 3\n    when: always", "6:11: unknown key 'when' beside repeat"),
+        ("for: 5 min", "for: 5", "7:41: stages[1].for: 5 is not a duration"),
+        ("[gpu-load]", "[gpu-lod]", "7:66: check 'gpu-lod' does not exist"),
+        ("stage: rest", "stage: soak", "8:17: stage name 'soak-1' is used twice"),
+        ("stage: end,", "stage: soak-2,", "9:13: stage name 'soak-2' is used twice"),
+        ("{stage: rest, phase: cool, for: 1 min, steps: [ecc]}", "{repeat: 2, stages: []}", "5:5: a cycle within a cycle"),
+    ],
+)
+def test_a_mistake_in_a_cycle_is_told_once_and_where_it_stands(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "s.yaml"
+    assert old in CYCLES
+    path.write_text(CYCLES.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    (problem,) = (str(problem).removeprefix(f"{path}:") for problem in caught.value.problems)
+    assert problem.startswith(said)
+
+
+def test_a_cycle_without_stages_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(CYCLES[: CYCLES.index("    stages:")])
+    with pytest.raises(InputError, match="a cycle without stages"):
+        load(path)
