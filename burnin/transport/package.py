@@ -1,7 +1,7 @@
 """The agent as one file: a zipapp of `burnin.agent`, `wire`, `errors` and pynvml, the same bytes every time.
 
-pynvml travels twice: as source, and as bytecode of this Python without line tables, which halves the start of a holder
-on a tray with the same Python (80 ms of CPU instead of 160); every other Python from 3.9 on falls back to the source.
+pynvml and what a holder starts with travel twice: as source, and as bytecode of this Python without line tables, which halves the
+start of a holder on a tray with the same Python (docs/benchmarks.md); every other Python from 3.9 on falls back to the source.
 Comments, docstrings and whatever of pynvml nobody names stay at home, licences excepted; every line keeps its number,
 so that tracebacks are true.
 """
@@ -15,6 +15,7 @@ import marshal
 import re
 import types
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,13 @@ _DEFINED = re.compile(rb"(?:def|class) +(\w+)")
 _CONSTANT = re.compile(rb"([A-Z][A-Z0-9_]+) *= *[^(=\n]*$")
 _BY_PREFIX = b"NVML_ERROR_"
 """Constants that pynvml itself finds by dir(): it makes its exceptions of them."""
+_STARTS = ("pynvml.py", "burnin/wire.py", *(f"burnin/agent/{name}.py" for name in (
+    "channel", "main", "holder", "kernel_log", "hostdata", "sysfs", "nvml", "load", "links", "grip", "sampler", "pcie", "fields",
+    "attachment", "jobs", "host", "cost", "clocks", "smart", "spool",
+)))  # fmt: skip
+"""What a channel and a holder import, those first that are dearest to compile."""
+_ROOM, _LEVEL = 140_000, 7
+"""Bytecode travels as long as the file stays below this (the house allows 150 kB, headers included)."""
 _UNCHECKED_HASH = (1).to_bytes(4, "little")
 
 
@@ -146,13 +154,23 @@ def _bytecode(name: str, source: bytes) -> bytes:
     return importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + importlib.util.source_hash(source) + marshal.dumps(code)
 
 
+def _packed(data: bytes) -> bytes:
+    return zlib.compress(data, _LEVEL)
+
+
 @cache
 def build() -> Agent:
     """Make the zipapp; about 0.1 s of CPU the first time in a process. RuntimeError when pynvml is not installed."""
     entries = _sources()
-    entries["pynvml.pyc"] = _bytecode("pynvml.py", entries["pynvml.py"])
+    size = sum(len(_packed(data)) for data in entries.values())
+    for name in _STARTS:
+        code = _bytecode(name, entries[name])
+        size += len(_packed(code))
+        if size > _ROOM:
+            break
+        entries[f"{name}c"] = code
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name in sorted(entries):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED, 7)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED, _LEVEL)
     return Agent(out.getvalue(), hashlib.sha256(out.getvalue()).hexdigest())
