@@ -54,6 +54,9 @@ class Lease(NamedTuple):
 Down = Union[Order, Lease]
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def encode(item: Union[Record, Order, Lease]) -> bytes:
     """One line, newline included. Raises ValueError for NaN or infinity: absence is null, with a reason."""
     if isinstance(item, Record):
@@ -62,7 +65,7 @@ def encode(item: Union[Record, Order, Lease]) -> bytes:
         row = ("order", item.id, item.verb, item.args)
     else:
         row = ("lease", item.seconds, item.stored_seq)
-    return json.dumps(row, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return _encode(row).encode() + b"\n"
 
 
 class Lines:

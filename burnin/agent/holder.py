@@ -78,6 +78,8 @@ class Holder:
         self._jobs: Jobs | None = None
         self._clocks: clocks.ClockLocks | None = None
         self._note = note
+        self._margins: dict[int, list[tuple[int, str]]] = {}
+        """Table -> columns that hold a GPU's T.Limit margin."""
         self._absent: dict[int, dict[int, str]] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
@@ -268,6 +270,10 @@ class Holder:
                 Table("transient", self._sources("transient"), 0),
             ]
             self._cost.tables = tables
+            self._margins = {
+                number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
+                for number, table in enumerate(tables)
+            }
             emit: Callable[[Sample], None] = lambda sample: self._post(lambda: self._sampled(sample))  # noqa: E731
             self._sampler = Sampler(tables, emit, self._now_ns, paced=self._paced)
             self._sampler.start()
@@ -325,8 +331,9 @@ class Holder:
             self.tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
         self.tell("sample", c=sample.table, n=sample.taken_ns, v=sample.values)
         if self._sampler is not None and self._loads is not None:
-            for (gpu, metric), value in zip(self._sampler.tables[sample.table].columns, sample.values):
-                if metric == "gpu.tlimit" and value is not None:
+            for i, gpu in self._margins.get(sample.table, ()):
+                value = sample.values[i]
+                if value is not None:
                     self._loads.margin(gpu, value, sample.taken_ns)
 
     def _read_kernel_log(self) -> None:
