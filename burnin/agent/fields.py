@@ -58,7 +58,7 @@ class Call(NamedTuple):
     """A metric, or several, that come from one NVML call of their own."""
 
     metrics: tuple[str, ...]
-    read: Callable[[Any, Any], Sequence[float]]
+    read: Callable[[Any, Any], Sequence[Reading]]
 
 
 class Group:
