@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import pynvml
 import pytest
@@ -206,35 +210,89 @@ def test_every_module_imports_on_a_bare_python(python: str, zipapp: Path) -> Non
     assert (done.stdout.strip(), done.stderr) == ("ok", "")
 
 
-@pytest.mark.parametrize("python", pythons(), ids=lambda path: path)
-def test_it_serves_a_channel_on_every_python(python: str, zipapp: Path, tmp_path: Path) -> None:
+def serve(python: str, zipapp: Path, where: Path, user: int | None = None, **env: str) -> dict[str, Any]:
+    """A channel's whole life in `where`: what `identify` and an order that nobody knows are answered, and hello."""
     orders = b'["lease",5,-1]\n["order","1","identify",{}]\n["order","2","nonsense",{}]\n'
     channel = subprocess.Popen(
-        [python, "-I", "-S", str(zipapp), "channel", "run-1", "-", "0"],
-        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={"PATH": os.environ["PATH"]},
+        [python, "-I", "-S", str(zipapp), "channel", "run-1", "-", "0"], cwd=where, user=user, group=user,
+        extra_groups=None if user is None else [], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], **env},
     )  # fmt: skip
-    assert channel.stdin is not None and channel.stdout is not None
+    assert channel.stdin is not None and channel.stdout is not None and channel.stderr is not None
     channel.stdin.write(orders)
     channel.stdin.flush()
-    seen = b""
-    while b'"id":"1"' not in seen or b'"id":"2"' not in seen:
+    said: dict[str, Any] = {}
+    while not {"1", "2"} <= set(said):
         line = channel.stdout.readline()
-        assert line, channel.stderr.read() if channel.stderr else b""
-        seen += line
+        assert line, channel.stderr.read()
+        if line.startswith(b"["):
+            kind, _, _, _, body = json.loads(line)
+            said.update({"hello": body} if kind == "hello" else {body["id"]: body} if kind == "reply" else {})
     channel.stdin.write(b'["order","3","bye",{}]\n')
     channel.stdin.flush()
     rest = channel.stdout.read()
     channel.stdin.close()
     assert channel.wait(20) == 0
     assert b'"result":"bye"' in rest
-    assert channel.stderr is not None
     assert channel.stderr.read() == b""
     channel.stdout.close()
     channel.stderr.close()
-    assert b"unknown order 'nonsense'" in seen
-    assert (tmp_path / "holder.log").read_bytes() == b"", "nothing was printed where nobody reads it"
-    assert not (tmp_path / "holder.sock").exists()
+    assert (where / "holder.log").read_bytes() == b"", "nothing was printed where nobody reads it"
+    assert not (where / "holder.sock").exists()
+    return said
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: path)
+def test_it_serves_a_channel_on_every_python(python: str, zipapp: Path, tmp_path: Path) -> None:
+    said = serve(python, zipapp, tmp_path)
+    version = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:3], sep='.')"], capture_output=True, check=True)
+    assert said["1"]["result"]["host"]["python"] == version.stdout.decode().strip()
+    assert said["2"]["error"] == "unknown order 'nonsense'"
+
+
+def test_more_than_one_python_was_met() -> None:
+    """Which ones: the names of the cases above."""
+    if len(pythons()) == 1:
+        pytest.skip(f"{sys.executable} is the only Python from 3.9 on that was found here")
+    assert len({python.rsplit("/", 2)[0] for python in pythons()}) == len(pythons())
+
+
+def test_a_host_without_a_kernel_log_is_served_and_says_so(zipapp: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    said = serve(sys.executable, zipapp, tmp_path, HOST_DEV=str(tmp_path / "dev"))
+    assert said["1"]["result"]["kmsg"] == "missing"
+    (tmp_path / "dev/kmsg").write_text("6,1,1,-;hello\n")
+    assert serve(sys.executable, zipapp, tmp_path, HOST_DEV=str(tmp_path / "dev"))["1"]["result"]["kmsg"] is None
+
+
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: the plain user's case is every other test here, root's cannot be shown")
+@pytest.mark.parametrize("user", [0, NOBODY], ids=["root", "a plain user"])
+def test_root_and_a_plain_user_are_served(zipapp: Path, user: int) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own are closed to others
+        where = Path(folder) / "private"
+        where.mkdir(mode=0o700)
+        os.chmod(folder, 0o755)
+        shutil.copy(zipapp, where)
+        os.chown(where, user, user)
+        os.chown(where / zipapp.name, user, user)
+        (where / "dev").mkdir()
+        (where / "dev/kmsg").write_text("6,1,1,-;hello\n")
+        (where / "dev/kmsg").chmod(0o600)
+        os.chown(where / "dev", user, user)
+        code = "import ctypes, sys; sys.exit(sys.version_info < (3, 9))"
+        for python in (*pythons(), "/usr/bin/python3", "/usr/local/bin/python3"):
+            with contextlib.suppress(OSError):
+                words = [python, "-I", "-S", "-c", code]
+                if subprocess.run(words, user=user, group=user, cwd="/", capture_output=True, check=False).returncode == 0:
+                    break
+        else:
+            pytest.skip("no Python here that a plain user may run")
+        said = serve(python, where / zipapp.name, where, user, HOST_DEV=str(where / "dev"))
+        assert said["1"]["result"]["host"]["uid"] == said["hello"]["uid"] == user
+        assert said["1"]["result"]["kmsg"] == ("no_permission" if user else None)
 
 
 def test_a_python_without_ctypes_is_said_in_a_sentence(zipapp: Path, tmp_path: Path) -> None:
