@@ -56,7 +56,7 @@ class Facility:
         self._supply_off, self._return_off = (chance.gauss(0, self._facts.rtd_k) for _ in range(2))
         self._share = [chance.gauss(1, self._housing.psu_share) for _ in state.psus]
         self._dry = {part: [chance.gauss(DRY_V, 0.008) for _ in range(DETECTORS[kind(part)])] for part in self._parts}
-        self._wet = {plant: chance.randrange(1000) for plant in plants}
+        self._wet = {plant: Random(f"{model.profile}/{seed}/{plant}").randrange(1000) for plant in plants}
         self._plants = [plant for plant in plants if plant.kind in _ACTS]
         self._level, self._decayed_kpa = _LEVEL, 0.0
         self._now_s: float | None = None
