@@ -12,7 +12,7 @@ from burnin.rack.parts import within
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.host import KernelLog
-from burnin.twin.links import LINK_KINDS, Link, link_row
+from burnin.twin.links import LINK_KINDS, Link, each_link, link_row
 from burnin.twin.model import Model
 from burnin.twin.physics import Tray, TrayDraw
 from burnin.twin.rackstate import FloatRow
@@ -80,7 +80,8 @@ class Hardware:
         for links in state.links:
             for link in links[: model.gpu.nvlinks]:
                 link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
-        self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in plants if plant.kind in LINK_KINDS]
+        weak = [one for plant in plants if plant.kind in LINK_KINDS for one in each_link(plant, model.gpu.nvlinks)]
+        self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in weak]
         for plant in plants:
             self._weaken(plant)
         self._due = sorted((self._moment(plant) for plant in plants), key=lambda moment: moment[0])

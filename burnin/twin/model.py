@@ -194,6 +194,7 @@ class Spread(Data):
     plate: float
     convection: float
     branch: float = Field(description="of a tray's hydraulic resistance")
+    hbm: float = Field(description="of the memory's resistance to its plate")
 
 
 class Sensors(Data):

@@ -31,7 +31,7 @@ from burnin.rack.parts import fold, kind, tray_of
 from burnin.twin import hosttree, identity, physics, tray
 from burnin.twin.addresses import bind
 from burnin.twin.facility import Facility
-from burnin.twin.faults import Plant
+from burnin.twin.faults import KINDS, LIVE, Plant
 from burnin.twin.model import Model, load
 from burnin.twin.rackfile import Place, Redfish, write_rack
 from burnin.twin.rackstate import RackState
@@ -116,6 +116,8 @@ def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str], services
     if services and model.housing is not None:
         around |= {"manifold", *(f"p{i}.u{j}" for i in range(model.housing.shelves) for j in range(model.housing.psus))}
     for plant in plants:
+        if LIVE not in KINDS[plant.kind].seams:
+            raise InputError(f"{plant}: {plant.kind} happens in recorded racks only (burnin twin record)")
         if plant.part in around:
             continue
         if plant.start_s is not None and not services:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from burnin.errors import InputError
 from burnin.twin.faults import (
+    ASIC,
     BMC,
+    CARTRIDGE,
     CDU,
     CPU,
     GPU,
@@ -17,6 +19,7 @@ from burnin.twin.faults import (
     MANIFOLD,
     NIC,
     NVME,
+    PORT,
     PSU,
     SHELF,
     SWITCH,
@@ -30,6 +33,8 @@ def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
     names = "tim_void tray_flow clock_cap ecc_ue xid gpu_off_bus tray_dead wrong_serial nvml_hang"
     names += " link_down link_margin lane_flap sdc bw_loss slow_gpu"
     names += " cpu_edac nic_flap nvme_media pcie_downtrain pcie_replay"
+    names += " coldplate_clog plate_tilt hbm_tim leaky_die weak_vmin vr_loss tsensor_off psensor_gain tim_pumpout dryout"
+    names += " ecc_ce_rate row_cluster sram_ue c2c_crc sensor_stuck fabric_unhealthy cartridge_margin switchport_margin"
     names += " cpu_hot leak leak_decay cdu_lowdp supply_warm pump_osc flowmeter_gain rtd_offset shelf_lost psu_imbalance"
     names += " bmc_dead bmc_slow bmc_errors"
     assert set(KINDS) == set(names.split())
@@ -64,7 +69,7 @@ def test_parse(text: str, plant: Plant) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("melt:t07.g2", "there are bmc_dead, bmc_errors, bmc_slow, bw_loss, cdu_lowdp"),
+        ("melt:t07.g2", "there are bmc_dead, bmc_errors, bmc_slow, bw_loss, c2c_crc"),
         ("", "there is no fault ''"),
         ("tim_void", "'' is not a part id; tim_void takes a GPU"),
         ("tim_void:t7.g2", "'t7.g2' is not a part id"),
@@ -96,6 +101,7 @@ EXAMPLE = {
     TRAY: "t{tray:02}", GPU: "t{tray:02}.g{one}", LINK: "t{tray:02}.g{one}.l13", NIC: "t{tray:02}.n{one}",
     NVME: "t{tray:02}.d{one}", CPU: "t{tray:02}.c{one}", BMC: "t{tray:02}.bmc", SWITCH: "s{one}", SHELF: "p{one}",
     PSU: "p{one}.u2", CDU: "cdu", MANIFOLD: "manifold",
+    CARTRIDGE: "x{one}", ASIC: "s{one}.a1", PORT: "s{one}.a1.p44",
 }  # fmt: skip
 
 
