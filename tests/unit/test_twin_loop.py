@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnin.twin import loop as hydraulics
@@ -92,6 +92,7 @@ def test_pumps_filter_and_manifold_use_up_the_pumps_head() -> None:
     assert head == pytest.approx(loop.dp_kpa + hydraulics.lost(loop.flow_lpm, loop.nominal_lpm, facts()), rel=1e-4)
 
 
+@settings(max_examples=30)
 @given(st.floats(0.05, 1), st.floats(0.3, 1.2), st.floats(1, 30))
 def test_more_speed_more_flow_more_clogging_less(speed: float, open_share: float, clog: float) -> None:
     loop, nominal = facts(), 188.0

@@ -1,0 +1,101 @@
+"""A running twin's BMCs, shelves and CDU beside its trays: one rack, one loop, reached as a site reaches them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from burnin.rack.schema import Rack
+from burnin.twin.faults import parse
+from burnin.twin.up import running
+
+ROOT = "/redfish/v1"
+DETECTORS = f"{ROOT}/Chassis/Chassis_0/ThermalSubsystem/LeakDetection/LeakDetectors?$expand=."
+PATIENCE_S = 20.0
+
+
+class Site:
+    """What a site does with a rack file and the standard library."""
+
+    def __init__(self, rack_file: Path) -> None:
+        self.rack = Rack.model_validate(YAML(typ="safe").load(rack_file))
+        self._folder = rack_file.parent
+
+    def get(self, part: str, path: str) -> Any:
+        coolant, bmc = self.rack.coolant, self.rack.bmc.get(part)
+        how = bmc or coolant
+        assert how is not None and coolant is not None and (bmc is not None or part == "cdu")
+        url = bmc.url if bmc is not None else coolant.redfish
+        secret = (self._folder / how.secret.removeprefix("file:")).read_text().strip()
+        word = base64.b64encode(f"{how.user}:{secret}".encode()).decode()
+        request = urllib.request.Request(url + path, headers={"Authorization": f"Basic {word}"})
+        context = ssl.create_default_context(cafile=str(self._folder / how.ca))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        with opener.open(request, timeout=5) as answer:
+            return json.load(answer)
+
+
+def until(true: Callable[[], bool]) -> bool:
+    """Ask every tenth of a second, for a while."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    plants = [parse(text) for text in ("leak:t00:60", "bmc_dead:t01.bmc", "shelf_lost:p2", "wrong_serial:s0.bmc")]
+    with running("gb300-nvl72", 1, plants, where=tmp_path_factory.mktemp("rack"), trays=2, switches=1) as twin:
+        yield Site(twin.rack_file)
+
+
+def test_bmcs_of_the_trays_that_are_served_and_all_shelves(site: Site) -> None:
+    assert sorted(site.rack.bmc) == [*(f"p{i}" for i in range(8)), "s0", "t00", "t01"]
+
+
+def test_a_tray_that_drips_is_seen_by_its_bmc(site: Site) -> None:
+    def wet() -> bool:
+        return [d["DetectorState"] for d in site.get("t00", DETECTORS)["Members"]].count("Critical") >= 1
+
+    assert until(wet)
+
+
+def test_a_dead_bmc_refuses_and_its_neighbour_does_not(site: Site) -> None:
+    def dead() -> bool:
+        try:
+            site.get("t01", ROOT)
+        except urllib.error.URLError:
+            return True
+        return False
+
+    assert until(dead)
+    assert site.get("t00", ROOT)["RedfishVersion"]
+
+
+def test_a_tray_tells_its_heat_and_gets_its_coolant(site: Site) -> None:
+    power = f"{ROOT}/Chassis/Chassis_0/Sensors/Chassis_0_TotalHSC_Power_0"
+    assert until(lambda: site.get("t00", power)["Reading"] is not None)
+    assert site.get("t00", power)["Reading"] == pytest.approx(1355, rel=0.05)
+    side = site.get("cdu", f"{ROOT}/ThermalEquipment/CDUs/1/SecondaryCoolantConnectors/1")
+    assert side["FlowLitersPerMinute"]["Reading"] == pytest.approx(188, rel=0.05)
+    # 18 idle trays of 0.94 kW and 9 switch trays of 0.9 kW; two temperature sensors of 0.15 K
+    assert side["DeltaTemperatureCelsius"]["Reading"] == pytest.approx(25_000 / (188 * 66.3), abs=0.6)
+
+
+def test_a_lost_shelf_says_so(site: Site) -> None:
+    supplies = f"{ROOT}/Chassis/PowerShelf_0/PowerSubsystem/PowerSupplies"
+    assert {supply["Status"]["Health"] for supply in site.get("p2", supplies)["Members"]} == {"Critical"}
+    assert {supply["Status"]["Health"] for supply in site.get("p3", supplies)["Members"]} == {"OK"}
