@@ -241,6 +241,10 @@ KINDS: dict[str, Kind] = {
             "A port of an NVSwitch, or all of them: the links that end there lose margin.", seams=(RECORDED,),
         ),
         Kind(
+            "boot_intermittent", (GPU, NIC, NVME), "probability that it is missing after a boot, 0 to 1", 0.3, 0.01, 1,
+            "A device that now and then does not come up: the first boot finds it, any later one may not.",
+        ),
+        Kind(
             "cpu_hot", (CPU,), "kelvin above a healthy CPU at full load", 25, 1, 60,
             "A CPU with a badly seated cold plate: it runs hotter with the load, and nothing around it does.",
         ),

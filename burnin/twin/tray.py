@@ -25,7 +25,7 @@ from burnin.twin import host
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
-from burnin.twin.identity import TrayId, for_emulation
+from burnin.twin.identity import TrayId, for_emulation, missing
 from burnin.twin.model import Model
 from burnin.twin.physics import TrayDraw
 from burnin.twin.rackstate import RackState
@@ -100,16 +100,18 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     if silicon is None:
         host.make_switch(endpoint.at)
         return None
-    emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid)
+    rack = endpoint.at.parent / RACK
+    port = RackState.open(str(rack)).tray(endpoint.part) if rack.exists() else None
+    absent = missing(silicon.plants, endpoint.part, silicon.seed, int(port["boots"]) if port is not None else 0)
+    if port is not None:
+        port["absent"] = float(sum(1 << int(part[1:]) for part in absent if part.startswith("g")))
+    emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid, absent)
     host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
     state = State.create(str(endpoint.at / "state"), silicon.model.topology.gpus_per_tray)
-    around = Around(
-        endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, endpoint.at.parent / SHARED
-    )
-    rack = endpoint.at.parent / RACK
-    port = RackState.open(str(rack)).tray(endpoint.part) if rack.exists() else None
+    shared = endpoint.at.parent / SHARED
+    around = Around(endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, shared, absent=absent)
     return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around, port)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import socket
 import ssl
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from burnin.rack.schema import Rack
+from burnin.twin import host
 from burnin.twin.faults import parse
 from burnin.twin.up import running
 
@@ -31,18 +35,21 @@ class Site:
         self.rack = Rack.model_validate(YAML(typ="safe").load(rack_file))
         self._folder = rack_file.parent
 
-    def get(self, part: str, path: str) -> Any:
+    def get(self, part: str, path: str, body: Any = None) -> Any:
+        """GET, or POST of a body."""
         coolant, bmc = self.rack.coolant, self.rack.bmc.get(part)
         how = bmc or coolant
         assert how is not None and coolant is not None and (bmc is not None or part == "cdu")
         url = bmc.url if bmc is not None else coolant.redfish
         secret = (self._folder / how.secret.removeprefix("file:")).read_text().strip()
         word = base64.b64encode(f"{how.user}:{secret}".encode()).decode()
-        request = urllib.request.Request(url + path, headers={"Authorization": f"Basic {word}"})
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url + path, data, headers={"Authorization": f"Basic {word}"})
         context = ssl.create_default_context(cafile=str(self._folder / how.ca))
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
         with opener.open(request, timeout=5) as answer:
-            return json.load(answer)
+            text = answer.read()
+        return json.loads(text) if text else None
 
 
 def until(true: Callable[[], bool]) -> bool:
@@ -99,3 +106,52 @@ def test_a_lost_shelf_says_so(site: Site) -> None:
     supplies = f"{ROOT}/Chassis/PowerShelf_0/PowerSubsystem/PowerSupplies"
     assert {supply["Status"]["Health"] for supply in site.get("p2", supplies)["Members"]} == {"Critical"}
     assert {supply["Status"]["Health"] for supply in site.get("p3", supplies)["Members"]} == {"OK"}
+
+
+# ---------------------------------------------------------------- power
+
+SYSTEM = f"{ROOT}/Systems/System_0"
+RESET = f"{SYSTEM}/Actions/ComputerSystem.Reset"
+COUNT = """
+import ctypes
+nvml, count = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_uint()
+nvml.nvmlInit_v2()
+nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+print(count.value)
+"""
+
+
+def test_a_power_cycle_ends_a_tray_and_boots_it_and_a_device_may_be_missing(tmp_path: Path) -> None:
+    plants = [parse("boot_intermittent:t00.g2:1"), parse("boot_intermittent:t00.n0:1")]
+    with running("gb300-nvl72", 1, plants, where=tmp_path, trays=2, switches=0) as twin:
+        site, tray = Site(twin.rack_file), twin.trays["t00"]
+
+        def gpus() -> str:
+            words = [str(tray.dir / "bin/python3"), "-c", COUNT]
+            return subprocess.run(
+                words, env=host.environment(tray.dir), capture_output=True, text=True, check=True
+            ).stdout.strip()
+
+        def boot() -> str:
+            return str(site.get("t00", SYSTEM)["BootProgress"]["LastState"])
+
+        assert until(lambda: boot() == "OSRunning")
+        assert gpus() == "4"
+        (tray.dir / "home/kept").write_text("x")
+        before = (tray.dir / "root/proc/sys/kernel/random/boot_id").read_text()
+        site.get("t00", RESET, {"ResetType": "PowerCycle"})
+        assert boot() == "OSBootStarted"
+        assert until(lambda: not Path(f"/proc/{tray.pid}").exists())
+        assert site.get("t01", SYSTEM)["BootProgress"]["LastState"] == "OSRunning"
+        assert until(lambda: boot() == "OSRunning")
+        assert gpus() == "3"
+        assert (tray.dir / "home/kept").read_text() == "x"
+        assert (tray.dir / "root/proc/sys/kernel/random/boot_id").read_text() != before
+        assert sorted(os.listdir(tray.dir / "root/sys/class/infiniband")) == ["mlx5_1", "mlx5_2", "mlx5_3"]
+        processors = f"{ROOT}/Systems/HGX_Baseboard_0/Processors/GPU_"
+        states = [site.get("t00", f"{processors}{i}")["Status"]["State"] for i in range(4)]
+        assert states == ["Enabled", "Enabled", "Absent", "Enabled"]
+        with socket.create_connection((tray.host, tray.port), 5) as link:
+            assert link.recv(4) == b"SSH-"
+        site.get("t00", RESET, {"ResetType": "ForceOff"})
+        assert site.get("t00", SYSTEM)["PowerState"] == "Off"

@@ -95,7 +95,7 @@ def ward(where: Path, *plants: str, profile: str = "gb300-nvl72", seed: int = 1)
     rack = identity.build(model, seed)
     standing = identity.swap_bmcs(model, identity.swap(model, rack, seed, planted), seed, planted)
     site = Site(model, facility, standing, planted, where, seed, USER, PASSWORD)
-    services = make_services(site, now=lambda: 1.8e9, clock_s=lambda: clock.now_ns / 1e9)
+    services = make_services(site, lambda: None, now=lambda: 1.8e9, clock_s=lambda: clock.now_ns / 1e9)
     made = Ward(model, state, facility, tray, gpus, services, clock)
     made.run(0.5)
     return made

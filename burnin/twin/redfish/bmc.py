@@ -43,8 +43,11 @@ class Host(Protocol):
     def on(self) -> bool:
         """True while the tray has power."""
 
+    def boots(self) -> bool:
+        """True while it has power and does not run yet."""
+
     def order(self, what: str) -> None:
-        """A reset type: On, ForceOff, PowerCycle ... Raises ValueError for one that cannot be."""
+        """A reset type: On, ForceOff, PowerCycle ..."""
 
 
 class _Bmc:
@@ -117,13 +120,10 @@ class _Bmc:
         return self.tree.live(SYSTEM, "ComputerSystem.v1_22_0.ComputerSystem", lambda: {**body, **self._state()}, "System_0")
 
     def _state(self) -> Body:
-        on = self.host.on()
-        status = {"Conditions": [], "Health": "OK", "State": "Enabled" if on else "Disabled"}
-        return {
-            "PowerState": "On" if on else "Off",
-            "Status": status,
-            "BootProgress": {"LastState": "OSRunning" if on else "None"},
-        }
+        on, boots = self.host.on(), self.host.boots()
+        status = {"Conditions": [], "Health": "OK", "State": "Enabled" if on else "Starting" if boots else "Disabled"}
+        progress = "OSRunning" if on else "OSBootStarted" if boots else "None"
+        return {"PowerState": "On" if on or boots else "Off", "Status": status, "BootProgress": {"LastState": progress}}
 
     def _baseboard(self) -> str:
         processors = [f"{BASEBOARD}/Processors/CPU_{i}" for i in range(self.model.machine.sockets)]
