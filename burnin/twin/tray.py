@@ -52,13 +52,14 @@ class Silicon:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One tray: its folder, bound socket, host key; `silicon` None for a switch tray."""
+    """One tray: its folder, bound socket, host key; `silicon` None for a switch tray; `slow_s` until a command begins."""
 
     part: str
     at: Path
     sock: socket.socket
     host_key: asyncssh.SSHKey
     silicon: Silicon | None = None
+    slow_s: float = 0.0
 
 
 def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int, parent: int) -> NoReturn:
@@ -89,7 +90,8 @@ async def _serve(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedK
             hardware.step(time.monotonic_ns())
             loop.call_later(STEP_S, _beat, hardware, loop.time() + STEP_S, over)
         home = endpoint.at / "home"
-        await listen(endpoint.sock, Tray(home, host.environment(endpoint.at), children), endpoint.host_key, clients)
+        login = Tray(home, host.environment(endpoint.at), children, endpoint.slow_s)
+        await listen(endpoint.sock, login, endpoint.host_key, clients)
     os.write(ready_fd, b"!")
     os.close(ready_fd)
     await over.wait()
@@ -120,6 +122,10 @@ def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:
     if not hardware.step(time.monotonic_ns()):
         kill_descendants()  # the tray went dark
         os._exit(0)
+    if hardware.frozen:
+        for pid in [*descendants(os.getpid()), os.getpid()]:  # the kernel still accepts connections; nobody answers
+            os.kill(pid, signal.SIGSTOP)
+        hardware.frozen = False
     loop = asyncio.get_running_loop()
     following = max(due_s + STEP_S, loop.time())
     loop.call_at(following, _beat, hardware, following, over)

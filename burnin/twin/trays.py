@@ -67,6 +67,9 @@ class Trays:
             if endpoint.silicon is None:
                 continue
             row = self._rack.tray(endpoint.part)
+            if row["hung"] and row["off"]:  # what is frozen must wake to die
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.where[endpoint.part].pid, signal.SIGCONT)
             if row["wish"] and self.where[endpoint.part].pid not in self._pids:
                 due = self._due.setdefault(endpoint.part, now_s + endpoint.silicon.model.machine.boot_s)
                 if now_s >= due and self._start_again(endpoint):
@@ -88,7 +91,7 @@ class Trays:
                 _remove(entry)
         row = self._rack.tray(endpoint.part)
         row["boots"] += 1
-        row["off"] = row["wish"] = 0.0
+        row["off"] = row["wish"] = row["hung"] = 0.0
         row["start_s"] = time.monotonic()
         nobody = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)  # nobody waits for this one
         self._fork([replace(endpoint, sock=sock)], nobody)

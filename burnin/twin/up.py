@@ -92,7 +92,8 @@ def serve(
         (folder / "trays.json").write_text(
             json.dumps({p: {"pid": w.pid, "host": w.host, "port": w.port, "dir": str(w.dir)} for p, w in where.items()})
         )
-        write_rack(inventory, model, rack, where, key, host_keys, doors)
+        known = host_keys | {p.part: asyncssh.generate_private_key("ssh-ed25519") for p in plants if p.kind == "wrong_host_key"}
+        write_rack(inventory, model, rack, where, key, known, doors)
         if ready is not None:
             ready(inventory)
         while _next_signal(signals, below.look(time.monotonic())) in (None, signal.SIGCHLD, WAKE):
@@ -163,7 +164,8 @@ def _endpoints(
         if part in drawn:
             own = tuple(plant for plant in plants if tray_of(plant.part) == part)
             silicon = tray.Silicon(model, standing[part], rack.cluster_uuid, drawn[part], own, seed)
-        out.append(tray.Endpoint(part, folder / part, sock, host_keys[part], silicon))
+        slow_s = max((p.severity for p in plants if p.kind == "slow_ssh" and p.part == part), default=0.0)
+        out.append(tray.Endpoint(part, folder / part, sock, host_keys[part], silicon, slow_s))
     return out
 
 
@@ -237,7 +239,7 @@ def running(
     wish = {
         "profile": profile,
         "seed": seed,
-        "plants": [(p.kind, p.part, p.severity, p.start_s) for p in plants],
+        "plants": [(p.kind, p.part, p.severity, p.start_s, p.growth, p.over_s) for p in plants],
         "inventory": str(where / "rack.yaml"),
         "private": str(private),
         "trays": trays,

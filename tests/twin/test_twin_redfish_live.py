@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 from ruamel.yaml import YAML
 
 from burnin.rack.schema import Rack
 from burnin.twin import host
 from burnin.twin.faults import parse
+from burnin.twin.state import State
 from burnin.twin.up import running
 
 ROOT = "/redfish/v1"
@@ -155,3 +157,54 @@ def test_a_power_cycle_ends_a_tray_and_boots_it_and_a_device_may_be_missing(tmp_
             assert link.recv(4) == b"SSH-"
         site.get("t00", RESET, {"ResetType": "ForceOff"})
         assert site.get("t00", SYSTEM)["PowerState"] == "Off"
+
+
+def test_a_hung_tray_accepts_and_never_answers_until_its_bmc_restarts_it(tmp_path: Path) -> None:
+    with running("gb300-nvl72", 1, [parse("tray_hang:t00:0")], where=tmp_path, trays=1, switches=0) as twin:
+        site, tray = Site(twin.rack_file), twin.trays["t00"]
+        assert until(lambda: bool(site.get("t00", SYSTEM)["BootProgress"]["LastState"] == "OSRunning"))
+        state = State.open(str(tray.dir / "state"))  # as a process of the tray's would: work for GPU 0
+        slot = state.take_slot(os.getpid(), 0)
+        slot["activity_ppm"], slot["busy_ns"] = 1_000_000, int(60e9)
+        slot["end_ns"] = time.monotonic_ns() + int(60e9)
+
+        def banner() -> bytes:
+            with socket.create_connection((tray.host, tray.port), 5) as link:
+                link.settimeout(0.5)
+                try:
+                    return link.recv(4)
+                except TimeoutError:
+                    return b""
+
+        assert until(lambda: banner() == b"")
+        assert site.get("t00", SYSTEM)["PowerState"] == "On"
+        site.get("t00", RESET, {"ResetType": "PowerCycle"})
+        assert until(lambda: not Path(f"/proc/{tray.pid}").exists())
+
+        def answers() -> bool:
+            try:
+                return banner() == b"SSH-"
+            except OSError:
+                return False
+
+        assert until(answers)
+        state.close()
+
+
+async def test_a_slow_tray_and_one_with_another_key(tmp_path: Path) -> None:
+    plants = [parse("slow_ssh:t00:1.5"), parse("wrong_host_key:t01")]
+    with running("gb300-nvl72", 1, plants, where=tmp_path, trays=2, switches=0) as twin:
+        how: dict[str, Any] = {
+            "known_hosts": str(twin.rack_file.with_suffix(".known_hosts")),
+            "client_keys": [str(twin.rack_file.with_suffix(".key"))],
+            "username": "burnin",
+            "config": None,
+        }
+        slow, wrong = twin.trays["t00"], twin.trays["t01"]
+        async with asyncssh.connect(slow.host, slow.port, **how) as link:
+            began = time.monotonic()
+            answer = await link.run("cat", input="hello")
+            assert (answer.stdout, answer.exit_status) == ("hello", 0)
+            assert time.monotonic() - began > 1.4
+        with pytest.raises(asyncssh.HostKeyNotVerifiable):
+            await asyncssh.connect(wrong.host, wrong.port, **how)

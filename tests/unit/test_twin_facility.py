@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from burnin.twin import facility
+from burnin.twin.faults import Plant
 from burnin.twin.rackstate import RackState
 from tests.unit.twin_rack import Ward, ward
 
@@ -30,25 +31,27 @@ READ: dict[str, tuple[Callable[[Ward], float], float]] = {
     "t00 leak": (lambda w: min(w.state.trays[0][f"leak{i}_v"] for i in range(4)), 0.1),
     "t01 leak": (lambda w: min(w.state.trays[1][f"leak{i}_v"] for i in range(4)), 0.1),
     "s3 leak": (lambda w: min(w.state.switches[3][f"leak{i}_v"] for i in range(8)), 0.1),
+    "s3 asic": (lambda w: w.state.switches[3]["return_c"], 1.0),
     "p4": (lambda w: sum(psu["out_w"] for psu in w.state.psus[24:30]), 60.0),
     "p4.u2": (lambda w: w.state.psus[26]["out_w"], 60.0),
     "p5": (lambda w: sum(psu["out_w"] for psu in w.state.psus[30:36]), 60.0),
 }
 """Signal -> how it is read, and how far its mean must move, or it must swing, to count."""
-LOOP_SLOWED = {"flow", "t00 flow", "gpu.temp", "return"}
+LOOP_SLOWED = {"flow", "t00 flow", "gpu.temp", "return", "s3 asic"}
 MATRIX: dict[str, set[str]] = {
     "leak:t00:60": {"t00 leak", "level"},
     "leak:s3:60": {"s3 leak", "level"},
     "leak:t01:60@40": {"t01 leak"},
     "leak_decay:manifold:300": {"pressure"},
     "cdu_lowdp:cdu:0.5": LOOP_SLOWED | {"dp", "pressure", "filter", "pump"},
-    "supply_warm:cdu:6": {"supply", "return", "gpu.temp"},
+    "supply_warm:cdu:6": {"supply", "return", "gpu.temp", "s3 asic"},
     "pump_osc:cdu:0.2": {"flow", "t00 flow", "dp", "pressure", "filter", "pump"},
     "flowmeter_gain:cdu:0.1": {"flow"},
     "rtd_offset:cdu:1.5": {"return"},
     "shelf_lost:p4": {"p4", "p4.u2", "p5"},
     "psu_imbalance:p4.u2:0.4": {"p4", "p4.u2"},
     "cpu_hot:t00.c1:20": {"cpu1"},
+    "switch_flow:s3:0.9": {"s3 asic"},
     "tray_flow:t00:0.5": {"t00 flow", "gpu.temp", "flow"},
     "tray_flow:t00:0.5@0": {"t00 flow", "gpu.temp", "flow"},
     "bmc_dead:t00.bmc": set(),
@@ -190,3 +193,30 @@ def test_the_mapped_state_is_shared_and_checked(tmp_path: Path) -> None:
             RackState.open(str(tmp_path / name))
     other.close()
     one.close()
+
+
+def test_a_fault_may_grow(tmp_path: Path) -> None:
+    rack = ward(tmp_path)
+    grows = Plant("supply_warm", "cdu", 10, start_s=5, growth="linear", over_s=100)
+    rack.facility._plants.append(grows)
+    rack.load(1.0, os.getpid())
+    rack.run(55.5, 0.5)
+    assert rack.facility.loop.set_c == pytest.approx(35, abs=0.1)
+    rack.run(100, 0.5)
+    assert rack.facility.loop.set_c == pytest.approx(40, abs=1e-6)
+
+
+def test_a_hung_tray_has_power_and_does_nothing(tmp_path: Path) -> None:
+    rack = ward(tmp_path, "tray_hang:t00:5")
+    rack.load(1.0, os.getpid())
+    rack.run(4)
+    assert rack.state.trays[0]["power_w"] > 5000
+    rack.run(2)
+    assert rack.tray.frozen
+    rack.lit = False  # its process stands
+    rack.run(10, 0.5)
+    assert rack.get("t00.bmc", "/redfish/v1/Systems/System_0")["PowerState"] == "On"
+    assert rack.state.trays[0]["power_w"] == pytest.approx(930, rel=0.1)
+    reset = "/redfish/v1/Systems/System_0/Actions/ComputerSystem.Reset"
+    assert rack.ask("t00.bmc", reset, "POST", {"ResetType": "ForceOff"}).status == 204
+    assert rack.get("t00.bmc", "/redfish/v1/Systems/System_0")["PowerState"] == "Off"

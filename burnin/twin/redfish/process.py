@@ -49,7 +49,7 @@ class Site:
 
 
 class TrayHost:
-    """A compute tray as its BMC sees it: through the files that the tray's process writes. `wake`: have it started."""
+    """A compute tray as its BMC sees it: through the files that the tray's process writes. `wake`: have it ended or started."""
 
     def __init__(self, row: FloatRow, path: Path, clock_s: Callable[[], float], wake: Callable[[], None]) -> None:
         self.row, self._path, self._clock_s, self._wake = row, path, clock_s, wake
@@ -65,8 +65,9 @@ class TrayHost:
         return self._state.gpus[position] if self._state is not None else None
 
     def on(self) -> bool:
-        """True while the tray writes."""
-        return self.row["off"] == 0.0 and self._clock_s() - self.row["beat_s"] < STALE_S
+        """True while the tray writes, or would if it did not hang."""
+        writes = self._clock_s() - self.row["beat_s"] < STALE_S
+        return self.row["off"] == 0.0 and (writes or self.row["hung"] != 0.0)
 
     def boots(self) -> bool:
         """True from power to the first sign of life."""
@@ -78,6 +79,7 @@ class TrayHost:
         on = self.on() or self.boots()
         if what in ("ForceOff", "GracefulShutdown"):
             self.row["off"], self.row["wish"] = 1.0, 0.0
+            self._wake()
         elif what in ("On", "ForceOn") and on:
             return
         else:  # a restart of what is off is a start
