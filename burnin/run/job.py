@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from burnin.checks.base import Answer
 from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.run.guard import Guardian
 from burnin.run.plan import Plan
 from burnin.run.tray import Clock, TraySession
 from burnin.suites.schema import Suite
@@ -78,3 +79,5 @@ class Job:
     doors: Mapping[str, Door] = field(default_factory=dict)
     """Order.via -> door, for all but the agents."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    guard: Guardian | None = None
+    """None only where nothing heats."""

@@ -149,6 +149,8 @@ class Run:
         refused, found = None, list[interlocks.Interlock]()
         if stage.load is not None or heats(leg):
             await self._first_readings()
+            if self.job.guard is not None:
+                await self.job.guard.ready()
             refused = interlocks.refusal(found := self._interlocks())
         if refused is not None:
             await self._unload(list(self.job.sessions))
@@ -228,6 +230,7 @@ class Run:
         self._looked_at = list(readings)
         known = {tray: self._identities[tray] for tray in there if tray in self._identities}
         found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings)
+        found += self.job.guard.interlocks(there) if self.job.guard is not None else []
         for one in found:
             if one.state != "good":
                 self.job.keeper.event(

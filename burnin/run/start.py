@@ -10,18 +10,20 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import burnin
 from burnin.assess.case import gather
 from burnin.assess.judge import judge
-from burnin.events import Verdict
+from burnin.events import LogLine, Verdict
 from burnin.rack.load import RackFile
-from burnin.rack.schema import Catalogue
+from burnin.rack.schema import Catalogue, Waiver
+from burnin.run.guard import Guardian, configuration
 from burnin.run.job import Event, Job, Kept
 from burnin.run.keep import Keep
+from burnin.run.live import Live
 from burnin.run.loop import Run
 from burnin.run.plan import Plan
 from burnin.run.tray import TraySession
@@ -80,12 +82,64 @@ def config(request: Request) -> dict[str, Any]:
 async def execute(
     request: Request, store: Store, run_id: str, watch: Sequence[Callable[[Event | Kept], None]], begun: dt.datetime
 ) -> tuple[Verdict, bool]:
-    """Run and judge: the verdict, and whether the run went through (False: it was interrupted).
+    """Run and judge: the verdict, and False when it was interrupted (a run that is stopped in other ways has a verdict too).
 
-    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept.
+    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept,
+    NotReady when another run uses this database.
     """
+    rack = request.file.rack
+    profile = request.file.profile
+    used = {w.interlock: w for w in rack.waive if w.interlock in {*profile.interlocks, *profile.guard}}
+    stop = Stop()
+    live = Live(store.path, {"run": run_id, "pid": os.getpid(), **_head(request)}, stop.planned)
+    await live.open()
+    word = None
+    try:
+        verdict = await _kept(request, store, run_id, [*watch, live.see], begun, used, stop)
+        word = verdict.word
+        return verdict, not stop.interrupted
+    finally:
+        await live.close(word)
+
+
+class Stop:
+    """Who wants the run to end early, and how."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.interrupted = False
+        self.say: Callable[[str], None] = lambda by: None
+        """Keeps who asked for a planned stop."""
+
+    def interrupt(self) -> None:
+        """SIGINT or SIGTERM."""
+        self.interrupted = True
+        self.asked.set()
+
+    def planned(self, by: str) -> None:
+        """`burnin stop`."""
+        self.say(by)
+        self.asked.set()
+
+
+def _head(request: Request) -> dict[str, Any]:
+    """What a second screen needs to draw this run."""
+    dumped = config(request)
+    legs = [leg.index for leg in request.plan.legs]
+    parts = {key: dumped[key] for key in ("profile", "suite")}
+    return {**parts, "rack": request.file.rack.rack, "legs": legs, "trays": dumped["plan"]["trays"], "start_s": time.monotonic()}
+
+
+async def _kept(
+    request: Request,
+    store: Store,
+    run_id: str,
+    watch: Sequence[Callable[[Event | Kept], None]],
+    begun: dt.datetime,
+    used: Mapping[str, Waiver],
+    stop: Stop,
+) -> Verdict:
     rack, plan = request.file.rack, request.plan
-    used = {w.interlock: w for w in rack.waive if w.interlock in request.file.profile.interlocks}
     store.begin_run(
         RunStart(
             id=run_id,
@@ -102,25 +156,36 @@ async def execute(
             pid=os.getpid(),
         )
     )
-    through = await _run(request, store, run_id, watch, begun.date())
+    through = await _run(request, store, run_id, watch, begun.date(), stop)
     store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), COMPLETE if through else STOPPED)
     verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
     store.keep_verdict(verdict, canonical(verdict))
-    return verdict, through
+    return verdict
 
 
 async def _run(
-    request: Request, store: Store, run_id: str, watch: Sequence[Callable[[Event | Kept], None]], today: dt.date
+    request: Request,
+    store: Store,
+    run_id: str,
+    watch: Sequence[Callable[[Event | Kept], None]],
+    today: dt.date,
+    stop: Stop,
 ) -> bool:
     dial = dialer(request.file)
-    clock, agent, stop = _Clock(), build(), asyncio.Event()
+    clock, agent = _Clock(), build()
     keys = {part: dial.known.keys(at.host, at.port) for part, at in dial.endpoints.items()}
     addresses = {
         part: (f"{at.host}:{at.port}", fingerprint(keys[part][0]) if keys[part] else None) for part, at in dial.endpoints.items()
     }
-    keep = Keep(store, run_id, addresses, stop, watch)
     start_s = clock.now()
     suite = request.suite
+    waived = [w.interlock for w in request.file.rack.waive if w.until >= today]
+    told = configuration(request.file, run_id, store.path, request.plan.trays, suite.lease, waived)
+    guard = Guardian(told, lambda line: keep.event(line), stop.asked.set, lambda: clock.now() - start_s, start_s)
+    keep = Keep(store, run_id, addresses, stop.asked, [*watch, guard.see])
+    stop.say = lambda by: keep.event(
+        LogLine("rack", clock.now() - start_s, "stop", "planned", f"a planned stop was asked for by {by or 'somebody'}", "live")
+    )
 
     def session(tray: str) -> TraySession:
         return TraySession(
@@ -146,14 +211,20 @@ async def _run(
         start_s=start_s,
         today=today,
         doors={"shell": Shell(dial).order},
-        stop=stop,
+        stop=stop.asked,
+        guard=guard,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.interrupt)
+    left = False
     try:
-        return await Run(job).run()
+        await guard.start()
+        through = await Run(job).run()
+        left = True
+        return through
     finally:
+        await guard.close(clean=left)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         await dial.close()
