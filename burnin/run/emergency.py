@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # SSH takes a third of a second to import: only where no guar
 
 ANSWER_S = 0.5
 """A guard that has not said that it ordered load off by then is not waited for: SSH is tried beside it."""
+PATIENCE_S = 0.1
 CONFIRM_S = 6.0
 TRAY_S = 10.0
 
@@ -29,8 +30,18 @@ TRAY_S = 10.0
 async def stop_now(run: str, db: Path, by: str) -> list[str]:
     """What was done, a line each. Raises InputError for a run that is not there, NotReady when load may still be on somewhere."""
     begin = time.monotonic()
-    asked = await _ask_guard(run, db, by, begin)
+    asking = asyncio.ensure_future(_ask_guard(run, db, by, begin))
+    await asyncio.wait((asking,), timeout=PATIENCE_S)
+    if not asking.done():  # what SSH needs is made ready meanwhile
+        await asyncio.to_thread(_import)
+    asked = await asking
     return asked if asked is not None else await _over_ssh(run, db, by, begin)
+
+
+def _import() -> None:
+    import burnin.rack.schema
+    import burnin.store
+    import burnin.transport.rack  # noqa: F401
 
 
 # ---------------------------------------------------------------- by the guard
