@@ -27,6 +27,12 @@ KILL_NS = 1_000_000_000
 HALT_KILL_NS = 300_000_000
 """The same after a halt, where everything must be off within a second."""
 
+COUNTS = {
+    "launches": "load.launches", "wrong": "load.wrong", "edges": "load.edges", "missed": "load.edges_missed",
+    "late_ms": "load.edge_late",
+}  # fmt: skip
+"""What a load process counts -> the metric."""
+
 Spawn = Callable[[str, dict[str, Any], int, int, int], subprocess.Popen[bytes]]
 """(gpu, {kind, args}, lease fd, slot, slots) -> a process with stdin and stdout piped."""
 
@@ -73,8 +79,8 @@ class Loads:
         self._deadlines = Deadlines.create(len(gpus))
         self._lease_end_ns = 0
         self._margins: dict[str, tuple[float, int]] = {}
-        self.counts: dict[str, tuple[float, float]] = {}
-        """Launches and wrong results of each GPU's present or last load process."""
+        self.counts: dict[str, dict[str, float]] = {}
+        """What each GPU's present or last load process counted, by its own words (COUNTS)."""
         self.burning: dict[str, Burning] = {}
         self.halted: dict[str, str] = {}
         """GPU, or * for all -> why it is not loaded again, until a person starts a run anew."""
@@ -201,7 +207,7 @@ class Loads:
         if body.get("state") == "failed":
             burning.explained, burning.why = True, burning.why or str(body.get("why"))
         if "launches" in body:
-            self.counts[burning.gpu] = (float(body["launches"]), float(body["wrong"]))
+            self.counts[burning.gpu] = {word: float(body[word]) for word in COUNTS if word in body}
         if "state" in body:
             self._tell("load", gpu=burning.gpu, **body)
 
@@ -224,9 +230,9 @@ class LoadSource:
 
     def __init__(self, gpu: str, loads: Loads) -> None:
         self.name, self._loads = gpu, loads
-        self.columns: tuple[tuple[str, str], ...] = ((gpu, "load.launches"), (gpu, "load.wrong"))
+        self.columns: tuple[tuple[str, str], ...] = tuple((gpu, metric) for metric in COUNTS.values())
 
     def read(self) -> list[Reading]:
-        """Launches and wrong results; `missing` before the first load."""
-        counts = self._loads.counts.get(self.name)
-        return ["missing", "missing"] if counts is None else list(counts)
+        """Each count; `missing` before the first load, and where the load is none that counts it."""
+        counts = self._loads.counts.get(self.name, {})
+        return [counts.get(word, "missing") for word in COUNTS]

@@ -8,28 +8,33 @@ import os
 import platform
 import secrets
 import signal
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import burnin
 from burnin.assess.case import gather
 from burnin.assess.judge import judge
+from burnin.checks import CHECKS
 from burnin.events import LogLine, Verdict
 from burnin.rack.load import RackFile
-from burnin.rack.schema import Catalogue, Waiver
+from burnin.rack.schema import Catalogue
+from burnin.run.ending import Stop
 from burnin.run.guard import Guardian, configuration
 from burnin.run.job import Event, Job, Kept
 from burnin.run.keep import Keep
 from burnin.run.live import Live
+from burnin.run.lock import Process
 from burnin.run.loop import Run
+from burnin.run.owed import owed, rest
 from burnin.run.plan import Plan
+from burnin.run.resume import Before, proof
 from burnin.run.tray import TraySession
-from burnin.store import RunStart, Store
+from burnin.store import RunStart, Session, Store, Voided
 from burnin.suites.schema import Suite
 from burnin.transport.agent import AgentLink
+from burnin.transport.bmcs import Bmcs, services
 from burnin.transport.known import fingerprint
 from burnin.transport.package import build
 from burnin.transport.rack import dialer
@@ -80,54 +85,34 @@ def config(request: Request) -> dict[str, Any]:
 
 
 async def execute(
-    request: Request, store: Store, run_id: str, watch: Sequence[Callable[[Event | Kept], None]], begun: dt.datetime
+    request: Request,
+    store: Store,
+    run_id: str,
+    watch: Sequence[Callable[[Event | Kept], None]],
+    begun: dt.datetime,
+    before: Before | None = None,
 ) -> tuple[Verdict, bool]:
     """Run and judge: the verdict, and False when it was interrupted (a run that is stopped in other ways has a verdict too).
 
+    `before`: go on with a run that earlier sessions left.
     SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept,
-    NotReady when another run uses this database.
+    InputError before anything was begun when a secret cannot be read, NotReady when another run uses this database.
     """
-    rack = request.file.rack
-    profile = request.file.profile
-    used = {w.interlock: w for w in rack.waive if w.interlock in {*profile.interlocks, *profile.guard}}
-    stop = Stop()
+    stop, verdict = Stop(), None
     live = Live(store.path, {"run": run_id, "pid": os.getpid(), **_head(request)}, stop.planned)
     await live.open()
-    word = None
     try:
-        verdict = await _kept(request, store, run_id, [*watch, live.see], begun, used, stop)
-        word = verdict.word
+        verdict = await _kept(request, store, run_id, [*watch, live.see], begun, before, stop)
         return verdict, not stop.interrupted
     finally:
-        await live.close(word)
-
-
-class Stop:
-    """Who wants the run to end early, and how."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.interrupted = False
-        self.say: Callable[[str], None] = lambda by: None
-        """Keeps who asked for a planned stop."""
-
-    def interrupt(self) -> None:
-        """SIGINT or SIGTERM."""
-        self.interrupted = True
-        self.asked.set()
-
-    def planned(self, by: str) -> None:
-        """`burnin stop`."""
-        self.say(by)
-        self.asked.set()
+        await live.close(verdict.word if verdict is not None else None)
 
 
 def _head(request: Request) -> dict[str, Any]:
     """What a second screen needs to draw this run."""
-    dumped = config(request)
-    legs = [leg.index for leg in request.plan.legs]
-    parts = {key: dumped[key] for key in ("profile", "suite")}
-    return {**parts, "rack": request.file.rack.rack, "legs": legs, "trays": dumped["plan"]["trays"], "start_s": time.monotonic()}
+    dumped, legs = config(request), [leg.index for leg in request.plan.legs]
+    parts = {"profile": dumped["profile"], "suite": dumped["suite"], "trays": dumped["plan"]["trays"]}
+    return {**parts, "rack": request.file.rack.rack, "legs": legs, "start_s": time.monotonic()}
 
 
 async def _kept(
@@ -136,10 +121,31 @@ async def _kept(
     run_id: str,
     watch: Sequence[Callable[[Event | Kept], None]],
     begun: dt.datetime,
-    used: Mapping[str, Waiver],
+    before: Before | None,
     stop: Stop,
 ) -> Verdict:
+    rack, bmcs = request.file.rack, Bmcs(services(request.file))
+    here, mono_s = Process.me(), time.monotonic()
+    session = Session(
+        here.host, here.boot, here.pid, here.started, request.operator, _iso(begun), mono_s,
+        before.elapsed_s(here, mono_s, begun) if before else 0.0, rack.model_dump(mode="json", by_alias=True),
+        before.sessions[-1].number + 1 if before else 1,
+    )  # fmt: skip
+    if before is not None:
+        store.continue_run(run_id, session, config(request))
+        store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
+    else:
+        _begin(request, store, run_id, session)
+    through = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before, bmcs, stop)
+    store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), COMPLETE if through else STOPPED)
+    verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
+    store.keep_verdict(verdict, canonical(verdict))
+    return verdict
+
+
+def _begin(request: Request, store: Store, run_id: str, session: Session) -> None:
     rack, plan = request.file.rack, request.plan
+    used = {w.interlock: w for w in rack.waive if w.interlock in {*request.file.profile.interlocks, *request.file.profile.guard}}
     store.begin_run(
         RunStart(
             id=run_id,
@@ -149,18 +155,14 @@ async def _kept(
             ships=request.suite.ships,
             whole=plan.whole,
             operator=request.operator,
-            started=_iso(begun),
+            started=session.started,
             config=config(request),
             waivers=tuple({k: str(v) for k, v in w.model_dump(mode="json").items()} for w in used.values()),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
+            host=session.host,
+            pid=session.pid,
+        ),
+        session,
     )
-    through = await _run(request, store, run_id, watch, begun.date(), stop)
-    store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), COMPLETE if through else STOPPED)
-    verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
-    store.keep_verdict(verdict, canonical(verdict))
-    return verdict
 
 
 async def _run(
@@ -169,6 +171,9 @@ async def _run(
     run_id: str,
     watch: Sequence[Callable[[Event | Kept], None]],
     today: dt.date,
+    start_s: float,
+    before: Before | None,
+    bmcs: Bmcs,
     stop: Stop,
 ) -> bool:
     dial = dialer(request.file)
@@ -177,12 +182,13 @@ async def _run(
     addresses = {
         part: (f"{at.host}:{at.port}", fingerprint(keys[part][0]) if keys[part] else None) for part, at in dial.endpoints.items()
     }
-    start_s = clock.now()
+    watch = [*watch, lambda event: guard.see(event)]
+    keep = Keep(store, run_id, addresses, stop.asked, watch, before.tested if before else {}, lambda: clock.now() - start_s)
+    places = before.places if before else {}
     suite = request.suite
     waived = [w.interlock for w in request.file.rack.waive if w.until >= today]
     told = configuration(request.file, run_id, store.path, request.plan.trays, suite.lease, waived)
-    guard = Guardian(told, lambda line: keep.event(line), stop.asked.set, lambda: clock.now() - start_s, start_s)
-    keep = Keep(store, run_id, addresses, stop.asked, [*watch, guard.see])
+    guard = Guardian(told, keep.event, stop.hard, lambda: clock.now() - start_s, start_s)
     stop.say = lambda by: keep.event(
         LogLine("rack", clock.now() - start_s, "stop", "planned", f"a planned stop was asked for by {by or 'somebody'}", "live")
     )
@@ -196,7 +202,12 @@ async def _run(
             start_s,
             suite.lease,
             {"fast_s": suite.sample, "slow_s": suite.sample_slow, "links_s": suite.sample_links},
+            astuple(places[tray]) if tray in places else ("", -1, -1),
         )
+
+    def replan() -> Plan:
+        known = proof(store, run_id, {}, 0.0)
+        return rest(request.plan, owed(request.plan, suite, CHECKS, known), known)
 
     job = Job(
         plan=request.plan,
@@ -210,9 +221,13 @@ async def _run(
         clock=clock,
         start_s=start_s,
         today=today,
-        doors={"shell": Shell(dial).order},
+        doors={"shell": Shell(dial).order, "redfish": bmcs.order},
         stop=stop.asked,
+        gently=lambda: stop.gentle,
         guard=guard,
+        tried=before.tried if before else {},
+        as_found=before.as_found if before else {},
+        replan=replan if before else None,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -227,6 +242,7 @@ async def _run(
         await guard.close(clean=left)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        await bmcs.close()
         await dial.close()
         await keep.close()
 

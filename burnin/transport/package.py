@@ -119,5 +119,5 @@ def build() -> Agent:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name in sorted(entries):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED, 7)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED, 9)
     return Agent(out.getvalue(), hashlib.sha256(out.getvalue()).hexdigest())
