@@ -111,7 +111,7 @@ def test_planned_stop_and_a_second_screen(twin: Twin, tmp_path: Path) -> None:
     assert (wrong.returncode, "run 19990101 is not going on: with this database it is " in wrong.stderr) == (2, True)
     second = burnin("run", str(tmp_path / "guarded.yaml"), str(twin.rack_file), "--db", str(loaded.run.db), "--plain")
     assert second.returncode == 3
-    assert "is using this database" in second.stderr
+    assert "is held by run" in second.stderr
     time.sleep(1)  # the screens connect
     asked = burnin("stop", "last", "--db", str(loaded.run.db))
     assert asked.returncode == 0, asked.stderr
