@@ -303,6 +303,9 @@ class Rack(Data):
     firmware: dict[Annotated[str, AfterValidator(_audited)], str] = Field(
         default_factory=dict, description="vbios, inforom, driver that every tray must report"
     )
+    firmware_audit: dict[str, str] = Field(
+        default_factory=dict, description="component of the BMC's firmware inventory -> version that every tray must have"
+    )
     waive: list[Waiver] = Field(default_factory=list)
     power: dict[Literal[SUPPLY], Limit] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="what this place bears, above or below the profile's limits of the same names"

@@ -125,7 +125,7 @@ class Redfish:
         if len(row) > 1 or not isinstance(link, str):
             return row
         try:
-            return await self.get(link, timeout_s)
+            return {"@odata.id": link, **await self.get(link, timeout_s)}  # some bodies do not name themselves
         except TrayError as error:
             return failed(str(error), getattr(error, "status", None), link)
 
