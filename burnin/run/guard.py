@@ -23,7 +23,7 @@ from burnin.run.interlocks import Interlock
 BEAT_S = 0.5
 SILENT_S = 5.0
 """A guard that said nothing for so long is taken for dead."""
-READY_S = 20.0
+READY_S = 30.0
 """How long load waits for the guard to watch every tray that is there."""
 _LEAVE_S = 8.0
 
@@ -95,6 +95,8 @@ class Guardian:
             self._changed.set()
         elif "trip" in said:
             self._tripped(said["trip"])
+        elif "note" in said:
+            self._event(LogLine(said["note"]["part"], self._now_s(), "note", "", said["note"]["text"], "guard"))
         elif "outcome" in said:
             self._event(LogLine(said["outcome"]["part"], self._now_s(), "guard", "outcome", told(said["outcome"]), "guard"))
 
@@ -119,7 +121,7 @@ class Guardian:
         """Returns when every tray that is there is watched, or when it is known that not all will be."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
-                while not self.dead and not self._there <= set(self._state["watching"]):
+                while not self.dead and (self._state["blind"] or not self._there <= set(self._state["watching"])):
                     self._changed.clear()
                     await self._changed.wait()
 

@@ -21,11 +21,12 @@ from typing import Any
 
 import orjson
 
-from burnin.errors import NotReady
+from burnin.errors import NotReady, TrayError
 from burnin.rack.load import RackFile
 from burnin.rack.parts import tray_of
 from burnin.rack.schema import Profile, Rack
 from burnin.run import sockets
+from burnin.run.guard_redfish import Leaks, sources
 from burnin.run.guard_rules import ACTIONS, Seen, Trip, Watch
 from burnin.run.guard_trays import GuardedTray, halt_all, outcome
 from burnin.transport.agent import GuardLink
@@ -47,8 +48,9 @@ class GuardProcess:
         self._file = RackFile(Path(told["rack_file"]), Rack.model_validate(told["rack"]), self._profile)
         waived = set(told["waived"])
         self.watch = Watch({name: rule for name, rule in self._profile.guard.items() if name not in waived})
-        self.blind: dict[str, str] = {}
-        """What must be watched and cannot be, and why."""
+        if not {"coolant_flow", "coolant_supply"} & set(self.watch.rules):  # a rise is made of what was waived by name
+            self.watch.rules = {name: rule for name, rule in self.watch.rules.items() if name != "coolant_rise"}
+        self._sources, self._unheard = sources(self._file, self.watch.rules, told["trays"], self.see, self._tell_state)
         self._dial = dialer(self._file)
         self.trays = {tray: self._tray(tray) for tray in told["trays"]}
         self._out = out
@@ -107,12 +109,17 @@ class GuardProcess:
             if now - beat_s >= BEAT_S:
                 beat_s = now
                 self._say({"beat": now})
+                if self.blind:
+                    self._tell_state()
 
     def _look(self, now: float) -> None:
         if now - self._heard_s > self._lease_s:
             self._own_trip("controller", f"the run was silent for {now - self._heard_s:.1f} s: frozen")
         loaded = [gpu for tray in self.trays.values() if tray.watching for gpu in tray.loaded]
         self.watch.expect("gpu_margin", loaded, now)
+        for name in {name for source in self._sources for name in source.names}:
+            read = [source.part for source in self._sources if name in source.names and source.first_s is not None]
+            self.watch.expect(name, read, now)
         for tray in self.trays.values():
             if tray.there.is_set() or tray.loaded:
                 self.see(Seen("tray_lost", tray.tray, now - tray.heard_s, now, now))
@@ -124,6 +131,15 @@ class GuardProcess:
     def _say(self, body: dict[str, Any]) -> None:
         with contextlib.suppress(OSError, RuntimeError):
             self._out.write(orjson.dumps(body) + b"\n")
+
+    @property
+    def blind(self) -> dict[str, str]:
+        """What must be watched and cannot be, or has not been read yet, and why."""
+        out = dict(self._unheard)
+        for source in self._sources:
+            if source.first_s is None:
+                out |= {f"{name} of {source.part}": source.why for name in source.names if name in self.watch.rules}
+        return out
 
     def _tell_state(self) -> None:
         why = {name: tray.why for name, tray in self.trays.items() if not tray.watching}
@@ -141,6 +157,7 @@ class GuardProcess:
 
     async def _confirm(self, trip: Trip, trays: Mapping[str, GuardedTray], ordered: asyncio.Future[dict[str, Any]]) -> None:
         answers = await ordered
+        await self._power_off(trip)
         end, cold_s = time.monotonic() + CONFIRM_S, None
         limit = self._profile.limits.get("gpu.idle_power")
         idle_w = limit.max if limit is not None else None
@@ -155,6 +172,17 @@ class GuardProcess:
         self._say({"outcome": told})
         for writer in self._asked:
             writer.write(orjson.dumps({"outcome": told}) + b"\n")
+
+    async def _power_off(self, trip: Trip) -> None:
+        """The leaking tray itself, where the site enabled it, when its load is ordered off. Its BMC's own policy is its own."""
+        wet = [one for one in self._sources if isinstance(one, Leaks) and one.part == trip.part]
+        if trip.name != "leak" or "power_off_on_leak" not in self._file.rack.allow or not wet or trip.unread:
+            return
+        try:
+            text = await wet[0].power_off()
+        except TrayError as error:
+            text = f"{trip.part} could not be switched off: {error}"
+        self._say({"note": {"part": trip.part, "text": text}})
 
     # ---- its socket
 
@@ -178,9 +206,10 @@ class GuardProcess:
         try:
             listening = await sockets.listen(sockets.guard(self._db), self._serve, f"run {self._run_id}'s guard")
         except NotReady as error:
-            self.blind["emergency stop"] = str(error)
+            self._unheard["emergency stop"] = str(error)
         tasks = [asyncio.ensure_future(job) for job in (self._listen_to_run(reader), self._tick())]
         tasks += [asyncio.ensure_future(tray.live()) for tray in self.trays.values()]
+        tasks += [asyncio.ensure_future(source.live()) for source in self._sources]
         self._tell_state()
         over = asyncio.ensure_future(self._over.wait())
         done, _ = await asyncio.wait((over, *tasks[1:]), return_when=asyncio.FIRST_COMPLETED)
@@ -193,6 +222,7 @@ class GuardProcess:
         await asyncio.gather(*tasks, return_exceptions=True)
         if listening is not None:
             await listening.close()
+        await asyncio.gather(*(source.close() for source in self._sources), return_exceptions=True)
         await self._dial.close()
 
 

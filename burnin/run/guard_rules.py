@@ -2,10 +2,10 @@
 
     gpu_margin      Cel, T.Limit of each GPU under load                     its agent's channel
     tray_lost       s, since a tray's agent was last heard                  the same
-    leak            OK | Warning | Critical, each leak detector             BMC
+    leak            OK, or what the detectors of a tray say                 BMC
     leaking_trays   1, trays with a detector that is not OK                 BMCs
     coolant_flow coolant_supply coolant_rise    L/min, Cel, Cel (return minus supply)      CDU
-    power_shelves   OK | Warning | Critical, each power shelf               its Redfish service
+    power_shelves   1, supplies of each power shelf that do not work        its Redfish service
 
 A trip happens once for each name and part: what it ended stays ended.
 """
@@ -47,6 +47,8 @@ class Trip:
     seen_s: float
     latency_s: float
     """At most so long it was so before it was seen."""
+    unread: bool = False
+    """It is not known to be bad; it is not known to be good."""
 
     @property
     def target(self) -> str:
@@ -114,16 +116,16 @@ class Watch:
                 continue
             silent = f"{name} of {part} was not read for {now_s - known.good_s:.1f} s"
             why = f"{silent} ({known.why})" if known.why else silent
-            trips += self._trip(name, part, rule, why, now_s, now_s, action="find out why it is not read; unread is not good")
+            trips += self._trip(name, part, rule, why, now_s, now_s, unread=True)
         return trips
 
     def _trip(
-        self, name: str, part: str, rule: Guarded, why: str, seen_s: float, before_s: float, action: str = ""
+        self, name: str, part: str, rule: Guarded, why: str, seen_s: float, before_s: float, unread: bool = False
     ) -> list[Trip]:
         if (name, part) in self.tripped:
             return []
-        action = action or ACTIONS[name]
-        trip = Trip(name, part, rule.ends, why, action, seen_s, max(0.0, seen_s - before_s))
+        action = "find out why it is not read; unread is not good" if unread else ACTIONS[name]
+        trip = Trip(name, part, rule.ends, why, action, seen_s, max(0.0, seen_s - before_s), unread)
         self.tripped[name, part] = trip
         return [trip]
 

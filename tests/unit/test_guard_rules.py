@@ -30,7 +30,7 @@ def seen(name: str, part: str, value: float | str | None, at_s: float = 100.0, w
         ("coolant_supply", "cdu", 47.0, 47.1, "rack"),
         ("coolant_supply", "cdu", 2.0, 1.9, "rack"),
         ("coolant_rise", "cdu", 33.0, 33.1, "rack"),
-        ("power_shelves", "p4", "OK", "Critical", "rack"),
+        ("power_shelves", "p4", 1.0, 2.0, "rack"),
     ],
 )
 def test_each_thing_trips_beyond_its_limit_and_not_at_it(
