@@ -13,9 +13,10 @@ Records (see burnin.wire) and their bodies:
 Guards' channels are told other things (burnin.agent.guards). hello's `halted`: why a guard ended load, by GPU or * for all.
 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
-load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, transient {period_s, seconds},
-release {} and take {} (NVML), clock {}, unload {gpus}, bye {}, clear {} (of what guards halted), and the two that are answered
-when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
+transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
+clear {} (of what guards halted),
+load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered when
+processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
 """
 
 from __future__ import annotations

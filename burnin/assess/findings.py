@@ -193,8 +193,8 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
         why = "the run was cut off: its controller ended without finishing it"
         yield Hold("aborted", "rack", why, _GO_ON.format(run=case.run.id))
     elif case.run.status != "COMPLETE" and (stops := _stops(case)):
-        part, action = stops[0].part, stops[0].text.partition("; to do: ")[2]
-        why = "the run was stopped" + (f" for {part}" if part != "rack" else "")
+        cause, _, action = stops[0].text.partition("; to do: ")
+        why = "the run was stopped" + (f": {cause}" if stops[0].part != "rack" else "")
         yield Hold("aborted", "rack", why, action or "find out why the guard ended, then run the suite again")
     elif case.run.status != "COMPLETE":
         yield Hold("aborted", "rack", "the run was stopped before its end", _GO_ON.format(run=case.run.id))

@@ -66,12 +66,17 @@ def test_it_carries_the_agent_pynvml_and_the_kernels_and_nothing_else() -> None:
     assert "burn.ptx" in KERNELS
 
 
+def named(node: ast.stmt) -> list[str]:
+    """What a statement at top level gives a name to."""
+    if isinstance(node, ast.Assign):
+        return [ast.unparse(target) for target in node.targets]
+    return [node.name] if isinstance(node, ast.FunctionDef) else []
+
+
 def gone(travels: bytes) -> set[str]:
-    """The constants of pynvml that did not travel: none that pynvml or the agent names, and no error's."""
-    whole, rest = (
-        {ast.unparse(target) for node in ast.parse(text).body if isinstance(node, ast.Assign) for target in node.targets}
-        for text in (Path(pynvml.__file__).read_bytes(), travels)
-    )
+    """The constants and functions of pynvml that did not travel: none that pynvml or the agent names, and no error's."""
+    both = (Path(pynvml.__file__).read_bytes(), travels)
+    whole, rest = ({name for node in ast.parse(text).body for name in named(node)} for text in both)
     names = whole - rest
     ours = "\n".join((AGENT / name).read_text() for name in MODULES)
     assert not names & set(re.findall(r"\w+", travels.decode() + ours))
@@ -80,9 +85,9 @@ def gone(travels: bytes) -> set[str]:
 
 
 def bare(source: bytes, without: Container[str] = ()) -> str:
-    """A program's syntax tree, without docstrings and places, and without its assignments to some names."""
+    """A program's syntax tree, without docstrings and places, and without what it gives some names to."""
     tree = ast.parse(source)
-    tree.body = [n for n in tree.body if not (isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) in without)]
+    tree.body = [n for n in tree.body if not (named(n) and named(n)[0] in without)]
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             said = (
@@ -141,6 +146,13 @@ def test_only_comments_and_docstrings_stay_at_home() -> None:
         b'# licence\n""\n\n\nx = """\n# kept\n""" + "y"\ndef f():\n\n    ""\n    """one""" + """two"""\n'
         b'    x = y\n    return "#  in", x  # stays\n'
     )
+
+
+def test_functions_that_nobody_comes_to_stay_at_home() -> None:
+    kept = b"def a():\n    return b()\n\ndef b():\n    return 'c'\n@d\ndef c():\n    pass\ndef d(f):\n    return f\n"
+    source = kept + b"def e():\n    x()\n\n    y()\nz = 1\n"
+    assert package.named_only(source, b"nvml.a z") == kept + b"\n\n\n\nz = 1\n"
+    assert package.named_only(source, b"z") == b"\n" * 14 + b"z = 1\n"
 
 
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: path)
