@@ -89,6 +89,7 @@ class Holder:
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
         self._lease_end_ns = 0
+        self._attached = False
         self._ending = False
         self._posts: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._wake_r, self._wake_w = os.pipe()
@@ -173,8 +174,9 @@ class Holder:
 
     @property
     def busy(self) -> bool:
-        """True while this holder's run is alive: another may not have the tray."""
-        return self._now_ns() < self._lease_end_ns or bool(self._loaded())
+        """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
+        left = "*" in self._halted and not self._attached
+        return bool(self._loaded()) or (self._now_ns() < self._lease_end_ns and not left)
 
     def hear(self, down: wire.Down) -> None:
         """One line from the controller."""
@@ -423,6 +425,7 @@ class Holder:
                 elif channel is not None and key.fileobj is channel.socket and not channel.receive():
                     drop(channel)
                     channel = None
+            self._attached = channel is not None
             self._run_posts()
             alive = self.tick()
             if channel is not None and not channel.send():
