@@ -148,8 +148,8 @@ class Run:
         await asyncio.gather(*(session.leave() for session in self.job.sessions.values()))
 
     async def _unload(self, trays: list[str], at_once: bool = False) -> None:
-        """Order the load off: as slowly as load may change, or at once when the run was stopped."""
-        await self._heat.down(trays, at_once or self.job.stop.is_set())
+        """Order the load off: as slowly as load may change, or at once when the run was stopped other than as planned."""
+        await self._heat.down(trays, at_once or (self.job.stop.is_set() and not self.job.gently()))
 
     async def _keep_stored(self) -> None:
         """Every few seconds: what is on the disk, the agents need not keep."""
@@ -171,6 +171,8 @@ class Run:
         refused, found = None, list[interlocks.Interlock]()
         if stage.load is not None or heats(leg):
             await self._first_readings()
+            if self.job.guard is not None:
+                await self.job.guard.ready()
             allow = self._heat.allowed()
             refused = interlocks.refusal(found := self._interlocks()) or (allow if isinstance(allow, str) else None)
         if refused is not None:
@@ -275,6 +277,7 @@ class Run:
         facility = self.job.facility
         said = {part: facility.now(part) for part in facility.parts} if facility is not None else {}
         found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings, said, self._switches)
+        found += self.job.guard.interlocks(there) if self.job.guard is not None else []
         for one in found:
             if one.state != "good":
                 self.job.keeper.event(
