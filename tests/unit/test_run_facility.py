@@ -266,7 +266,9 @@ def psu(**status: str) -> Bodies:
         (lambda: {"cdu": cdu(SupplyTemperatureCelsius={"Reading": 47})}, {("coolant_supply", "rack", "bad")}, "47 Cel"),
         (lambda: {"cdu": cdu(SupplyPressurekPa={"Reading": 10})}, {("coolant_pressure", "rack", "bad")}, "10 kPa"),
         (lambda: {"p3": "no answer"}, {("power_shelves", "rack", "unread")}, "no answer"),
-        (lambda: {"p3": psu(State="UnavailableOffline", Health="Critical")}, {("power_shelves", "rack", "bad")}, "p3: 5 is Unav"),
+        (lambda: {"p3": psu(State="UnavailableOffline", Health="Critical")},
+         {("power_shelves", "rack", "bad"), ("power_shelves", "p3", "bad")},
+         "p3: 5 is Unav"),
         (lambda: {"p3": psu(State="Enabled")}, {("power_shelves", "rack", "unread")}, "5 of 6 supplies"),
     ],
 )  # fmt: skip
