@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 from burnin.wire import MARK
 
@@ -25,7 +26,7 @@ START_S = 15.0
 
 
 class Refused(Exception):
-    """The tray's holder belongs to another run that is alive; the text is that run."""
+    """The tray is another controller's; the text is `busy` or `fenced`, that run, and who it is as JSON."""
 
 
 def _connect() -> socket.socket | None:
@@ -48,7 +49,9 @@ def _read_line(link: socket.socket) -> bytes:
     return line
 
 
-def attach(run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> socket.socket:
+def attach(
+    run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]], claim: Any = None
+) -> socket.socket:
     """A socket to this run's holder, in the working directory. Raises Refused, or OSError when no holder will start."""
     with open("lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two channels must not start two holders
@@ -58,15 +61,15 @@ def attach(run: str, holder: str, seq: int, start_holder: Callable[[], subproces
             link = _connect()
             if link is not None:
                 link.settimeout(START_S)
-                link.sendall(json.dumps(["attach", run, holder, seq]).encode() + b"\n")
+                link.sendall(json.dumps(["attach", run, holder, seq, claim]).encode() + b"\n")
                 answer = _read_line(link) or b'["gone"]'
                 word, *rest = json.loads(answer)
                 if word == "ok":
                     link.settimeout(None)
                     return link
                 link.close()
-                if word == "busy":
-                    raise Refused(str(rest[0]))
+                if word in ("busy", "fenced"):
+                    raise Refused(f"{word} {rest[0]} {json.dumps(rest[1] if len(rest) > 1 else {})}")
             elif started is None:
                 started = start_holder()
             elif started.poll() == ANOTHER_HOLDER:
@@ -105,13 +108,13 @@ def copy(link: socket.socket, stdin: int, stdout: int) -> None:
                         data = data[os.write(stdout, data) :]
 
 
-def main(run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> int:
-    """Process entry, in the agent's private directory. Exit status: 0 link over, 5 busy, 6 no holder."""
+def main(run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]], claim: str = "null") -> int:
+    """Process entry, in the agent's private directory. Exit status: 0 link over, 5 another controller's, 6 no holder."""
     os.write(1, MARK)
     try:
-        link = attach(run, holder, seq, start_holder)
+        link = attach(run, holder, seq, start_holder, json.loads(claim))
     except Refused as refused:
-        os.write(2, f"busy {refused}\n".encode())
+        os.write(2, f"{refused}\n".encode())
         return 5
     except (OSError, ValueError) as error:
         os.write(2, f"{error}\n".encode())

@@ -1,7 +1,7 @@
 """The resident process on a tray: it owns load, sampling, local limits and the spool; a channel only attaches to it.
 
 Records (see burnin.wire) and their bodies:
-    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded    of every channel
+    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded fence   of every channel
     sample  c: table, n: mono_ns of the reading, v: values in column order (null: see absent)
     absent  c: table, why: {column: reason}                        when the reasons change
     event   source nvml | kmsg, gpu, bdf, code, text               an XID; a word for any other hardware line of the kernel log
@@ -33,6 +33,7 @@ from typing import Any
 from burnin import wire
 from burnin.agent import clocks, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
+from burnin.agent.claims import Claims
 from burnin.agent.fields import Group
 from burnin.agent.jobs import Jobs
 from burnin.agent.load import Loads, LoadSource, Spawn
@@ -79,6 +80,7 @@ class Holder:
         self.ident = secrets.token_hex(8)
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
+        self.claims = Claims()
         self._kmsg = host.KernelLog(at)
         self._devices: dict[str, str] = {}
         self._gpus: dict[str, Gpu] = {}
@@ -161,7 +163,7 @@ class Holder:
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
             "nvml": self._nvml_reason, "kmsg": self._kmsg.reason, "xid": self._xid_reason, "tables": self._tables(),
-            "gpus": list(self._gpus), "loaded": self._loaded(),
+            "gpus": list(self._gpus), "loaded": self._loaded(), "fence": self.claims.token,
         }  # fmt: skip
         return wire.encode(wire.Record("hello", self._boot_id, -1, self._now_ns(), body))
 
@@ -177,9 +179,14 @@ class Holder:
     # ---- orders
 
     @property
+    def leased(self) -> bool:
+        """True while the controller was heard in time."""
+        return self._now_ns() < self._lease_end_ns
+
+    @property
     def busy(self) -> bool:
         """True while this holder's run is alive: another may not have the tray."""
-        return self._now_ns() < self._lease_end_ns or bool(self._loaded())
+        return self.leased or bool(self._loaded())
 
     def hear(self, down: wire.Down) -> None:
         """One line from the controller."""

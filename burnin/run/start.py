@@ -30,7 +30,7 @@ from burnin.run.resume import Before, proof
 from burnin.run.tray import TraySession
 from burnin.store import RunStart, Session, Store, Voided
 from burnin.suites.schema import Suite
-from burnin.transport.agent import AgentLink
+from burnin.transport.agent import AgentLink, Claim
 from burnin.transport.known import fingerprint
 from burnin.transport.package import build
 from burnin.transport.rack import dialer
@@ -38,7 +38,8 @@ from burnin.transport.shell import Shell
 from burnin.transport.ssh import Dialer, closing
 from burnin.verdict.document import canonical
 
-COMPLETE, STOPPED = "COMPLETE", "STOPPED"
+COMPLETE, STOPPED, REFUSED = "COMPLETE", "STOPPED", "REFUSED"
+"""How a run may end; REFUSED: another controller holds the rack."""
 
 
 class _Clock:
@@ -105,11 +106,11 @@ async def execute(
         store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
     else:
         _begin(request, store, run_id, session)
-    through = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before)
-    store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), COMPLETE if through else STOPPED)
+    status = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before)
+    store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), status)
     verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
     store.keep_verdict(verdict, canonical(verdict))
-    return verdict, through
+    return verdict, status != STOPPED
 
 
 def _begin(request: Request, store: Store, run_id: str, session: Session) -> None:
@@ -142,7 +143,7 @@ async def _run(
     today: dt.date,
     start_s: float,
     before: Before | None,
-) -> bool:
+) -> str:
     dial = dialer(request.file)
     clock, agent, stop = _Clock(), build(), asyncio.Event()
     keys = {part: dial.known.keys(at.host, at.port) for part, at in dial.endpoints.items()}
@@ -150,13 +151,15 @@ async def _run(
         part: (f"{at.host}:{at.port}", fingerprint(keys[part][0]) if keys[part] else None) for part, at in dial.endpoints.items()
     }
     keep = Keep(store, run_id, addresses, stop, watch, before.tested if before else {}, lambda: clock.now() - start_s)
+    here = Process.me()
+    claim = Claim({**here.as_who(), "since": _iso(dt.datetime.now(dt.UTC)), "run": run_id}, Process.who_is_gone)
     places = before.places if before else {}
     suite = request.suite
 
     def session(tray: str) -> TraySession:
         return TraySession(
             tray,
-            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records),
+            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim),
             keep.event,
             clock,
             start_s,
@@ -191,7 +194,9 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        return await Run(job).run()
+        run = Run(job)
+        through = await run.run()
+        return REFUSED if run.refused else COMPLETE if through else STOPPED
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

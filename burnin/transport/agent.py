@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncssh
 import orjson
 
 from burnin import wire
-from burnin.errors import AgentBusy, LinkLost, ProtocolError, TrayError, TrayUnfit
+from burnin.errors import AgentBusy, LinkLost, ProtocolError, Superseded, TrayError, TrayUnfit
 from burnin.transport.package import Agent
 from burnin.transport.ssh import Dialer, Endpoint, script, shell
 
@@ -29,10 +31,25 @@ _CLOSE_S = 2.0
 PUSH_S = 60.0
 
 
-def _start(at: Endpoint, agent: Agent, run: str, holder: str, seq: int) -> str:
+@dataclass
+class Claim:
+    """One controller, as trays know it: `who` is {id, host, pid, since, run}; `gone(who)` True when that one provably is."""
+
+    who: Mapping[str, Any]
+    gone: Callable[[Mapping[str, Any]], bool | None]
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Tray -> the token that it gave."""
+
+    def words(self, part: str, gone: str | None) -> str:
+        """What is sent along to attach."""
+        return json.dumps({"who": dict(self.who), "token": self.tokens.get(part), "gone": gone}, separators=(",", ":"))
+
+
+def _start(at: Endpoint, agent: Agent, run: str, holder: str, seq: int, claim: str) -> str:
     check = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
     become = "sudo -n " if at.become else ""
-    words = f"{become}{shlex.quote(at.python)} -I -S {agent.name} channel {shlex.quote(run)} {shlex.quote(holder)} {seq}"
+    names = " ".join(map(shlex.quote, (run, holder, str(seq), claim)))
+    words = f"{become}{shlex.quote(at.python)} -I -S {agent.name} channel {names}"
     return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {check}; exec {words}"
 
 
@@ -57,6 +74,17 @@ async def clean(connection: asyncssh.SSHClientConnection, at: Endpoint) -> None:
     answer = await shell(connection, f"{become}rm -rf {shlex.quote(at.dir)}", timeout_s=ORDER_S)
     if answer.status:
         raise TrayUnfit(f"{at.part}: {at.dir} cannot be removed: {answer.err.strip()}")
+
+
+def _holder(session: _Session) -> tuple[str, str, dict[str, Any]]:
+    """(busy | fenced, run, who) as the channel said it."""
+    said = session.err.decode("utf-8", "replace").strip().splitlines() or [""]
+    word, run, who = [*said[-1].split(" ", 2), "", ""][:3]
+    try:
+        known = json.loads(who)
+    except ValueError:
+        known = {}
+    return word, run, known if isinstance(known, dict) else {}
 
 
 class _Session(asyncssh.SSHClientSession[bytes]):
@@ -99,10 +127,17 @@ class AgentLink:
     """
 
     def __init__(
-        self, dialer: Dialer, part: str, agent: Agent, run: str, on_records: Callable[[list[wire.Record]], None]
+        self,
+        dialer: Dialer,
+        part: str,
+        agent: Agent,
+        run: str,
+        on_records: Callable[[list[wire.Record]], None],
+        claim: Claim | None = None,
     ) -> None:
         self._dialer, self.part, self._agent, self._run, self._on_records = dialer, part, agent, run, on_records
         self.at = dialer.endpoints[part]
+        self._claim = claim
         self.hello: wire.Record | None = None
         self.heard_s = 0.0
         """time.monotonic() of the last bytes."""
@@ -121,19 +156,29 @@ class AgentLink:
         if session.status == _NOT_THERE:
             await push(self._connection, self.at, self._agent)
             session = await self._exec(holder, seq)
+        if session.status == _BUSY and self._claim is not None and (gone := self._provably_gone(session)):
+            session = await self._exec(holder, seq, gone)
         if self.hello is None:
             raise self._unfit(session)
         if self.hello.body.get("protocol") != wire.PROTOCOL:
             raise ProtocolError(
                 f"{self.part}: the agent speaks protocol {self.hello.body.get('protocol')}, we speak {wire.PROTOCOL}"
             )
+        if self._claim is not None:
+            self._claim.tokens[self.part] = int(self.hello.body["fence"])
         return self.hello
 
-    async def _exec(self, holder: str, seq: int) -> _Session:
+    def _provably_gone(self, session: _Session) -> str | None:
+        """The id of the controller that holds the tray, when it is known here not to live any more."""
+        word, _, who = _holder(session)
+        return str(who["id"]) if self._claim and word == "busy" and who.get("id") and self._claim.gone(who) else None
+
+    async def _exec(self, holder: str, seq: int, gone: str | None = None) -> _Session:
         assert self._connection is not None
         self.gone = asyncio.get_running_loop().create_future()
         session = _Session(self._take, self.gone)
-        command = script(_start(self.at, self._agent, self._run, holder, seq))
+        claim = self._claim.words(self.part, gone) if self._claim is not None else "null"
+        command = script(_start(self.at, self._agent, self._run, holder, seq, claim))
         try:
             channel, _ = await self._connection.create_session(lambda: session, command, encoding=None)
             self._channel = channel
@@ -156,12 +201,21 @@ class AgentLink:
         if session.status is None:
             return LinkLost(f"{self.part}: link lost while the agent started")
         if session.status == _BUSY:
-            return AgentBusy(f"{self.part} is held by run {last.removeprefix('busy ')}; wait for it, or `burnin stop` it")
+            return self._others(session)
         if session.status in (126, 127):
             return TrayUnfit(f"{self.part}: no {self.at.python} there ({last}); name one with `python:` in the rack file")
         if session.status == _NO_HOLDER:
             return TrayUnfit(f"{self.part}: the agent does not start: {last}")
         return TrayUnfit(f"{self.part}: the agent ended with status {session.status}: {last}")
+
+    def _others(self, session: _Session) -> AgentBusy:
+        word, run, who = _holder(session)
+        named = f"run {who.get('run', run)}"
+        if who:
+            named += f" (process {who.get('pid')} on {who.get('host')}, since {who.get('since')})"
+        if word == "fenced":
+            return Superseded(f"{self.part} was taken over by {named}: this controller commands it no more")
+        return AgentBusy(f"{self.part} is held by {named}; wait for it, or `burnin stop` it")
 
     def _take(self, records: list[wire.Record]) -> None:
         self.heard_s = time.monotonic()

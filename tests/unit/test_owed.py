@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from burnin.suites.schema import Suite
 from tests import build
 
 TRAYS = ("t00", "t01", "t02")
-STAGES = [
+STAGES: list[dict[str, Any]] = [
     {"stage": "audit", "steps": ["inventory", "collective"]},
     {"stage": "idle", "phase": "idle", "for": "10 s", "settle": "2 s", "steps": ["idle-baseline", "nvme", "links"]},
     {"stage": "ramp", "phase": "ramp", "for": "5 s", "load": {"stagger": True}, "steps": ["thermal-margin"]},
