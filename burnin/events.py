@@ -209,8 +209,8 @@ class Verdict:
     ships: bool
     whole: bool
     word: Word
-    started: str
-    ended: str
+    started: str | None
+    ended: str | None
     coverage: Coverage
     findings: tuple[Finding, ...]
     holds: tuple[Hold, ...]

@@ -24,6 +24,8 @@ _POISON = 0xDEADBEEF
 _BATCH_MS = 100.0
 """No more is queued at once: what is queued cannot be called back."""
 _SAMPLE, _PLACES = 64, 192
+EASE = 20
+"""Operations before the first that is timed, and after the last, where power has to come and go slowly."""
 CHUNKED = ("all_gather", "reduce_scatter", "alltoall")
 OPS = ("all_reduce", "sendrecv", "pairs", *CHUNKED)
 
@@ -149,22 +151,37 @@ def launcher(op: str, bench: Bench, each: int) -> Callable[[], None]:
     return launch
 
 
+def ease(bench: Bench, launch: Callable[[], None], seconds: float, what: str, rising: bool) -> None:
+    """EASE operations with ever shorter (or longer) pauses between them, so that the rack's power does not come in one step.
+
+    Their number is fixed: all ranks must launch as many.
+    """
+    for number in range(EASE if seconds > 0 else 0):
+        bench.timed(launch, 1, what)
+        share = 1 - number / EASE if rising else (number + 1) / EASE
+        bench.group.rest(2 * seconds / EASE * share)
+
+
 def _median(values: list[float]) -> float:
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
-def _one_size(bench: Bench, op: str, asked: int, warmup: int, repeats: int, base: int) -> dict[str, Any]:
+def _one_size(
+    bench: Bench, op: str, asked: int, warmup: int, repeats: int, base: int, ease_s: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, Any]:
     ranks, each = bench.group.ranks, piece_words(op, asked, bench.group.ranks)
     form = shape(op, bench.group.rank, ranks, base)
     size = 4 * each * max(len(form.sends), len(form.expects))
     what, launch = f"{op} of {size} bytes", launcher(op, bench, each)
     bench.fill(bench.send, form.sends, each)
+    ease(bench, launch, ease_s[0], what, rising=True)
     bench.timed(launch, max(warmup, 1), what)
     taken = bench.timed(launch, repeats, what)
     bench.fill(bench.receive, [_POISON] * len(form.expects), each)
     bench.timed(launch, 1, what)
+    ease(bench, launch, ease_s[1], what, rising=False)
     wrong, looked = bench.wrong(form.expects, each)
     ms = _median(taken)
     speed = size / ms / 1e6 if ms > 0 else 0.0
@@ -209,7 +226,9 @@ def measure(group: Group, ident: bytes, rank: int, ranks: int, args: Mapping[str
         if op == "pairs":
             _pairs(bench, sizes[-1], repeats, told)
         for number, size in enumerate(sizes if op != "pairs" else ()):
-            done = _one_size(bench, op, size, int(args.get("warmup", 1)), repeats, 1_000_003 * (number + 1))
+            slow = float(args.get("ease_s", 0.0))
+            ends = (slow if number == 0 else 0.0, slow if number == len(sizes) - 1 else 0.0)
+            done = _one_size(bench, op, size, int(args.get("warmup", 1)), repeats, 1_000_003 * (number + 1), ends)
             told["results"].append(done)
         bench.free()  # only here: where a group hangs, this would wait for it
     except (NcclError, CudaError) as error:

@@ -210,7 +210,7 @@ class Burn:
 
     def __init__(self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0) -> None:
         self._cuda = cuda
-        self._launch_ms = launch_ms
+        self.launch_ms = launch_ms
         cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
         self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, cuda.load(ptx), kernel.encode()))
         sms = cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device)
@@ -221,6 +221,7 @@ class Burn:
         self._stream = _VOID(cuda.get("cuStreamCreate", _VOID, _NON_BLOCKING))
         self._events = [[_VOID(cuda.get("cuEventCreate", _VOID, 0)) for _ in range(2)] for _ in range(2)]
         self._flown = [0, 0]
+        self._flies = False
         cuda.call("cuMemsetD32Async", self._bad, 0, 1, self._stream)
         cuda.call("cuStreamSynchronize", self._stream)
         self.iters = 1000
@@ -237,8 +238,17 @@ class Burn:
         self._cuda.call("cuEventRecord", end, self._stream)
         self._flown[self.launches % 2] = self.iters
         self.launches += 1
-        if self.launches > 1:
+        if self._flies:
             self._finish(self.launches % 2)
+        self._flies = True
+
+    def drain(self) -> bool:
+        """Wait for what is in flight; False when nothing was."""
+        if not self._flies:
+            return False
+        self._flies = False
+        self._finish((self.launches - 1) % 2)
+        return True
 
     def _finish(self, which: int) -> None:
         """Wait for one of the two in flight, and take the length of the next from what its own iterations took."""
@@ -248,7 +258,7 @@ class Burn:
         self.busy_ms += took_ms
         if took_ms > 0:  # at most 4x at once: the first launches run on a cold clock
             flown = self._flown[which]
-            self.iters = int(min(max(flown * self._launch_ms / took_ms, flown / 4, 1), flown * 4, 1 << 30))
+            self.iters = int(min(max(flown * self.launch_ms / took_ms, flown / 4, 1), flown * 4, 1 << 30))
 
     def wrong(self) -> int:
         """Results so far that disagreed; waits for what is in flight."""

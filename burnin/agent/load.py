@@ -25,6 +25,12 @@ SENSOR_LOST_NS = 4_000_000_000
 KILL_NS = 1_000_000_000
 """What a load process is given to see that its deadline is over."""
 
+COUNTS = {
+    "launches": "load.launches", "wrong": "load.wrong", "edges": "load.edges", "missed": "load.edges_missed",
+    "late_ms": "load.edge_late",
+}  # fmt: skip
+"""What a load process counts -> the metric."""
+
 Spawn = Callable[[str, dict[str, Any], int, int, int], subprocess.Popen[bytes]]
 """(gpu, {kind, args}, lease fd, slot, slots) -> a process with stdin and stdout piped."""
 
@@ -70,8 +76,8 @@ class Loads:
         self._deadlines = Deadlines.create(len(gpus))
         self._lease_end_ns = 0
         self._margins: dict[str, tuple[float, int]] = {}
-        self.counts: dict[str, tuple[float, float]] = {}
-        """Launches and wrong results of each GPU's present or last load process."""
+        self.counts: dict[str, dict[str, float]] = {}
+        """What each GPU's present or last load process counted, by its own words (COUNTS)."""
         self.burning: dict[str, Burning] = {}
         self.said: Callable[[str, dict[str, Any]], None] = lambda gpu, body: None
         self.gone: Callable[[str, str], None] = lambda gpu, why: None
@@ -186,7 +192,7 @@ class Loads:
         if body.get("state") == "failed":
             burning.explained, burning.why = True, burning.why or str(body.get("why"))
         if "launches" in body:
-            self.counts[burning.gpu] = (float(body["launches"]), float(body["wrong"]))
+            self.counts[burning.gpu] = {word: float(body[word]) for word in COUNTS if word in body}
         if "state" in body:
             self._tell("load", gpu=burning.gpu, **body)
 
@@ -209,9 +215,9 @@ class LoadSource:
 
     def __init__(self, gpu: str, loads: Loads) -> None:
         self.name, self._loads = gpu, loads
-        self.columns: tuple[tuple[str, str], ...] = ((gpu, "load.launches"), (gpu, "load.wrong"))
+        self.columns: tuple[tuple[str, str], ...] = tuple((gpu, metric) for metric in COUNTS.values())
 
     def read(self) -> list[Reading]:
-        """Launches and wrong results; `missing` before the first load."""
-        counts = self._loads.counts.get(self.name)
-        return ["missing", "missing"] if counts is None else list(counts)
+        """Each count; `missing` before the first load, and where the load is none that counts it."""
+        counts = self._loads.counts.get(self.name, {})
+        return [counts.get(word, "missing") for word in COUNTS]

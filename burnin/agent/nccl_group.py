@@ -163,6 +163,13 @@ class Group:
         if not self._going():
             raise NcclError("the time was over before the next launch")
 
+    def rest(self, seconds: float) -> None:
+        """Launch nothing for a while. Raises NcclError when the time is over."""
+        end_s = self._now_s() + seconds
+        while (left_s := end_s - self._now_s()) > 0:
+            self.going()
+            self._nap(min(left_s, 0.1))
+
     def leave(self, whole: bool) -> None:
         """Give the communicator up: in good order, or as it stands."""
         if self.comm.value:

@@ -34,6 +34,12 @@ class Talk:
         """False once the deadline has passed. To be asked before every kernel launch."""
         return self.now_ns() < self._deadlines.until(self._slot)
 
+    def pause(self, seconds: float) -> None:
+        """Wait, but never past the deadline by more than POLL_S."""
+        end_ns = self.now_ns() + int(seconds * 1e9)
+        while self.going() and (left_ns := end_ns - self.now_ns()) > 0:
+            select.select([], [], [], min(left_ns / 1e9, POLL_S))
+
     def state(self, body: dict[str, Any]) -> None:
         """How a load goes on; leaves the process when nobody listens."""
         try:

@@ -17,12 +17,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from burnin.agent import pulse
 from burnin.agent.cuda import Burn, Cuda, CudaError, open_driver
 from burnin.agent.lease import Deadlines
 from burnin.agent.talk import Over, Talk
 
 _PR_SET_PDEATHSIG = 1
 REPORT_NS = 1_000_000_000
+LAUNCH_MS, PULSE_LAUNCHES = 40.0, 25
+"""Length of a launch, and how many of them make a pulse at least: two in flight end within a tenth of it."""
 
 KINDS: dict[str, tuple[str, str]] = {
     "burn": ("burnin.agent.work", "burn"),
@@ -55,16 +58,33 @@ def uuid_bytes(uuid: str) -> bytes:
 
 
 def burn(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
-    """Launch `args["kernel"]` until the deadline passes, telling once a second. The deadline is read before every launch."""
-    load = Burn(cuda, device, kernels("burn"), args["kernel"])
+    """Launch `args["kernel"]` until the deadline passes, telling once a second. The deadline is read before every launch.
+
+    `args["pulse"]`, where there is one, is the square wave that launches keep to (burnin.agent.pulse).
+    """
+    wave = pulse.wave(args.get("pulse"))
+    launch_ms = LAUNCH_MS if wave is None else min(LAUNCH_MS, max(wave.on_ns / 1e6 / PULSE_LAUNCHES, 1.0))
+    load = Burn(cuda, device, kernels("burn"), args["kernel"], launch_ms)
 
     def count() -> dict[str, Any]:
-        return {"launches": load.launches, "busy_ms": round(load.busy_ms, 1), "wrong": load.wrong(), "iters": load.iters}
+        counts = {"launches": load.launches, "busy_ms": round(load.busy_ms, 1), "wrong": load.wrong(), "iters": load.iters}
+        return {**counts, **(wave.counts() if wave is not None else {})}
+
+    def rest() -> bool:
+        """Between two pulses: let the GPU run dry, and sleep a while."""
+        wait_ns = wave.wait_ns(talk.now_ns(), int(2e6 * load.launch_ms)) if wave is not None else 0
+        if wait_ns == 0:
+            return False
+        if wave is not None and load.drain():
+            wave.fell(talk.now_ns())
+        talk.pause(min(wait_ns / 1e9, pulse.NAP_S))
+        return True
 
     told = talk.now_ns()
     talk.state({"state": "burning", "grid": load.grid})
     while talk.going():
-        load.launch()
+        if not rest():
+            load.launch()
         if talk.now_ns() - told >= REPORT_NS:
             told = talk.now_ns()
             talk.state(count())
@@ -81,6 +101,7 @@ def main(uuid: str, spec: dict[str, Any], lease_fd: int, slot: int, slots: int, 
     try:
         module, name = KINDS[spec["kind"]]
         do = getattr(importlib.import_module(module), name)
+        talk.pause(float(spec["args"].pop("after_s", 0.0)))  # so that GPUs of a rack do not begin as one
         cuda = open_driver()
         do(talk, cuda, cuda.device(uuid_bytes(uuid)), spec["args"])
     except Over:

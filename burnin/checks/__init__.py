@@ -16,11 +16,13 @@ from burnin.checks import (
     links,
     nic,
     nvme,
+    pulse,
     thermal_margin,
     throttling,
     xid,
 )
 from burnin.checks.base import Check
+from burnin.suites.load import Offer
 
 CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
@@ -28,6 +30,7 @@ CHECKS: dict[str, Check] = {
         inventory,
         idle_baseline,
         gpu_load,
+        pulse,
         thermal_margin,
         throttling,
         ecc,
@@ -43,7 +46,7 @@ CHECKS: dict[str, Check] = {
         collective,
     )
 }
-HEATS = {name: check.heats for name, check in CHECKS.items()}
-"""Check -> does it load GPUs by itself? What suites are checked against."""
+OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
+"""What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""

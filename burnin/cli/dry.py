@@ -42,6 +42,8 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
         when = "" if stage.when == "always" else " (if suspicious)"
         hot = [step.check for step in leg.steps if CHECKS[step.check].heats]
         load = f"{', '.join(hot)}: {gpus} GPUs" if hot else load
+        if stage.sample_power is not None:
+            load = f"{load}{', ' if load else ''}power every {stage.sample_power:g} s"
         checks = ", ".join(step.check for step in leg.steps)
         table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(stage.duration), load, checks)
         at += stage.duration if stage.when == "always" else 0.0

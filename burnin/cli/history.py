@@ -97,8 +97,14 @@ def show(run: RunName, json: Json = None, db: Db = DB) -> None:
     write(json, text)
 
 
-def judge(run: RunName, json: Json = None, db: Db = DB) -> None:
-    """Derive a run's verdict again, from its evidence. Nothing but the database is read."""
+def judge(
+    run: Annotated[str, typer.Argument(help="a run, `last`, or a directory of telemetry", metavar="RUN|DIR")],
+    json: Json = None,
+    db: Db = DB,
+) -> None:
+    """Derive a run's verdict again from its evidence alone, or judge a directory of telemetry (rack.yaml, telemetry.csv)."""
+    if Path(run).is_dir() or "/" in run:
+        judge_directory(Path(run), json)
     from burnin.assess.case import gather
     from burnin.assess.judge import judge as derive
     from burnin.verdict.document import canonical, document
@@ -110,6 +116,21 @@ def judge(run: RunName, json: Json = None, db: Db = DB) -> None:
         verdict = derive(case)
         if store.verdict(case.run.id) is None:
             store.keep_verdict(verdict, canonical(verdict))
+    if str(json) != "-":
+        view.show(document(verdict), console())
+    write(json, canonical(verdict))
+    raise typer.Exit(exits.of_word(verdict.word))
+
+
+def judge_directory(folder: Path, json: Path | None) -> None:
+    """`burnin judge DIR`."""
+    from burnin.assess.recorded import judge as derive
+    from burnin.assess.recorded import load
+    from burnin.verdict.document import canonical, document
+    from burnin.views import verdict as view
+
+    writable(json)
+    verdict = derive(load(folder))
     if str(json) != "-":
         view.show(document(verdict), console())
     write(json, canonical(verdict))

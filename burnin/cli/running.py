@@ -46,7 +46,7 @@ def run(
     db: Db = DB,
 ) -> None:
     """Burn a rack in and judge it. PASS is exit code 0, FAIL 1, HOLD 3."""
-    from burnin.checks import CHECKS, HEATS
+    from burnin.checks import CHECKS, OFFERS
     from burnin.rack.load import load_catalogue, load_rack
     from burnin.run import plan
     from burnin.run.start import Request
@@ -54,7 +54,7 @@ def run(
 
     writable(json)
     catalogue = load_catalogue()
-    loaded = load_suite(suite, checks=HEATS, metrics=catalogue.metrics)
+    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics)
     file = load_rack(rack, need_known_hosts=not dry_run, need_keys=not dry_run)
     chosen = tuple(word for word in only.split(",") if word)
     the_plan = plan.make(loaded, file.rack, file.profile, CHECKS, chosen, _words(parts))

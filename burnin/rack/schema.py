@@ -31,6 +31,9 @@ INTERLOCKS = (
 )  # fmt: skip
 """Every interlock a profile may ask for; `burnin.run.interlocks` says which of them this version can read."""
 
+SUPPLY = ("rack.power", "rack.power_rate", "rack.power_base", "loop.heat", "loop.heat_rate", "loop.heat_base")
+"""What load must stay within: kW and kW/s of the rack's supply and of what carries its heat away, and what all but GPUs take."""
+
 FIRMWARE = ("vbios", "inforom", "driver")
 """What the inventory audit compares; a name that it does not know would never be looked at."""
 
@@ -279,6 +282,9 @@ class Rack(Data):
         default_factory=dict, description="vbios, inforom, driver that every tray must report"
     )
     waive: list[Waiver] = Field(default_factory=list)
+    power: dict[Literal[SUPPLY], Limit] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="what this place bears, above or below the profile's limits of the same names"
+    )
     allow: list[Literal["power_cycle", "power_off_on_leak"]] = Field(default_factory=list)
 
     @model_validator(mode="wrap")
@@ -313,6 +319,7 @@ class Metric(Data):
     counter: bool = Field(default=False, description="only ever grows; judged by its growth")
     slow: bool = Field(default=False, description="read every `sample_slow`, not every `sample`")
     per_link: bool = Field(default=False, description="read of every NVLink, every `sample_links`")
+    transient: bool = Field(default=False, description="read only in stages that ask for it, every `sample_power`")
     about: str
 
 

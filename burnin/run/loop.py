@@ -16,6 +16,7 @@ from burnin.checks.base import Answer, Order
 from burnin.errors import TrayError
 from burnin.events import LogLine, StageBegan, StageEnded, Status, TrayState
 from burnin.run import interlocks
+from burnin.run.heat import Heat
 from burnin.run.job import Job, Kept
 from burnin.run.plan import Leg
 from burnin.run.steps import Steps, ask, heats, parts
@@ -28,7 +29,6 @@ SETTLE_S = 45.0
 """How long trays may take to connect before the run goes on without those that have not."""
 FIRST_READINGS_S = 15.0
 """How long a tray may take to be read for the first time, where load comes at once."""
-UNLOAD_S = 5.0
 FLUSH_S = 10.0
 LOAD_SPARE_S = 120.0
 """Beyond the planned end of a load, before the agent ends it by itself."""
@@ -42,7 +42,8 @@ class Run:
         self._identities: dict[str, dict[str, Any]] = {}
         self._states: dict[str, list[Answer]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._steps = Steps(job)
+        self._heat = Heat(job, self._latest, self._wait_until)
+        self._steps = Steps(job, self._heat.delays)
         self._looked_at: list[str] = []
         """GPUs that the last look at the interlocks saw: a tray that comes back later is not loaded on it."""
         self.refused = False
@@ -136,18 +137,9 @@ class Run:
                 self.job.keeper.attempt(Kept(LEAVE, name, tray, number, status, t0, self._now(), why, rounds))
         await asyncio.gather(*(session.leave() for session in self.job.sessions.values()))
 
-    async def _unload(self, trays: list[str]) -> None:
-        """Order the load off and wait until the agents say that it is; what does not answer is left to its lease."""
-
-        async def one(tray: str) -> None:
-            session = self.job.sessions[tray]
-            with contextlib.suppress(TrayError):
-                await session.order("unload", timeout_s=UNLOAD_S)
-                end = self._now() + UNLOAD_S
-                while session.loaded and session.ready and self._now() < end:
-                    await self.job.clock.sleep(0.1)
-
-        await asyncio.gather(*(one(tray) for tray in trays))
+    async def _unload(self, trays: list[str], at_once: bool = False) -> None:
+        """Order the load off: as slowly as load may change, or at once when the run was stopped."""
+        await self._heat.down(trays, at_once or self.job.stop.is_set())
 
     async def _keep_stored(self) -> None:
         """Every few seconds: what is on the disk, the agents need not keep."""
@@ -172,9 +164,10 @@ class Run:
         refused, found = None, list[interlocks.Interlock]()
         if stage.load is not None or heats(leg):
             await self._first_readings()
-            refused = interlocks.refusal(found := self._interlocks())
+            allow = self._heat.allowed()
+            refused = interlocks.refusal(found := self._interlocks()) or (allow if isinstance(allow, str) else None)
         if refused is not None:
-            await self._unload(list(self.job.sessions))
+            await self._unload(list(self.job.sessions), at_once=True)
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, f"not loaded: {refused}"))
             for step in leg.steps:
                 for part in parts(leg, step, self.job.plan):
@@ -182,12 +175,16 @@ class Run:
                     kept = Kept(stage.stage, step.check, part, number, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
                     self.job.keeper.attempt(kept)
             return
-        self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin, leg.trays))
-        if stage.load is None:
+        if self._heat.changes(stage.load):
             await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded])
-        else:
+            begin = self._now()
+        self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin, leg.trays))
+        if stage.sample_power is not None:
+            await self._read_transients(stage.sample_power, begin + stage.duration)
+        if stage.load is not None:
             await self._bring_up(leg, found, begin)
         await self._wait_until(begin + stage.duration)
+        await self._heat.drift()
         if stage.locked_mhz is not None:
             await self._free_clocks()
         if self.job.stop.is_set():
@@ -214,6 +211,18 @@ class Run:
         async def one(tray: str) -> None:
             with contextlib.suppress(TrayError):
                 await self.job.sessions[tray].order("clocks", mhz={})
+
+        await asyncio.gather(*(one(tray) for tray in self.job.sessions))
+
+    async def _read_transients(self, period_s: float, until_s: float) -> None:
+        """Power and clock several times a second, where agents can; where not, it is said, and the readings are missing."""
+
+        async def one(tray: str) -> None:
+            try:
+                await self.job.sessions[tray].read_transients(period_s, until_s)
+            except TrayError as error:
+                text = f"{tray}: power is not read every {period_s:g} s: {error}"
+                self.job.keeper.event(LogLine(tray, self._now(), "note", "", text, "controller"))
 
         await asyncio.gather(*(one(tray) for tray in self.job.sessions))
 
@@ -270,7 +279,6 @@ class Run:
         assert stage.load is not None
         trays = [tray for tray, session in self.job.sessions.items() if session.ready and tray in self._identities]
         trays = [tray for tray in trays if leg.trays is None or tray in leg.trays]
-        gap = stage.duration / len(trays) if stage.load.stagger and trays else 0.0
         limit = self.job.profile.limits.get(CUTOFF)
         cutoff = limit.min if limit is not None and limit.min is not None else 0.0
         args: dict[str, Any] = {
@@ -278,17 +286,8 @@ class Run:
             "cutoff_margin_c": cutoff,
             "max_s": self.job.plan.load_seconds(leg.index) + LOAD_SPARE_S,
         }
-
-        async def one(number: int, tray: str) -> None:
-            await self._wait_until(begin + number * gap)
-            if self.job.stop.is_set():
-                return
-            if stage.locked_mhz is not None:
-                await self._hold_clocks(tray, stage.locked_mhz)
-            gpus = [gpu.split(".")[1] for gpu in interlocks.loadable(found, self.job.profile.topology.gpus(tray))]
-            try:
-                await self.job.sessions[tray].order("load", gpus=gpus, **args)
-            except TrayError as error:
-                self.job.keeper.event(LogLine(tray, self._now(), "load", "refused", str(error), "controller"))
-
-        await asyncio.gather(*(one(number, tray) for number, tray in enumerate(trays)))
+        if stage.locked_mhz is not None:
+            await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))
+        gpus = interlocks.loadable(found, [gpu for tray in trays for gpu in self.job.profile.topology.gpus(tray)])
+        over_s = stage.duration if stage.load.stagger else 0.0
+        await self._heat.up(stage.load, gpus, begin, over_s, args)

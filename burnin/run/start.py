@@ -31,6 +31,7 @@ from burnin.run.tray import TraySession
 from burnin.store import RunStart, Session, Store, Voided
 from burnin.suites.schema import Suite
 from burnin.transport.agent import AgentLink, Claim
+from burnin.transport.bmcs import Bmcs, services
 from burnin.transport.known import fingerprint
 from burnin.transport.package import build
 from burnin.transport.rack import dialer
@@ -92,9 +93,10 @@ async def execute(
     """Run and judge: the verdict, and whether the run went through (False: it was interrupted).
 
     `before`: go on with a run that earlier sessions left.
-    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept.
+    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept,
+    InputError before anything was begun when a secret cannot be read.
     """
-    rack = request.file.rack
+    rack, bmcs = request.file.rack, Bmcs(services(request.file))
     here, mono_s = Process.me(), time.monotonic()
     session = Session(
         here.host, here.boot, here.pid, here.started, request.operator, _iso(begun), mono_s,
@@ -106,7 +108,7 @@ async def execute(
         store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
     else:
         _begin(request, store, run_id, session)
-    status = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before)
+    status = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before, bmcs)
     store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), status)
     verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
     store.keep_verdict(verdict, canonical(verdict))
@@ -143,6 +145,7 @@ async def _run(
     today: dt.date,
     start_s: float,
     before: Before | None,
+    bmcs: Bmcs,
 ) -> str:
     dial = dialer(request.file)
     clock, agent, stop = _Clock(), build(), asyncio.Event()
@@ -184,7 +187,7 @@ async def _run(
         clock=clock,
         start_s=start_s,
         today=today,
-        doors={"shell": Shell(dial).order},
+        doors={"shell": Shell(dial).order, "redfish": bmcs.order},
         stop=stop,
         tried=before.tried if before else {},
         as_found=before.as_found if before else {},
@@ -200,6 +203,7 @@ async def _run(
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        await bmcs.close()
         await dial.close()
         await keep.close()
 

@@ -8,7 +8,7 @@ one after the other, when all others are done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,8 +38,8 @@ def parts(leg: Leg, step: Step, plan: Plan) -> list[str]:
 class Steps:
     """Asks, and hands every attempt to the job's keeper."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, delays: Callable[[Sequence[str]], Mapping[str, float]] = lambda parts: {}) -> None:
+        self._job, self._delays = job, delays
 
     def _now(self) -> float:
         return self._job.clock.now() - self._job.start_s
@@ -53,23 +53,26 @@ class Steps:
                 await self._step(leg, step, loadable)
 
     async def _step(self, leg: Leg, step: Step, loadable: Collection[str]) -> None:
-        await asyncio.gather(*(self._on(leg, step, part, loadable) for part in parts(leg, step, self._job.plan)))
+        delays = self._delays(sorted(loadable)) if CHECKS[step.check].heats else {}
+        await asyncio.gather(*(self._on(leg, step, part, loadable, delays) for part in parts(leg, step, self._job.plan)))
 
-    async def _on(self, leg: Leg, step: Step, part: str, loadable: Collection[str]) -> None:
+    async def _on(self, leg: Leg, step: Step, part: str, loadable: Collection[str], delays: Mapping[str, float]) -> None:
         job, check = self._job, CHECKS[step.check]
         trays = tuple(job.sessions) if part == RACK else ()
         context = Context(part, job.rack, job.profile, job.suite, leg.stage, job.catalogue, step.args, trays)
         before = job.attempts(leg.stage.stage, check.name, part)
         for attempt in range(before + 1, before + job.suite.retries + 2):
             begin = self._now()
-            why, answers = await self._rounds(check, context, loadable)
+            why, answers = await self._rounds(check, context, loadable, delays)
             status = Status.ABORTED if why == STOPPED else Status.ERROR if why else Status.COMPLETE
             job.keeper.attempt(Kept(leg.stage.stage, check.name, part, attempt, status, begin, self._now(), why, tuple(answers)))
             measured = any(answer.ok for given in answers for answer in given)
             if status is Status.COMPLETE or measured or not answers or job.stop.is_set():
                 return  # what was measured stands; a tray that is not there is LOST, and that is said once
 
-    async def _rounds(self, check: Check, context: Context, loadable: Collection[str]) -> tuple[str, list[tuple[Answer, ...]]]:
+    async def _rounds(
+        self, check: Check, context: Context, loadable: Collection[str], delays: Mapping[str, float]
+    ) -> tuple[str, list[tuple[Answer, ...]]]:
         """Why it could not be measured (empty when it was), and every round's answers."""
         answers: list[tuple[Answer, ...]] = []
         orders = check.orders(context, answers)
@@ -79,6 +82,7 @@ class Steps:
         while orders:
             if len(answers) == MOST_ROUNDS:
                 return f"{check.name} did not end within {MOST_ROUNDS} rounds", answers
+            orders = [eased(order, delays, follows=bool(answers) and check.scope != "rack") for order in orders]
             answers.append(tuple(await asyncio.gather(*(self._ask(order, loadable) for order in orders))))
             if self._job.stop.is_set():
                 return STOPPED, answers
@@ -106,6 +110,27 @@ class Steps:
             order = replace(order, args={**order.args, "gpus": rest})
         answer = await _unless_stopped(self._job, order)
         return replace(answer, body={**answer.body, **refused}) if answer.ok and kept else answer
+
+
+def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
+    """The same work, begun GPU by GPU after these seconds; the ranks of a collective, which begin as one, ease in and out.
+
+    `follows`: a later round of one tray, which keeps the distance to other trays that its first round gave it.
+    """
+    gpus = order.args.get("gpus", ()) if order.verb == "work" else ()
+    own = {gpu: delays.get(f"{order.to}.{gpu}", 0.0) for gpu in gpus}
+    if order.args.get("kind") == "nccl":
+        longest = max(delays.values(), default=0.0) if own else 0.0
+        change: dict[str, Any] = {"args": {**order.args.get("args", {}), "ease_s": longest}}
+    else:
+        first = min(own.values(), default=0.0) if follows else 0.0
+        longest = max(own.values(), default=0.0) - first
+        given = order.args.get("args_of", {})
+        change = {"args_of": {gpu: {**given.get(gpu, {}), "after_s": own[gpu] - first} for gpu in gpus}}
+    if longest <= 0:
+        return order
+    args = {**order.args, **change, "max_s": float(order.args["max_s"]) + 2 * longest}
+    return replace(order, args=args, timeout_s=order.timeout_s + 2 * longest)
 
 
 async def ask(job: Job, order: Order) -> Answer:

@@ -104,6 +104,8 @@ class TraySession:
         self._stop = asyncio.Event()
         self._leaving = False
         self._said_hello = False
+        self._transient: tuple[float, float] | None = None
+        """Period in s, and until which run second it is wanted: an agent that starts anew is told again."""
 
     def now_s(self) -> float:
         """Seconds since the run began."""
@@ -160,6 +162,8 @@ class TraySession:
         if hello["nvml"] is None and not self._tables:
             done = await self._link.order("sample", ident=f"sample-{self._holder}", **self._sample)
             self._tables = self._columns(done["tables"])
+            with contextlib.suppress(TrayError):
+                await self._read_transients(self._link)
         self._said_hello = True
         self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
 
@@ -222,6 +226,18 @@ class TraySession:
         if self._link is None or self.state != READY:
             raise TrayError(self.why or f"{self.tray} is not connected")
         return await self._link.order(verb, timeout_s=timeout_s, **args)
+
+    async def read_transients(self, period_s: float, until_s: float) -> None:
+        """Have power and clock read so often until this run second. Raises TrayError when this tray does not."""
+        self._transient = (period_s, until_s)
+        if self._link is None or self.state != READY:
+            raise TrayError(self.why or f"{self.tray} is not connected")
+        await self._read_transients(self._link)
+
+    async def _read_transients(self, link: Link) -> None:
+        period_s, until_s = self._transient or (0.0, 0.0)
+        if (left_s := until_s - self.now_s()) > 0:
+            await link.order("transient", timeout_s=5.0, period_s=period_s, seconds=round(left_s, 3))
 
     # ---- records -> events
 

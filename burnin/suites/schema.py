@@ -41,11 +41,27 @@ Lease = Annotated[Duration, _between(1, 14400, "a lease is 1 s to 4 h")]
 Cadence = Annotated[Duration, _between(0.05, 3600, "readings are 50 ms to 1 h apart")]
 
 
+Period = Annotated[Duration, _between(0.2, 60, "pulses are 0.2 s to 60 s apart")]
+
+
+class Pulse(Data):
+    """A square wave of load: full for `duty` of the period, idle for the rest."""
+
+    period: Period
+    duty: float = Field(default=0.5, ge=0.1, le=0.9)
+
+    @property
+    def shorter_s(self) -> float:
+        """The shorter of the two halves."""
+        return self.period * min(self.duty, 1 - self.duty)
+
+
 class Load(Data):
-    """What the GPUs do during a stage."""
+    """What the GPUs, and what is around them, do during a stage."""
 
     kernel: Literal["tensor", "fma"] = "tensor"
     stagger: bool = Field(default=False, description="bring the trays up one after the other over the stage")
+    pulse: Pulse | None = None
 
 
 class Step(Data):
@@ -70,6 +86,9 @@ class Stage(Data):
     duration: Duration = Field(default=0.0, alias="for")
     settle: Duration = Field(default=0.0, description="left out of every statistic at the start of the stage")
     load: Load | None = None
+    sample_power: Cadence | None = Field(
+        default=None, description="one reading of power and clock in this stage, beside those of every `sample`"
+    )
     cut: Literal["whole", "rest"] = Field(
         default="whole",
         description="what a stage owes that was cut off (a controller died): all of its time again, or the rest; after settling "
@@ -98,6 +117,10 @@ class Stage(Data):
             found.append((("phase",), f"{name}: phase {self.phase} needs a load (load: {{kernel: tensor}})"))
         if self.phase is not None and not loaded and self.load is not None:
             found.append((("load",), f"{name}: phase {self.phase} is unloaded, but a load is given"))
+        if self.phase is None and self.sample_power is not None:
+            found.append((("sample_power",), f"{name}: reading power needs a phase (idle, load, ramp, cool)"))
+        if self.load is not None and self.load.pulse is not None and not (self.phase or "").startswith("ramp"):
+            found.append((("phase",), f"{name}: pulses are no steady load; their phase is a ramp (ramp-pulse)"))
         if self.settle and self.settle >= self.duration > 0:
             left = f"nothing is left to judge after settling {self.settle:g} of {self.duration:g} s"
             found.append((("settle",), f"{name}: {left}"))
@@ -167,12 +190,21 @@ class Suite(Data):
             if stage.phase is not None and judged < 3 * self.sample:
                 few = f"{judged:g} s are judged, fewer than 3 samples of {self.sample:g} s"
                 found.append((("stages", i, "for"), f"stage {stage.stage}: {few}"))
+            pulse = stage.load.pulse if stage.load is not None else None
+            if pulse is not None and pulse.shorter_s < 2 * self.sample:
+                seen = f"its halves last {pulse.shorter_s:g} s at least, fewer than 2 samples of {self.sample:g} s"
+                found.append((("stages", i, "load"), f"stage {stage.stage}: a pulse that cannot be seen: {seen}"))
+            if pulse is not None and judged < 5 * pulse.period:
+                few = f"{judged:g} s are judged, fewer than 5 pulses of {pulse.period:g} s"
+                found.append((("stages", i, "for"), f"stage {stage.stage}: {few}"))
         if found:
             raise mistakes(found)
         return self
 
-    def period(self, metric: Metric | None) -> float:
-        """Seconds between two readings of a metric."""
+    def period(self, metric: Metric | None, stage: Stage | None = None) -> float:
+        """Seconds between two readings of a metric; of a transient one: in this stage."""
+        if metric is not None and metric.transient and stage is not None and stage.sample_power is not None:
+            return stage.sample_power
         if metric is not None and metric.per_link:
             return self.sample_links
         return self.sample_slow if metric is not None and metric.slow else self.sample

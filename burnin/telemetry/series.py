@@ -109,8 +109,8 @@ class Telemetry:
         return sorted(p for (p, m), s in self.series.items() if m == metric and s.present)
 
     def phase(self, prefix: str) -> list[Stretch]:
-        """Stretches whose phase is `prefix` or a variant of it: load, load-2, load@1500."""
-        return [s for s in self.stretches if s.phase == prefix or s.phase.startswith((prefix + "-", prefix + "@"))]
+        """Stretches whose phase begins so: load, load-2, load@1500."""
+        return [s for s in self.stretches if s.phase.startswith(prefix)]
 
     def window(self, part: str, metric: str, stretch: Stretch) -> Series:
         """One series within the judged window of one stretch.

@@ -35,15 +35,18 @@ def show(document: Mapping[str, Any], console: Console) -> None:
 
 def _panel(document: Mapping[str, Any]) -> Panel:
     word = document["verdict"]
+    suite = f"suite {document['suite']}" if document["suite"] is not None else "no suite: recorded telemetry"
     means = _MEANS[word]
-    if not document["whole"]:
+    if document["suite"] is None:
+        ships, means = "evidence only: nobody asked for more than it holds", means.replace("this suite requires", "it holds")
+    elif not document["whole"]:
         ships = "evidence only: trays or checks were left out"
         means = "everything that was asked for was measured, and is good" if word == "PASS" else means
     else:
         ships = "a PASS of this suite may ship" if document["ships"] else "evidence only: this suite ships nothing"
     text = Text.assemble(
         (word, LOOK[word]),
-        f"   rack {document['rack']}   {document['profile']}   suite {document['suite']}\n",
+        f"   rack {document['rack']}   {document['profile']}   {suite}\n",
         (f"{means} ({ships})", "dim"),
     )
     return Panel(text, border_style=LOOK[word].split()[1], expand=False)

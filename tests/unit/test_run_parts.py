@@ -393,6 +393,22 @@ async def test_a_new_agent_behind_the_same_address_is_noticed() -> None:
     rig.life.cancel()
 
 
+async def test_a_fresh_agent_is_told_again_what_to_read_within_a_second_until_its_time_is_over() -> None:
+    rig = Rig()
+    with pytest.raises(TrayError):
+        await rig.session.read_transients(0.2, 4.0)
+    await settle()
+    assert rig.agent.orders == ["sample", "transient"], "what was wanted before it was there"
+    await rig.session.read_transients(0.2, 4.0)
+    assert rig.agent.orders == ["sample", "transient", "transient"]
+    for _ in range(2):
+        rig.agent.links[-1].cut()
+        rig.agent.holder, rig.agent.spool = rig.agent.holder + "+", []
+        await rig.clock.pass_time(5)
+    assert rig.agent.orders[3:] == ["sample", "transient", "sample"]
+    rig.life.cancel()
+
+
 async def test_records_that_were_dropped_before_they_could_be_fetched_are_counted() -> None:
     rig = Rig()
     await settle()

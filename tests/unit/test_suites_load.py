@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
+from burnin.checks.base import NoArgs
 from burnin.errors import InputError
-from burnin.suites.load import list_suites, load_suite
+from burnin.rack.data import Data
+from burnin.suites.load import Offer, list_suites, load_suite
 from burnin.suites.schema import Suite, seconds
 
-CHECKS = {"inventory": False, "idle-baseline": False, "gpu-load": False, "ecc": False, "hbm": True}
+
+class Args(Data):
+    """What a step of ecc may say here."""
+
+    a: int | None = Field(default=None, ge=1)
+
+
+CHECKS = {
+    name: Offer(name == "hbm", Args if name == "ecc" else NoArgs)
+    for name in ("inventory", "idle-baseline", "gpu-load", "ecc", "hbm")
+}
 METRICS = {"gpu.temp", "gpu.power"}
 SUITE = """\
 suite: mine
@@ -65,6 +78,12 @@ WRONG = {
     "no stages": (SUITE[SUITE.index("stages:") :], "stages: []\n", "5:9: stages is an empty list; expected at least one stage"),
     "settles all along": ("settle: 5 s", "settle: 30 s", "7:51: stage idle: nothing is left to judge after settling 30 of 30 s"),
     "settles without a phase": ("{stage: audit,", "{stage: audit, settle: 5 s,", "6:28: stage audit: settling needs a phase"),
+    "power without a phase": (
+        "{stage: audit,", "{stage: audit, sample_power: 200 ms,", "6:34: stage audit: reading power needs a phase"
+    ),
+    "power too often": (
+        "settle: 5 s", "sample_power: 10 ms", "7:57: stages[1].sample_power: 0.01 s is too short; readings are 50 ms to 1 h apart"
+    ),
     "too short": ("settle: 5 s", "settle: 28 s", "7:37: stage idle: 2 s are judged, fewer than 3 samples of 1 s"),
     "twice": ("stage: again", "stage: load", "9:13: stage name 'load' is used twice"),
     "bad name": ("suite: mine", "suite: My Suite", "1:8: suite is 'My Suite'; expected lower-case letters, digits and dashes"),
@@ -85,6 +104,10 @@ WRONG = {
     "short lease": ("lease: 15 s", "lease: 999 ms", "3:8: lease: 0.999 s is too short; a lease is 1 s to 4 h"),
     "lease": ("lease: 15 s", "lease: 5 h", "3:8: lease: 18000 s is too long; a lease is 1 s to 4 h"),
     "two loads": ("[gpu-load]", "[gpu-load, hbm]", "9:88: hbm loads the GPUs by itself, but stage again loads them"),
+    "args, value": ("with: {a: 1}", "with: {a: 0}", "8:106: a is 0; expected at least 1"),
+    "args, kind": ("with: {a: 1}", "with: {a: x}", "8:106: a is 'x'; expected a whole number"),
+    "args, key": ("with: {a: 1}", "with: {aa: 1}", "8:103: unknown key 'aa'; expected a (did you mean a?)"),
+    "args of none": ("[gpu-load, {check", "[{check: gpu-load, with: {b: 1}}, {check", "8:98: unknown key 'b'"),
     "ships": ("about: a test", "about: a test\nships: yes", "3:8: ships is 'yes'; expected true or false"),
 }  # fmt: skip
 
@@ -132,7 +155,8 @@ def test_a_name_is_looked_for_and_a_path_is_taken_as_it_is(tmp_path: Path, monke
 
 
 _PIECES = st.sampled_from(
-    ["suite: x\n", "about: y\n", "stages:\n", "  - {stage: a, steps: [ecc]}\n", "  - {}\n", "  - 1\n", "lease: 5 s\n",
+    ["suite: x\n", "about: y\n", "stages:\n", "  - {stage: a, steps: [ecc]}\n", "  - {}\n", "  - repeat: 2\n",
+     "    stages: [1]\n", "  - 1\n", "lease: 5 s\n",
      "stages: {}\n",     "coverage: []\n", "coverage: {metrics: 7}\n", "limits: {a: {}}\n",
      "  - {stage: a, phase: load, for: 9 s, steps: [[x], {y: 1}]}\n"]
 )  # fmt: skip
@@ -146,3 +170,59 @@ def test_any_text_is_a_suite_or_an_input_error(tmp_path_factory: pytest.TempPath
         assert load(path).stages
     except InputError as error:
         assert error.problems
+
+
+# ---------------------------------------------------------------- cycles
+
+CYCLES = """suite: mine
+about: a test
+stages:
+  - {stage: audit, steps: [inventory]}
+  - repeat: 3
+    stages:
+      - {stage: soak, phase: load, for: 5 min, load: {}, steps: [gpu-load]}
+      - {stage: rest, phase: cool, for: 1 min, steps: [ecc]}
+  - {stage: end, phase: idle, for: 1 min, steps: [ecc]}
+"""
+
+
+def test_a_cycle_is_written_out_with_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(CYCLES)
+    assert [(s.stage, s.phase) for s in load(path).stages] == [
+        ("audit", None),
+        ("soak-1", "load-1"), ("rest-1", "cool-1"), ("soak-2", "load-2"), ("rest-2", "cool-2"),
+        ("soak-3", "load-3"), ("rest-3", "cool-3"),
+        ("end", "idle"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("repeat: 3", "repeat: 0", "5:13: repeat is 0; expected how often, 1 to 1000"),
+        ("repeat: 3", "repeat: three", "5:13: repeat is 'three'; expected how often"),
+        ("repeat: 3", "repeat: true", "5:13: repeat is True; expected how often"),
+        ("repeat: 3", "repeat: 3\n    when: always", "6:11: unknown key 'when' beside repeat"),
+        ("for: 5 min", "for: 5", "7:41: stages[1].for: 5 is not a duration"),
+        ("[gpu-load]", "[gpu-lod]", "7:66: check 'gpu-lod' does not exist"),
+        ("stage: rest", "stage: soak", "8:17: stage name 'soak-1' is used twice"),
+        ("stage: end,", "stage: soak-2,", "9:13: stage name 'soak-2' is used twice"),
+        ("{stage: rest, phase: cool, for: 1 min, steps: [ecc]}", "{repeat: 2, stages: []}", "5:5: a cycle within a cycle"),
+    ],
+)
+def test_a_mistake_in_a_cycle_is_told_once_and_where_it_stands(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "s.yaml"
+    assert old in CYCLES
+    path.write_text(CYCLES.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    (problem,) = (str(problem).removeprefix(f"{path}:") for problem in caught.value.problems)
+    assert problem.startswith(said)
+
+
+def test_a_cycle_without_stages_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(CYCLES[: CYCLES.index("    stages:")])
+    with pytest.raises(InputError, match="a cycle without stages"):
+        load(path)

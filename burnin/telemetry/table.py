@@ -1,0 +1,233 @@
+"""Long rows -> series: 40 million rows of one rack's two days, in any order, in less than a gigabyte.
+
+Values are kept as plain arrays, one per (part, metric). Times and phases are the same for most parts, so each distinct piece
+of them is kept once and a series holds only the numbers of its pieces.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from burnin.errors import InputError, Problem
+from burnin.telemetry.series import Floats, Series, Stretch
+
+COLUMNS = ("time_s", "phase", "part", "metric", "value")
+MOST_PHASES, MOST_SERIES = 4096, 100_000
+SETTLE_S, SETTLE_SHARE = 600.0, 0.25
+"""What is left out at the start of every window: so long, or this share of it where it is short. Foreign telemetry does not say
+how long its parts took to come to rest; a cold plate's time constant is about a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One distinct course of time: when was read, in which phase, and whether of a GPU."""
+
+    t_s: Floats
+    phase: NDArray[np.uint16]
+    names: Sequence[str]
+    gpu: bool
+
+
+class Rows:
+    """Collects rows of one file. Raises InputError for names that are not known and times that are none."""
+
+    def __init__(self, path: Path, metrics: Collection[str], is_part: Callable[[str], bool], needed: Collection[str]) -> None:
+        self._path, self._metrics, self._is_part, self._needed = path, frozenset(metrics), is_part, frozenset(needed)
+        self._words: dict[str, dict[str, int]] = {"phase": {}, "part": {}, "metric": {}}
+        self._series: dict[tuple[int, int], int] = {}
+        self._values: list[array[float]] = []
+        self._pieces: list[array[int]] = []
+        self._known: dict[bytes, int] = {}
+        self._when: list[tuple[Floats, NDArray[np.uint16]]] = []
+        self._counts: dict[tuple[int, int, int], int] = {}
+        self._rows = 0
+
+    def add(self, batch: Any) -> None:
+        """A record batch with COLUMNS."""
+        t = self._numbers(batch, "time_s")
+        if not np.isfinite(t).all():
+            at = self._rows + int(np.flatnonzero(~np.isfinite(t))[0]) + 1
+            raise self._wrong(f"time_s of row {at} is not a number", "seconds")
+        v = self._numbers(batch, "value")
+        v = np.where(np.isfinite(v), v, np.nan)
+        phase, part, metric = (self._ids(batch, name) for name in ("phase", "part", "metric"))
+        self._rows += t.size
+        series = self._numbered(part, metric)
+        self._count(series, phase, v)
+        wanted = np.array([name in self._needed for name in self._words["metric"]], bool)
+        keep = wanted[metric] if t.size else np.zeros(0, bool)
+        if not keep.all():
+            t, v, phase, series = t[keep], v[keep], phase[keep], series[keep]
+        self._split(t, v, phase.astype(np.uint16), series)
+
+    def _numbers(self, batch: Any, name: str) -> Floats:
+        import pyarrow as pa
+
+        column = batch.column(batch.schema.get_field_index(name))
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+            raise self._wrong(f"column {name} holds {column.type}", "numbers")
+        out: Floats = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return out
+
+    def _ids(self, batch: Any, name: str) -> NDArray[np.int32]:
+        """One number per word, over all batches."""
+        import pyarrow as pa
+
+        column = batch.column(batch.schema.get_field_index(name))
+        if column.null_count:
+            raise self._wrong(f"column {name} has an empty field", f"a {name} in every row")
+        if not pa.types.is_dictionary(column.type):
+            if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+                raise self._wrong(f"column {name} holds {column.type}", "words")
+            column = column.dictionary_encode()
+        if not pa.types.is_string(column.dictionary.type) and not pa.types.is_large_string(column.dictionary.type):
+            raise self._wrong(f"column {name} holds {column.dictionary.type}", "words")
+        index = column.indices.to_numpy(zero_copy_only=False)
+        used = np.unique(index)
+        new = np.zeros(max(1, len(column.dictionary)), np.int32)
+        for i in used.tolist():
+            new[i] = self._word(name, column.dictionary[i].as_py())
+        out: NDArray[np.int32] = new[index]
+        return out
+
+    def _word(self, name: str, word: str) -> int:
+        known = self._words[name]
+        if word not in known:
+            if name == "part" and not self._is_part(word):
+                raise self._wrong(f"{word[:40]!r} is no part of this rack", "a part of a tray in rack.yaml, such as t07.g2")
+            if name == "metric" and word not in self._metrics:
+                raise self._wrong(f"metric {word[:40]!r} is not in the catalogue", "a metric of metrics.yaml, such as gpu.temp")
+            if name == "phase" and (not word.strip() or len(word) > 64 or len(known) >= MOST_PHASES):
+                raise self._wrong(f"phase {word[:40]!r}", f"at most {MOST_PHASES} short names such as idle, load, load@1500")
+            known[word] = len(known)
+        return known[word]
+
+    def _numbered(self, part: NDArray[np.int32], metric: NDArray[np.int32]) -> NDArray[np.int32]:
+        """One number per (part, metric), over all batches."""
+        pair = part.astype(np.int64) << 16 | metric
+        unique, index = np.unique(pair, return_inverse=True) if _changes(pair) * 8 > pair.size else _runs(pair)
+        numbers = np.empty(unique.size, np.int32)
+        for i, one in enumerate(unique.tolist()):
+            key = (one >> 16, one & 0xFFFF)
+            if key not in self._series:
+                if len(self._series) >= MOST_SERIES:
+                    raise self._wrong(f"there are more than {MOST_SERIES} series", "the telemetry of one rack")
+                self._series[key] = len(self._values)
+                self._values.append(array("d"))
+                self._pieces.append(array("l"))
+            numbers[i] = self._series[key]
+        return numbers[index]
+
+    def _count(self, series: NDArray[np.int32], phase: NDArray[np.int32], v: Floats) -> None:
+        known = ~np.isnan(v)
+        width = len(self._words["phase"])
+        both = series[known].astype(np.int64) * width + phase[known]
+        many = np.bincount(both, minlength=0)
+        keys = list(self._series)
+        for at in np.flatnonzero(many).tolist():
+            part, metric = keys[at // width]
+            slot = (part, metric, at % width)
+            self._counts[slot] = self._counts.get(slot, 0) + int(many[at])
+
+    def _split(self, t: Floats, v: Floats, phase: NDArray[np.uint16], series: NDArray[np.int32]) -> None:
+        if _changes(series) * 8 > series.size:
+            small = series.astype(np.uint16) if len(self._values) < 1 << 16 else series  # sorted by digits, not by comparing
+            order = np.argsort(small, kind="stable")
+            t, v, phase, series = t[order], v[order], phase[order], series[order]
+        ends = [*np.flatnonzero(np.diff(series)).tolist(), series.size - 1] if series.size else []
+        begin = 0
+        for end in ends:
+            a, b = begin, end + 1
+            key = t[a:b].tobytes() + phase[a:b].tobytes()
+            piece = self._known.get(key)
+            if piece is None:
+                piece = self._known[key] = len(self._when)
+                self._when.append((t[a:b].copy(), phase[a:b].copy()))
+            number = int(series[a])
+            self._pieces[number].append(piece)
+            self._values[number].frombytes(v[a:b].tobytes())
+            begin = b
+        self._known.clear()  # another batch has other times
+
+    def done(self) -> tuple[dict[tuple[str, str], Series], list[Course]]:
+        """All series, sorted by time; and each distinct course of time, for `stretches`."""
+        parts, metrics = list(self._words["part"]), list(self._words["metric"])
+        names = list(self._words["phase"])
+        courses: dict[bytes, tuple[Floats, NDArray[np.uint16], NDArray[np.int64] | None]] = {}
+        gpu: dict[bytes, bool] = {}
+        out = {}
+        for (part, metric), number in self._series.items():
+            pieces = self._pieces[number]
+            if not pieces:
+                continue
+            key = pieces.tobytes()
+            if key not in courses:
+                courses[key] = _sorted([self._when[i] for i in pieces])
+            t, _, order = courses[key]
+            v = np.frombuffer(self._values[number], float)
+            out[parts[part], metrics[metric]] = Series(t, v if order is None else v[order])
+            gpu[key] = gpu.get(key, False) or metrics[metric].startswith("gpu.")
+        return out, [Course(t, phase, names, gpu[key]) for key, (t, phase, _) in courses.items()]
+
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """(part, metric, phase) -> readings that are not null."""
+        phases, parts, metrics = (list(self._words[name]) for name in ("phase", "part", "metric"))
+        return {(parts[p], metrics[m], phases[f]): count for (p, m, f), count in self._counts.items()}
+
+    def _wrong(self, what: str, expected: str) -> InputError:
+        return InputError([Problem(str(self._path), None, None, what, expected)])
+
+
+def _changes(values: NDArray[Any]) -> int:
+    return int(np.count_nonzero(values[1:] != values[:-1]))
+
+
+def _runs(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Like np.unique with its inverse, for values that stand in long runs."""
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])) if values.size else np.zeros(0, np.int64)
+    unique, index = np.unique(values[starts], return_inverse=True)
+    return unique, np.repeat(index, np.diff([*starts.tolist(), values.size]))
+
+
+def _sorted(pieces: Sequence[tuple[Floats, NDArray[np.uint16]]]) -> tuple[Floats, NDArray[np.uint16], NDArray[np.int64] | None]:
+    t, phase = (np.concatenate([piece[i] for piece in pieces]) for i in (0, 1))
+    if (np.diff(t) >= 0).all():
+        return t, phase, None
+    order = np.argsort(t, kind="stable")
+    return t[order], phase[order], order
+
+
+def stretches(courses: Sequence[Course]) -> tuple[Stretch, ...]:
+    """The rack's windows, from the course of time that knows most changes of phase (GPU readings first), then most readings.
+
+    One part's own readings never interleave two phases at a boundary as those of many parts with their own clocks do.
+    """
+    if not courses:
+        return ()
+    best = max(courses, key=lambda one: (one.gpu, _changes(one.phase), one.t_s.size))
+    t, phase = best.t_s, best.phase
+    starts = [0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), t.size]
+    out: list[Stretch] = []
+    seen: dict[str, int] = {}
+    for a, b in pairwise(starts):
+        name = best.names[int(phase[a])]
+        seen[name] = seen.get(name, 0) + 1
+        step = float(np.median(np.diff(t[a:b]))) if b - a > 1 else 0.0
+        until = min(float(t[b - 1]) + step, float(t[b])) if b < t.size else float(t[b - 1]) + step
+        t0, t1 = float(t[a]), max(until, float(np.nextafter(t[b - 1], np.inf)))
+        stage = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        out.append(Stretch(stage, name, t0, t1, settle(t0, t1)))
+    return tuple(out)
+
+
+def settle(t0_s: float, t1_s: float) -> float:
+    """How much of a window is left out at its start."""
+    return min(SETTLE_S, SETTLE_SHARE * (t1_s - t0_s))
