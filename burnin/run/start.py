@@ -108,7 +108,7 @@ async def execute(
         store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
     else:
         _begin(request, store, run_id, session)
-    status = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before, bmcs)
+    status = await _run(request, store, run_id, watch, begun.date(), session, before, bmcs)
     store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), status)
     verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
     store.keep_verdict(verdict, canonical(verdict))
@@ -143,7 +143,7 @@ async def _run(
     run_id: str,
     watch: Sequence[Callable[[Event | Kept], None]],
     today: dt.date,
-    start_s: float,
+    session: Session,
     before: Before | None,
     bmcs: Bmcs,
 ) -> str:
@@ -153,13 +153,14 @@ async def _run(
     addresses = {
         part: (f"{at.host}:{at.port}", fingerprint(keys[part][0]) if keys[part] else None) for part, at in dial.endpoints.items()
     }
-    keep = Keep(store, run_id, addresses, stop, watch, before.tested if before else {}, lambda: clock.now() - start_s)
+    keep = Keep(store, run_id, addresses, stop, watch, before.tested if before else {}, session.t0_s)
+    start_s = session.mono_s - session.t0_s
     here = Process.me()
     claim = Claim({**here.as_who(), "since": _iso(dt.datetime.now(dt.UTC)), "run": run_id}, Process.who_is_gone)
     places = before.places if before else {}
     suite = request.suite
 
-    def session(tray: str) -> TraySession:
+    def tray_session(tray: str) -> TraySession:
         return TraySession(
             tray,
             lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim),
@@ -181,7 +182,7 @@ async def _run(
         profile=request.file.profile,
         suite=suite,
         catalogue=request.catalogue,
-        sessions={tray: session(tray) for tray in request.plan.trays},
+        sessions={tray: tray_session(tray) for tray in request.plan.trays},
         knock=lambda part: _knock(dial, part),
         keeper=keep,
         clock=clock,
