@@ -1,7 +1,7 @@
 """The resident process on a tray: it owns load, sampling, local limits and the spool; a channel only attaches to it.
 
 Records (see burnin.wire) and their bodies:
-    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded    of every channel
+    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded fence   of every channel
     sample  c: table, n: mono_ns of the reading, v: values in column order (null: see absent)
     absent  c: table, why: {column: reason}                        when the reasons change
     event   source nvml | kmsg, gpu, bdf, code, text               an XID; a word for any other hardware line of the kernel log
@@ -35,6 +35,7 @@ from typing import Any
 from burnin import wire
 from burnin.agent import clocks, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
+from burnin.agent.claims import Claims
 from burnin.agent.cost import Cost
 from burnin.agent.fields import Group
 from burnin.agent.grip import GroupSource, Handles
@@ -71,6 +72,7 @@ class Holder:
         self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
+        self.claims = Claims()
         self._kmsg = host.KernelLog(at)
         self._devices: dict[str, str] = {}
         self._handles = Handles(open_nvml, self._remark, self._saw_xid, lambda: self._ending)
@@ -151,7 +153,7 @@ class Holder:
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
             "nvml": self._handles.reason, "kmsg": self._kmsg.reason, "xid": self._handles.xid_reason, "tables": self._tables(),
-            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "halted": self._halted,
+            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "halted": self._halted, "fence": self.claims.token,
         }  # fmt: skip
         return self._unnumbered("hello", body)
 
@@ -173,10 +175,15 @@ class Holder:
     # ---- orders
 
     @property
+    def leased(self) -> bool:
+        """True while the controller was heard in time."""
+        return self._now_ns() < self._lease_end_ns
+
+    @property
     def busy(self) -> bool:
         """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
         left = "*" in self._halted and not self._attached
-        return bool(self._loaded()) or (self._now_ns() < self._lease_end_ns and not left)
+        return bool(self._loaded()) or (self.leased and not left)
 
     def hear(self, down: wire.Down) -> None:
         """One line from the controller."""

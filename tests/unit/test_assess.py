@@ -91,9 +91,9 @@ class Story:
             self.store.flush()
         return judge(gather(self.store, run))
 
-    def _sources(self, tray: str) -> Iterable[LogLine]:
+    def _sources(self, tray: str, t_s: float = 0.1) -> Iterable[LogLine]:
         known = {line.code for line in self.log if line.kind == "source" and line.part == tray}
-        return [LogLine(tray, 0.1, "source", code, "", "agent") for code in ("xid", "kmsg") if code not in known]
+        return [LogLine(tray, t_s, "source", code, "", "agent") for code in ("xid", "kmsg") if code not in known]
 
     def _stages(self, trays: list[str]) -> None:
         t = 1.0

@@ -54,6 +54,10 @@ COMMANDS = {
     "signatures": ["signatures"],
     "expect": ["expect", "import", "record.csv", "rack.yaml"],
     "demo": ["demo"],
+    "db check": ["db", "check"],
+    "db backup": ["db", "backup", "copy.db"],
+    "db export": ["db", "export", "last", "-o", "out"],
+    "db vacuum": ["db", "vacuum"],
     "twin up": ["twin", "up", "--inventory", "twin.yaml"],
     "twin faults": ["twin", "faults"],
 }
@@ -73,6 +77,10 @@ INSIDE = {
     "signatures": "burnin.rack.load.load_catalogue",
     "expect": "burnin.rack.build_record.import_expect",
     "demo": "burnin.twin.faults.parse",
+    "db check": "burnin.store.care.check",
+    "db backup": "burnin.store.care.backup",
+    "db export": "burnin.store.open_store",
+    "db vacuum": "burnin.store.open_store",
     "twin up": "burnin.twin.up.serve",
     "twin faults": "burnin.cli.twin.console",
 }
@@ -81,7 +89,7 @@ INSIDE = {
 def test_every_command_is_looked_at_here() -> None:
     tree = command()
     names = {
-        f"{name} {sub}" if name == "twin" else name
+        f"{name} {sub}" if name in ("twin", "db") else name
         for name, one in tree.commands.items()
         for sub in getattr(one, "commands", {name: None})
     }
