@@ -53,6 +53,7 @@ COMMANDS = {
     "expect": ["expect", "import", "record.csv", "rack.yaml"],
     "demo": ["demo"],
     "twin up": ["twin", "up", "--inventory", "twin.yaml"],
+    "twin record": ["twin", "record", "-o", "racks"],
     "twin faults": ["twin", "faults"],
 }
 INSIDE = {
@@ -70,6 +71,7 @@ INSIDE = {
     "expect": "burnin.rack.build_record.import_expect",
     "demo": "burnin.twin.faults.parse",
     "twin up": "burnin.twin.up.serve",
+    "twin record": "burnin.rack.load.load_catalogue",
     "twin faults": "burnin.cli.twin.console",
 }
 
@@ -217,7 +219,7 @@ def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str])
     assert run(["twin", "faults", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in rows} >= {"tim_void", "tray_flow", "clock_cap", "ecc_ue", "xid", "gpu_off_bus", "tray_dead"}
-    assert all(set(row) == {"kind", "parts", "unit", "severity", "about"} for row in rows)
+    assert all(set(row) == {"kind", "parts", "unit", "severity", "seams", "about"} for row in rows)
 
 
 def test_version_and_help(capfd: pytest.CaptureFixture[str]) -> None:
