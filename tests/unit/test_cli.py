@@ -59,6 +59,7 @@ COMMANDS = {
     "db export": ["db", "export", "last", "-o", "out"],
     "db vacuum": ["db", "vacuum"],
     "twin up": ["twin", "up", "--inventory", "twin.yaml"],
+    "twin record": ["twin", "record", "-o", "racks"],
     "twin faults": ["twin", "faults"],
 }
 INSIDE = {
@@ -82,6 +83,7 @@ INSIDE = {
     "db export": "burnin.store.open_store",
     "db vacuum": "burnin.store.open_store",
     "twin up": "burnin.twin.up.serve",
+    "twin record": "burnin.rack.load.load_catalogue",
     "twin faults": "burnin.cli.twin.console",
 }
 
@@ -229,7 +231,7 @@ def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str])
     assert run(["twin", "faults", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in rows} >= {"tim_void", "tray_flow", "clock_cap", "ecc_ue", "xid", "gpu_off_bus", "tray_dead"}
-    assert all(set(row) == {"kind", "parts", "unit", "severity", "about"} for row in rows)
+    assert all(set(row) == {"kind", "parts", "unit", "severity", "starts", "seams", "about"} for row in rows)
 
 
 def test_version_and_help(capfd: pytest.CaptureFixture[str]) -> None:
