@@ -241,18 +241,25 @@ def test_one_retest_decides(seen: list[Zone], want: Severity | None) -> None:
 @pytest.mark.parametrize(
     ("excess", "z", "want"),
     [
-        (2.9, 50.0, Zone.FAMILY), (9.0, 4.0, Zone.FAMILY), (3.1, 5.0, Zone.WATCH), (3.1, 9.0, Zone.HOLD), (9.0, 9.0, Zone.HOLD),
+        (2.9, 50.0, Zone.FAMILY), (9.0, 3.4, Zone.FAMILY), (3.1, 4.4, Zone.WATCH), (3.1, 9.0, Zone.HOLD), (9.0, 9.0, Zone.HOLD),
         (9.0, 20.0, Zone.FAIL), (5.0, 20.0, Zone.HOLD), (float("nan"), 20.0, Zone.FAMILY),
     ],
 )  # fmt: skip
 def test_both_gates_and_three_zones(excess: float, z: float, want: Zone) -> None:
-    assert zones.zone(ROWS["thermal.hbm"], 72, excess, z) is want
+    assert zones.zone(ROWS["thermal.hbm"], 72, excess, z, 32.0) is want
 
 
 def test_the_limit_grows_with_the_number_of_parts() -> None:
     row = ROWS["thermal.hbm"]
-    assert zones.zone(row, 18, 5.0, 7.0) is Zone.HOLD
-    assert zones.zone(row, 72, 5.0, 7.0) is Zone.WATCH
+    assert zones.zone(row, 18, 5.0, 4.9, 32.0) is Zone.HOLD
+    assert zones.zone(row, 72, 5.0, 4.9, 32.0) is Zone.WATCH
+
+
+def test_the_limit_grows_with_doubt_about_sigma_and_with_heavy_tails() -> None:
+    row = ROWS["thermal.hbm"]
+    assert zones.zone(row, 72, 5.0, 5.2, 500.0) is Zone.HOLD
+    assert zones.zone(row, 72, 5.0, 5.2, 8.0) is Zone.WATCH
+    assert zones.zone(row, 72, 5.0, 6.5, 500.0, tail=5.0) is Zone.WATCH
 
 
 def test_grids_keep_parts_in_their_place() -> None:
