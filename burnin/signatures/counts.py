@@ -18,6 +18,8 @@ def poisson_at_least(count: int, mean: float) -> float:
         return 1.0
     if mean <= 0:
         return 0.0
+    if count > 1_000_000:
+        return poisson_normal(count, mean)
     if count > mean:  # the upper tail by itself: 1 - cdf would cancel
         term = math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
         total, k = 0.0, count
@@ -57,6 +59,8 @@ def fleet_at_least(count: int, hours: float, mean_per_h: float, shape: float) ->
     x = mean_per_h * hours / shape
     if x <= 0:
         return 0.0
+    if count <= 1.0 + shape * x and count > 100_000:
+        return 1.0  # below the mean: no small chance, and not worth adding up
     if count <= 1.0 + shape * x:  # the lower tail leaves enough of 1 for the upper one to be exact
         return max(0.0, 1.0 - math.fsum(math.exp(_log_nb(k, shape, x)) for k in range(count)))
     terms = min(100_000, 50 + math.ceil(37.0 / math.log1p(1 / x)))  # its ratio is x / (1 + x): complete to 1e-16 of its first

@@ -61,13 +61,13 @@ def test_healthy_racks_are_left_alone_by_what_is_new() -> None:
 @pytest.mark.parametrize(
     ("signature", "plant", "least"),
     [
-        ("thermal.hbm", times("hbm", 2.2), 5),
+        ("thermal.hbm", times("hbm", 2.2), 4),
         ("power.leak", times("leakage", 2.8), 5),
         ("clock.weak", times("voltage", 1.25), 5),
         ("clock.ceiling", times("top_mhz", 0.8), 6),
         ("sensor.offset", plus("temp_offset", 11.0), 5),
         ("sensor.offset", plus("temp_offset", -11.0), 5),
-        ("sensor.gain", times("gain", 1.3), 5),
+        ("sensor.gain", times("gain", 1.3), 4),
         ("thermal.rth", times("tim", 2.5), 6),
     ],
 )
@@ -83,7 +83,7 @@ def test_what_is_planted_is_named_in_its_place(signature: str, plant: Fault, lea
 @pytest.mark.parametrize(
     ("signature", "plant"),
     [
-        ("power.leak", times("leakage", 1.4)),
+        ("power.leak", times("leakage", 1.2)),
         ("clock.weak", times("voltage", 1.03)),
         ("thermal.hbm", times("hbm", 1.2)),
         ("sensor.offset", plus("temp_offset", 3.0)),
@@ -206,7 +206,7 @@ def test_every_finding_says_what_to_do_with_numbers() -> None:
         ("clock.weak", times("voltage", 1.25), 1600.0, 1760.0),
         ("sensor.offset", plus("temp_offset", 12.0), 37.0, 42.0),
         ("sensor.offset", plus("temp_offset", -12.0), 28.0, 33.0),
-        ("sensor.gain", times("gain", 1.3), 8.0, 12.0),
+        ("sensor.gain", times("gain", 1.3), 8.0, 13.0),
     ],
 )
 def test_a_limit_is_where_the_value_would_be_at_the_floor(signature: str, plant: Fault, low: float, high: float) -> None:
