@@ -15,6 +15,7 @@ from burnin.rack.schema import SignatureRow, Topology
 from burnin.signatures import fusion, heat, links, memory, sensors, shared, silicon, soak, thermal, xids
 from burnin.signatures.baseline import Baseline
 from burnin.signatures.readings import Readings
+from burnin.telemetry.series import Floats as Floats
 from burnin.telemetry.series import Telemetry
 
 SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {

@@ -121,6 +121,8 @@ def _learn(grids: Sequence[Floats]) -> Learned | None:
         return None
     levels = np.array([median(grid) for grid in grids])
     rest = np.stack([grid - level for grid, level in zip(grids, levels, strict=True)])
+    if rest.shape[1] == 1:  # residuals of any shape: they have no places
+        return _spread(grids, levels, rest, [], [], 0.0, 0.0)
     within_trays = np.concatenate([grid - medians(grid)[:, None] for grid in rest])
     slots = medians(within_trays.T) if rest.shape[2] > 1 else np.zeros(1)
     slots = np.nan_to_num(slots - median(slots))
@@ -130,18 +132,24 @@ def _learn(grids: Sequence[Floats]) -> Learned | None:
     trays = medians(rest)
     within = sigma((rest - trays[:, :, None]).ravel(), 0.0)
     between = sigma(trays.ravel(), 0.0)
-    own = np.concatenate([alone(grid, within, between) for grid in rest])
+    own = np.stack([alone(grid, within, between) for grid in rest])
+    return _spread(grids, levels, own, [_short(x) for x in slots], [_short(x) for x in positions], between, within)
+
+
+def _spread(
+    grids: Sequence[Floats], levels: Floats, own: Floats, slots: list[float], positions: list[float], trays: float, within: float
+) -> Learned:
     spread = sigma(own.ravel(), 0.0)
     tail = tail_of(*reach(own.ravel(), spread)) if spread > 0 else GAUSS
     return Learned(
         racks=len(grids),
-        parts=int(np.count_nonzero(~np.isnan(rest))),
+        parts=int(np.count_nonzero(~np.isnan(own))),
         level=_short(median(levels)),
         levels=_short(sigma(levels, 0.0)),
-        slots=[_short(x) for x in slots],
-        positions=[_short(x) for x in positions],
+        slots=slots,
+        positions=positions,
         own=_short(spread),
-        trays=_short(between),
+        trays=_short(trays),
         within=_short(within),
         tail=None if math.isinf(tail) else tail,
     )

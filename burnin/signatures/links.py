@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -145,7 +146,7 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Decades of raw bit errors above peers: planes, trays, GPUs, then links, each less what is above it."""
     seen: list[dict[str, Seen]] = []
     for load in readings.telemetry.phase("load"):
-        ber = _decades(readings, load)
+        ber = readings.once(MARGIN, load, partial(_decades, readings, load))
         if ber.size and readings.enough(medians(ber)):
             seen.append(_margins(readings, row, load, ber))
     parts = [{part: one for part, one in stage.items() if "#" not in part} for stage in seen]

@@ -39,7 +39,7 @@ class Readings:
     """One run's telemetry by tray and slot; means are computed once. `unloaded`: stage -> GPUs whose load was not reached.
 
     `baseline`: what other racks were like; `same`: they were of this SKU, revision and firmware. `learned` is what this rack
-    would add to one: (comparison, kind of phase) -> grids, one per look.
+    would add to one: (comparison, kind of phase) -> grids, one per look. `like`: the same telemetry, looked at before.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Readings:
         unloaded: Mapping[str, frozenset[str]],
         baseline: Baseline | None = None,
         same: bool = True,
+        like: Readings | None = None,
     ) -> None:
         self.telemetry, self.topology, self.unloaded = telemetry, topology, unloaded
         self.baseline, self.same = baseline, same
@@ -57,7 +58,8 @@ class Readings:
         self._pool: dict[tuple[str, str], Floats] = {}
         self.trays = topology.trays()
         self.gpus = [topology.gpus(tray) for tray in self.trays]
-        self._means: dict[tuple[str, Stretch], Floats] = {}
+        self._means: dict[tuple[str, Stretch], Floats] = like._means if like else {}
+        self._once: dict[tuple[str, Stretch], Floats] = like._once if like else {}
 
     def grid(self, value: Callable[[str], float]) -> Floats:
         """`value` of every GPU."""
@@ -66,6 +68,12 @@ class Readings:
     def of(self, metric: str, stretch: Stretch, value: Callable[[Series], float]) -> Floats:
         """`value` of every GPU's readings of one metric in a stretch's judged window; NaN is left to `value`."""
         return self.grid(lambda gpu: value(self.telemetry.window(gpu, metric, stretch)))
+
+    def once(self, name: str, stretch: Stretch, value: Callable[[], Floats]) -> Floats:
+        """Something costly about a stretch, computed once."""
+        if (name, stretch) not in self._once:
+            self._once[name, stretch] = value()
+        return self._once[name, stretch]
 
     def mean(self, metric: str, stretch: Stretch) -> Floats:
         """Mean of every GPU's readings in a stretch's judged window; NaN where there are none."""
