@@ -126,6 +126,11 @@ class Cuda:
             raise CudaError(f"{error}: {said}" if said else str(error), error.code) from None
 
 
+def capability(cuda: Cuda, device: int) -> str:
+    """Compute capability of a device, `10.3`."""
+    return ".".join(str(cuda.get("cuDeviceGetAttribute", _INT, which, device)) for which in _CAPABILITY)
+
+
 class Gpu:
     """One GPU's primary context, current in this thread, and one stream: what is queued is timed and waited for."""
 
@@ -148,7 +153,7 @@ class Gpu:
     @property
     def capability(self) -> str:
         """Compute capability, `10.3`."""
-        return ".".join(str(self.cuda.get("cuDeviceGetAttribute", _INT, which, self.device)) for which in _CAPABILITY)
+        return capability(self.cuda, self.device)
 
     def functions(self, ptx: bytes, *names: str) -> list[c.c_void_p]:
         """Kernels of a PTX image."""
@@ -204,17 +209,20 @@ class Gpu:
 
 class Burn:
     """One load kernel on one GPU, launched so that two are always in flight and each lasts about `launch_ms`.
+    `per_sm`: blocks of an SM, where the kernel wants another number than fits.
 
     The primary context is used: cuCtxCreate changed its parameters with CUDA 13.
     """
 
-    def __init__(self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0) -> None:
+    def __init__(
+        self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0, per_sm: int | None = None
+    ) -> None:
         self._cuda = cuda
         self.launch_ms = launch_ms
         cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
         self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, cuda.load(ptx), kernel.encode()))
         sms = cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device)
-        blocks = cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
+        blocks = per_sm or cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
         self.grid = sms * max(blocks, 1)
         self._out = cuda.get("cuMemAlloc_v2", _PTR, self.grid * THREADS * 4)
         self._bad = cuda.get("cuMemAlloc_v2", _PTR, 4)

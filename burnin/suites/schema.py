@@ -59,7 +59,9 @@ class Pulse(Data):
 class Load(Data):
     """What the GPUs, and what is around them, do during a stage."""
 
-    kernel: Literal["tensor", "fma"] = "tensor"
+    kernel: Literal["tensor", "mma", "fma"] = Field(
+        default="tensor", description="tensor: the GPU family's own instruction where it can be used; mma: the one of all"
+    )
     stagger: bool = Field(default=False, description="bring the trays up one after the other over the stage")
     pulse: Pulse | None = None
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from burnin.agent.burn import run as burn
 from burnin.agent.lease import Deadlines
 from burnin.agent.pulse import Wave, wave
 from burnin.agent.talk import Talk
-from burnin.agent.work import burn
 from burnin.twin.emulate import cuda, cuda_core, transfers
 from tests.unit.gpu_jobs import Clock, open_gpu
 from tests.unit.twin_tray import Bench, bench
