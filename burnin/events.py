@@ -65,11 +65,16 @@ class Tick:
     columns: tuple[tuple[str, str], ...]
     values: tuple[float | None, ...]
     absent: Mapping[int, str] = field(default_factory=dict)
+    seq: int | None = None
+    """Number of the agent's record."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """Something that happened at a moment: `kind` xid | kernel | cut | load | link | note; `code` its number or word."""
+    """Something that happened at a moment: `kind` xid | kernel | cut | load | link | note; `code` its number or word.
+
+    `seq`: number of the agent's record; None for what the controller itself noticed.
+    """
 
     part: str
     t_s: float
@@ -77,6 +82,16 @@ class LogLine:
     code: str
     text: str
     source: str
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The agent that a tray's records come from from now on: `holder` numbers them from 0."""
+
+    tray: str
+    t_s: float
+    holder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +106,14 @@ class TrayState:
 
 @dataclass(frozen=True, slots=True)
 class StageBegan:
-    """A stage started. `planned_s` is how long it should take."""
+    """A stage started. `planned_s` is how long it should take; `trays` on which, None for all of the run."""
 
     index: int
     name: str
     phase: str
     planned_s: float
     t_s: float
+    trays: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,3 +217,5 @@ class Verdict:
     steps: tuple[Step, ...]
     waivers: tuple[Mapping[str, str], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    sessions: tuple[Mapping[str, Any], ...] = ()
+    """Stretches in which a controller lived, and what was replaced between them; empty when there was but one."""

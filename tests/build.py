@@ -108,7 +108,7 @@ def suite(**more: Any) -> Suite:
 
 
 def catalogue() -> Catalogue:
-    """One metric, three XIDs, the two thermal signatures."""
+    """Three metrics, three XIDs, the two thermal signatures."""
     least = {"unit": "1", "source": "test"}
     row = {
         "mechanism": "m", "signals": ["gpu.temp"], "statistic": "s", "unit": "K/W", "confounders": "c", "fru": "cold plate",
@@ -116,7 +116,11 @@ def catalogue() -> Catalogue:
     }  # fmt: skip
     return Catalogue.model_validate(
         {
-            "metrics": {"gpu.temp": {"unit": "Cel", "about": "t"}, "ecc.dram_ue": {"unit": "1", "slow": True, "about": "e"}},
+            "metrics": {
+                "gpu.temp": {"unit": "Cel", "about": "t"},
+                "ecc.dram_ue": {"unit": "1", "slow": True, "about": "e"},
+                "transient.power": {"unit": "W", "transient": True, "about": "p"},
+            },
             "xids": {
                 79: {"name": "off the bus", "gate": "FAIL", "action": "replace it", "source": "test"},
                 43: {"name": "reset", "gate": "WATCH", "action": "write it down", "source": "test"},

@@ -22,6 +22,8 @@ REASONS = {
 }
 """NVML return codes that say why; any other is `missing`."""
 
+NO_ID = 0
+"""Of a field that the driver's branch does not have: asked all the same, another branch's number would answer something else."""
 _FIELD = struct.Struct("<IIqqII8s")
 _AS = {0: struct.Struct("<d"), 1: struct.Struct("<I4x"), 5: struct.Struct("<i4x"), 6: struct.Struct("<H6x")}
 _AS_WIDE = struct.Struct("<Q")
@@ -63,15 +65,18 @@ class Group:
     """One GPU's metrics of one cadence: `metrics` (sub-part, metric) in order, `read()` their values in the same order."""
 
     def __init__(self, nvml: Any, handle: Any, fields: Sequence[Field], calls: Sequence[Call]) -> None:
-        self._nvml, self._handle, self._fields, self._calls = nvml, handle, fields, calls
-        self.metrics = tuple((f.sub, f.metric) for f in fields) + tuple(("", m) for c in calls for m in c.metrics)
-        self._array = (nvml.c_nvmlFieldValue_t * max(len(fields), 1))()
-        for slot, field in zip(self._array, fields):
+        self._nvml, self._handle, self._calls = nvml, handle, calls
+        asked, unasked = [f for f in fields if f.id != NO_ID], [f for f in fields if f.id == NO_ID]
+        self._fields, self._unasked = asked, ["not_supported"] * len(unasked)
+        self.metrics = tuple((f.sub, f.metric) for f in asked + unasked) + tuple(("", m) for c in calls for m in c.metrics)
+        self._array = (nvml.c_nvmlFieldValue_t * max(len(asked), 1))()
+        for slot, field in zip(self._array, asked):
             slot.fieldId, slot.scopeId = field.id, field.scope
 
     def read(self) -> list[Reading]:
         """One pass over the table; a call that fails costs its own metrics only."""
         out: list[Reading] = self._read_fields() if self._fields else []
+        out += self._unasked
         for call in self._calls:
             try:
                 out += call.read(self._nvml, self._handle)

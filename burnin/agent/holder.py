@@ -12,9 +12,9 @@ Records (see burnin.wire) and their bodies:
     note    text                                                   what a person should know
 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
-load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, unload {gpus}, clock {}, bye {}, and
-the two that are answered when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args,
-args_of}, tell {job, bodies}.
+transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
+load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered when
+processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
 from burnin.agent import clocks, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
+from burnin.agent.cost import Cost
 from burnin.agent.fields import Group
+from burnin.agent.grip import GroupSource, Handles
 from burnin.agent.jobs import Jobs
-from burnin.agent.load import Loads, LoadSource, Spawn
-from burnin.agent.nvml import Gpu, Gpus
+from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource, Spawn
 from burnin.agent.sampler import Sample, Sampler, Source, Table
 from burnin.agent.spool import Spool
 
@@ -47,18 +48,6 @@ FREE_S = 5.0
 """How long a holder that ends waits for the driver to let go of clocks."""
 INIT_S = 8.0
 """How long NVML may take to initialise before hello says that it hangs."""
-_NVML_SAYS = {
-    12: "no libnvidia-ml.so.1",
-    9: "the NVIDIA driver is not loaded",
-    4: "no permission",
-    18: "driver and library differ",
-}
-
-
-class _GroupSource:
-    def __init__(self, gpu: Gpu, group: Group) -> None:
-        self.name, self.read = gpu.name, group.read
-        self.columns = tuple((f"{gpu.name}.{sub}" if sub else gpu.name, metric) for sub, metric in group.metrics)
 
 
 class Holder:
@@ -75,17 +64,15 @@ class Holder:
         note: str,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.run, self.agent, self._open_nvml, self._spawn, self._at = run, agent, open_nvml, spawn, at
+        self.run, self.agent, self._spawn, self._at = run, agent, spawn, at
         self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
         self.ident = secrets.token_hex(8)
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
         self._kmsg = host.KernelLog(at)
         self._devices: dict[str, str] = {}
-        self._gpus: dict[str, Gpu] = {}
-        self._nvml: Gpus | None = None
-        self._nvml_reason: str | None = "hung"
-        self._xid_reason: str | None = "missing"
+        self._handles = Handles(open_nvml, self._remark, self._saw_xid, lambda: self._ending)
+        self._cost = Cost(now_ns)
         self._freeing: threading.Thread | None = None
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
@@ -111,33 +98,27 @@ class Holder:
         ready.wait(INIT_S)
 
     def _init(self, ready: threading.Event) -> None:
-        try:
-            nvml = self._open_nvml()
+        who = self._handles
+        who.open()
+        if who.nvml is not None:
+            self._loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns)
+            self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), who.uuids)
+            self._clocks = clocks.ClockLocks(who.gpus, self._note, self._remark)
             try:
-                found = Gpus(nvml)
-                self._gpus = {gpu.name: gpu for gpu in found.gpus}
-                self._loads = Loads(list(self._gpus), self._spawn_on, self.tell, self._now_ns)
-                self._clocks = clocks.ClockLocks(
-                    self._gpus, self._note, lambda text: self._post(lambda: self.tell("note", text=text))
-                )
                 self._clocks.take_over()
-                uuids = {gpu.name: gpu.uuid for gpu in found.gpus}
-                self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), uuids)
-                self._nvml, self._nvml_reason, self._xid_reason = found, None, None
-            except nvml.NVMLError as error:
-                self._nvml_reason = _NVML_SAYS.get(error.value, f"NVML error {error.value}")
-        except Exception as error:  # whatever it is, this tray is reported as unreadable, not silent
-            self._nvml_reason = f"{type(error).__name__}: {error}"
+            except OSError as error:
+                who.nvml, who.reason = None, f"the clocks of an agent that died: {error}"
         ready.set()
-        if self._nvml is not None:
-            self._xid_reason = self._nvml.watch_xids(self._saw_xid, lambda: self._ending)
-            self._post(lambda: self.tell("note", text=f"XID events are no longer watched: {self._xid_reason}"))
+        self._handles.watch_xids()
+
+    def _remark(self, text: str) -> None:
+        self._post(lambda: self.tell("note", text=text))
 
     def _saw_xid(self, gpu: str, code: int) -> None:
         self._post(lambda: self.tell("event", source="nvml", gpu=gpu, code=code, text=""))
 
     def _spawn_on(self, gpu: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
-        return self._spawn(self._gpus[gpu].uuid, spec, fd, slot, slots)
+        return self._spawn(self._handles.uuids[gpu], spec, fd, slot, slots)
 
     # ---- records, and the other threads' way in
 
@@ -161,8 +142,8 @@ class Holder:
         body = {
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
-            "nvml": self._nvml_reason, "kmsg": self._kmsg.reason, "xid": self._xid_reason, "tables": self._tables(),
-            "gpus": list(self._gpus), "loaded": self._loaded(),
+            "nvml": self._handles.reason, "kmsg": self._kmsg.reason, "xid": self._handles.xid_reason, "tables": self._tables(),
+            "gpus": list(self._handles.gpus), "loaded": self._loaded(),
         }  # fmt: skip
         return wire.encode(wire.Record("hello", self._boot_id, -1, self._now_ns(), body))
 
@@ -174,6 +155,9 @@ class Holder:
 
     def _hung(self) -> set[str]:
         return self._sampler.hung if self._sampler else set()
+
+    def _unreadable(self) -> set[str]:
+        return self._hung() | self._handles.gone
 
     # ---- orders
 
@@ -192,7 +176,7 @@ class Holder:
                 self._loads.renew(self._lease_end_ns)
         elif down.id in self._replies:
             self.spool.add("reply", self._replies[down.id])
-        elif down.verb in ("identify", "state", "clocks"):  # these ask the driver, which may hang
+        elif down.verb in ("identify", "state", "clocks", "release", "take"):  # these ask the driver, which may hang
             threading.Thread(target=self._ask, args=(down,), daemon=True).start()
         elif down.verb in ("work", "tell"):
             self._put_to_work(down)
@@ -201,7 +185,8 @@ class Holder:
 
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
-            "sample": self._sample, "load": self._load, "unload": self._unload, "clock": self._clock, "bye": self._bye
+            "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload,
+            "clock": self._clock, "bye": self._bye,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -212,21 +197,24 @@ class Holder:
 
     def _put_to_work(self, order: wire.Order) -> None:
         jobs = self._jobs
-        if jobs is None or self._sampler is None:
+        if jobs is None or self._sampler is None or self._handles.grip.let_go:
             self._answer(order.id, error="work is refused: no GPU is being sampled")
         elif not jobs.waits(order.id):
             try:
                 if order.verb == "work":
-                    jobs.work(order.id, self._hung(), **{"args": {}, "args_of": {}, **order.args})
+                    jobs.work(order.id, self._unreadable(), **{"args": {}, "args_of": {}, **order.args})
                 else:
                     jobs.tell(order.id, **order.args)
             except (KeyError, OSError, TypeError, ValueError) as error:
                 self._answer(order.id, error=str(error))
 
     def _ask(self, order: wire.Order) -> None:
+        asked: dict[str, Callable[..., Any]] = {
+            "identify": self._identify, "state": lambda: self._handles.settings(self._hung()), "clocks": self._hold_clocks,
+            "release": lambda: self._handles.release(self._busy_with), "take": self._handles.take,
+        }  # fmt: skip
         try:
-            verbs: dict[str, Callable[..., Any]] = {"identify": self._identify, "state": self._state, "clocks": self._hold_clocks}
-            result = verbs[order.verb](**order.args)
+            result = asked[order.verb](**order.args)
             self._post(lambda: self._answer(order.id, result=result))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
@@ -240,53 +228,86 @@ class Holder:
         self.spool.add("reply", body)
 
     def _identify(self) -> dict[str, Any]:
-        nvml, hung = self._nvml, self._hung()
+        who, hung = self._handles, self._hung()
         return {
-            "host": host.identity(self._at), "nvml": self._nvml_reason, "kmsg": self._kmsg.reason, "xid": self._xid_reason,
-            "driver": nvml.driver if nvml else None, "cuda": nvml.cuda if nvml else None,
-            "gpus": [gpu.identity() for gpu in self._gpus.values() if gpu.name not in hung],
-            "failed": {str(index): why for index, why in nvml.failed.items()} if nvml else {}, "hung": sorted(hung),
+            "host": host.identity(self._at), "nvml": who.reason, "kmsg": self._kmsg.reason, "xid": who.xid_reason,
+            **who.identities(hung), "hung": sorted(hung),
         }  # fmt: skip
 
-    def _state(self) -> dict[str, Any]:
-        return {gpu.name: gpu.settings() for gpu in self._gpus.values() if gpu.name not in self._hung()}
+    def _busy_with(self) -> str:
+        """Why NVML cannot be let go: load wants its margins read, and a held clock wants to be let go first."""
+        held = sorted(self._clocks.held) if self._clocks is not None else []
+        return "; ".join(
+            f"{what} of {', '.join(gpus)}" for what, gpus in (("load", self._loaded()), ("held clocks", held)) if gpus
+        )
 
     def _hold_clocks(self, mhz: dict[str, int]) -> dict[str, Any]:
-        if self._clocks is None:
-            raise ValueError(f"no clock can be held: {self._nvml_reason}")
-        return clocks.order(self._clocks, mhz)
+        with self._handles.grip.hold() as held:
+            if self._clocks is None or not held:
+                raise ValueError(f"no clock can be held: {self._handles.reason}")
+            return clocks.order(self._clocks, mhz)
 
     def _free_clocks(self) -> None:
         """In a thread: the driver may hang."""
-        if self._clocks is not None and self._clocks.held and not (self._freeing and self._freeing.is_alive()):
-            self._freeing = threading.Thread(target=self._clocks.free, daemon=True)
+        locks = self._clocks
+        if locks is not None and locks.held and not (self._freeing and self._freeing.is_alive()):
+            self._freeing = threading.Thread(target=locks.free, daemon=True)
             self._freeing.start()
 
     def _sample(self, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
-        if self._nvml is None:
-            raise ValueError(f"nothing can be sampled: {self._nvml_reason}")
+        if self._handles.nvml is None or self._loads is None:
+            raise ValueError(f"nothing can be sampled: {self._handles.reason}")
         if self._sampler is None:
-            fast: list[Source] = [_GroupSource(gpu, gpu.fast) for gpu in self._gpus.values()]
-            if self._loads is not None:
-                fast += [LoadSource(gpu, self._loads) for gpu in self._gpus]
-            bdfs = {gpu.bdf: gpu.name for gpu in self._gpus.values() if gpu.bdf}
-            slow: list[Source] = [_GroupSource(gpu, gpu.slow) for gpu in self._gpus.values()]
-            slow += hostdata.sources(self._at, bdfs)
+            bdfs = {bdf: gpu for gpu, bdf in self._handles.bdfs.items() if bdf}
             self._devices = hostdata.names(self._at, bdfs)
-            links: Sequence[Source] = [_GroupSource(gpu, gpu.links) for gpu in self._gpus.values()]
-            periods = ((fast, fast_s), (slow, slow_s), (links, links_s))
-            tables = [Table(sources, int(period_s * 1e9)) for sources, period_s in periods]
-            self._sampler = Sampler(tables, lambda sample: self._post(lambda: self._sampled(sample)), self._now_ns)
+            loads = self._loads
+            fast = self._sources("fast", self._cost.answered) + [LoadSource(gpu, loads) for gpu in self._handles.gpus]
+            slow: list[Source] = [*self._sources("slow"), *hostdata.sources(self._at, bdfs), self._cost]
+            tables = [
+                Table("fast", fast, int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
+                Table("slow", slow, int(slow_s * 1e9)),
+                Table("links", self._sources("links"), int(links_s * 1e9)),
+                Table("transient", self._sources("transient"), 0),
+            ]
+            self._cost.tables = tables
+            emit: Callable[[Sample], None] = lambda sample: self._post(lambda: self._sampled(sample))  # noqa: E731
+            self._sampler = Sampler(tables, emit, self._now_ns, paced=self._paced)
             self._sampler.start()
         return {"tables": self._tables()}
+
+    def _sources(self, cadence: str, answered: Callable[[int], None] = lambda took_ns: None) -> list[Source]:
+        who = self._handles
+
+        def of(name: str) -> Callable[[], Group | None]:
+            return lambda: who.group(name, cadence)
+
+        return [GroupSource(name, of(name), who.grip, self._now_ns, answered) for name in who.gpus]
+
+    def _transient(self, period_s: float, seconds: float) -> dict[str, Any]:
+        """Read what changes within a second so often, for so long; then no more."""
+        if self._sampler is None:
+            raise ValueError("nothing is sampled yet")
+        if not 0.05 <= period_s <= 10 or not 0 <= seconds <= 86400:
+            raise ValueError(f"a reading every {period_s:g} s for {seconds:g} s: 0.05 to 10 s, and a day at most")
+        now = self._now_ns()
+        self._sampler.tables[-1].order(int(period_s * 1e9), now + int(seconds * 1e9))
+        self._sampler.nudge()
+        return {"period_s": period_s, "seconds": seconds}
+
+    def _paced(self, table: Table, took_ns: int) -> None:
+        pace = table.pace
+        if pace is not None:
+            every, asked = pace.period_ns / 1e9, pace.ordered_ns / 1e9
+            took = f"table {table.name}: its reading took {took_ns / 1e9:.3g} s"
+            self._remark(f"{took}; it is read every {every:g} s now, {asked:g} s were asked")
 
     def _load(
         self, gpus: list[str], kernel: str, cutoff_margin_c: float, max_s: float, pulse: dict[str, Any] | None = None
     ) -> dict[str, str]:
-        if self._loads is None or self._sampler is None:
+        if self._loads is None or self._sampler is None or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
         specs = {gpu: {"kind": "burn", "args": {"kernel": kernel, "pulse": (pulse or {}).get(gpu)}} for gpu in gpus}
-        return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._hung())
+        return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
     def _clock(self) -> dict[str, int]:
         return {"mono_ns": self._now_ns()}
@@ -319,7 +340,7 @@ class Holder:
         for line in self._kmsg.poll():
             xid = host.parse_xid(line)
             if xid is not None:
-                gpu = next((g.name for g in self._gpus.values() if host.same_device(xid.bdf, g.bdf)), "")
+                gpu = next((gpu for gpu, bdf in self._handles.bdfs.items() if host.same_device(xid.bdf, bdf)), "")
                 self.tell("event", source="kmsg", gpu=gpu, bdf=xid.bdf, code=xid.code, text=xid.text)
             elif (event := kernel_log.parse_event(line)) is not None:
                 self.tell("event", source="kmsg", gpu=self._devices.get(event.device, ""), code=event.code, text=event.text)
@@ -344,7 +365,7 @@ class Holder:
             self._beat_ns = now
             if now >= self._lease_end_ns:
                 self._free_clocks()
-            self.tell("beat", load=self._loaded(), xid=self._xid_reason, kmsg=self._kmsg.reason)
+            self.tell("beat", load=self._loaded(), xid=self._handles.xid_reason, kmsg=self._kmsg.reason)
         return bool(self._loaded()) or not (self._ending or now - self._heard_ns >= self._linger_ns)
 
     def serve(self, listener: socket.socket) -> None:

@@ -10,10 +10,14 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from burnin.agent.fields import Call, Field, Group, Unread
+from burnin.agent.fields import NO_ID, Call, Field, Group, Unread
 
 LINK_COUNT, C2C_COUNT = 91, 170
 _C2C_CRC, _C2C_REPLAY = 231, 232
+_FEC, FEC_BINS = 235, 16
+"""Histogram of code words by how many symbols error correction mended in them: 0 to 15."""
+_RAW_BER = 293
+_FEC_SINCE, _RAW_SINCE = 570, 595
 _FABRIC_V2, _FABRIC_V3 = 0x2000024, 0x3000028
 _SRAM_V1 = 0x1000068
 _ALL_GOOD = 0b10101010
@@ -34,8 +38,16 @@ def up(state: float) -> float:
     return 1.0 if state == 1 else 0.0
 
 
-def fields(links: int) -> list[Field]:
-    """Every field of every link: sub-part l0, l1 ..."""
+def branch(driver: str) -> int:
+    """580.95.05 -> 580; 0 for a version that is no number."""
+    first = driver.split(".")[0]
+    return int(first) if first.isdigit() else 0
+
+
+def fields(links: int, driver: str) -> list[Field]:
+    """Every field of every link: sub-part l0, l1 ... What the driver's branch has no id for is not asked."""
+    raw = _RAW_BER if branch(driver) >= _RAW_SINCE else NO_ID
+    fec = [_FEC + n if branch(driver) >= _FEC_SINCE else NO_ID for n in range(FEC_BINS)]
     return [
         one
         for link in range(links)
@@ -52,6 +64,8 @@ def fields(links: int) -> list[Field]:
             Field("nvlink.effective_ber", 220, 1.0, 0, link, f"l{link}", error_rate),
             Field("nvlink.symbol_errors", 221, 1.0, 0, link, f"l{link}"),
             Field("nvlink.symbol_ber", 222, 1.0, 0, link, f"l{link}", error_rate),
+            Field("nvlink.raw_ber", raw, 1.0, 0, link, f"l{link}", error_rate),
+            *(Field(f"nvlink.fec_{n}", field, 1.0, 0, link, f"l{link}") for n, field in enumerate(fec)),
         )
     ]
 

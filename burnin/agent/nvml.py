@@ -8,6 +8,7 @@ reference and read as raw bytes, module ids that are not in index order.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +49,9 @@ FAST_CALLS = (
     Call(("gpu.clock_mem",), lambda n, h: (n.nvmlDeviceGetClockInfo(h, _MEM),)),
     Call(("gpu.util",), lambda n, h: (n.nvmlDeviceGetUtilizationRates(h).gpu / 100,)),
 )
+TRANSIENT_FIELDS = (Field("transient.power", 186, 1e-3, 3),)
+TRANSIENT_CALLS = (Call(("transient.clock_sm",), lambda n, h: (n.nvmlDeviceGetClockInfo(h, _SM),)),)
+"""What changes within a second. Names of their own: merged into gpu.power, a burst of readings would count for a whole stage."""
 SLOW_FIELDS = (Field("gpu.recovery_action", 230, 1.0, 0),)
 SLOW_CALLS = (
     Call(("gpu.power_limit",), lambda n, h: (n.nvmlDeviceGetEnforcedPowerLimit(h) / 1000,)),
@@ -63,7 +67,7 @@ SLOW_CALLS = (
 
 
 class Gpu:
-    """One GPU: where it sits, its two groups of metrics, and who it is."""
+    """One GPU: where it sits, its groups of metrics, one for each cadence, and who it is."""
 
     def __init__(self, nvml: Any, index: int) -> None:
         self.index = index
@@ -77,7 +81,8 @@ class Gpu:
         driver = str(nvml.nvmlSystemGetDriverVersion())
         self.fast = Group(nvml, self._handle, fast_fields(driver), FAST_CALLS)
         self.slow = Group(nvml, self._handle, SLOW_FIELDS, (*SLOW_CALLS, *links.CALLS))
-        self.links = Group(nvml, self._handle, links.fields(self._count(links.LINK_COUNT)), ())
+        self.links = Group(nvml, self._handle, links.fields(self._count(links.LINK_COUNT), driver), ())
+        self.transient = Group(nvml, self._handle, TRANSIENT_FIELDS, TRANSIENT_CALLS)
 
     def _count(self, field: int) -> int:
         """A field that counts; 0 when it is not read: then no link of this GPU is, and what wants links finds none."""
@@ -204,7 +209,14 @@ class Gpus:
                 if why != "lost":
                     return why
                 time.sleep(1.0)  # do not storm a driver that is losing a GPU
+            finally:
+                with contextlib.suppress(self._nvml.NVMLError):
+                    self._nvml.nvmlEventSetFree(events)
         return why
+
+    def shut(self) -> None:
+        """Let go of the library and every handle. Raises NVMLError. Nobody may be inside, and nothing of this is of use then."""
+        self._nvml.nvmlShutdown()
 
     def _register(self) -> tuple[Any, dict[int | None, str], str]:
         by_handle: dict[int | None, str] = {}

@@ -3,15 +3,24 @@
 One thread reads all sources in turn. When a read does not come back within `hang_s`, the thread is abandoned, the
 source is called hung, and a fresh thread goes on with the others. If the read does return one day, its source is
 taken back in. Deadlines are multiples of the period from the start: a late sample does not shift those after it.
+
+A table that takes too much of its period is read less often, within bounds (Pace), and what changes is told.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from burnin.agent.fields import Reading
+
+SHARE = 0.25
+"""Most of a table's period that reading it may take: a driver serialises its callers, so what we hold others wait for."""
+SLOW_PASSES, QUICK_PASSES = 3, 10
+"""Passes in a row before a period is doubled, and halved again: one slow answer is no slow driver."""
+MOST_STRETCH = 8
 
 
 class Source(Protocol):
@@ -25,13 +34,59 @@ class Source(Protocol):
         ...
 
 
-class Table:
-    """Sources that are read together: `columns` are all of theirs, in the order of a sample's values."""
+class Pace:
+    """How often a table is read: `period_ns` as ordered, doubled while its reads take more than SHARE of it, up to `most_ns`."""
 
-    def __init__(self, sources: Sequence[Source], period_ns: int) -> None:
-        self.sources = tuple(sources)
+    def __init__(self, ordered_ns: int, most_ns: int | None = None) -> None:
+        self.ordered_ns = self.period_ns = ordered_ns
+        self._most_ns = MOST_STRETCH * ordered_ns if most_ns is None else max(most_ns, ordered_ns)
+        self._slow = self._quick = 0
+
+    @property
+    def stretch(self) -> float:
+        """Present period over the ordered one."""
+        return self.period_ns / self.ordered_ns
+
+    def took(self, took_ns: int) -> bool:
+        """Account for one pass; True when the period changed."""
+        before = self.period_ns
+        slow = took_ns > SHARE * self.period_ns
+        self._slow = self._slow + 1 if slow else 0
+        # halved, the reads must fit well: a period that swings tells nobody anything
+        quick = self.period_ns > self.ordered_ns and took_ns < SHARE / 4 * self.period_ns
+        self._quick = self._quick + 1 if quick else 0
+        if self._slow >= SLOW_PASSES and 2 * self.period_ns <= self._most_ns:
+            self.period_ns, self._slow = 2 * self.period_ns, 0
+        elif self._quick >= QUICK_PASSES:
+            self.period_ns, self._quick = self.period_ns // 2, 0
+        return self.period_ns != before
+
+
+class Table:
+    """Sources that are read together: `columns` are all of theirs, in the order of a sample's values.
+
+    `period_ns` 0: it is not read until `order` says how often, and until when. `most_ns`: its longest period (see Pace).
+    """
+
+    def __init__(self, name: str, sources: Sequence[Source], period_ns: int, most_ns: int | None = None) -> None:
+        self.name, self.sources = name, tuple(sources)
         self.columns = tuple(column for source in sources for column in source.columns)
-        self.period_ns = period_ns
+        self.pace = Pace(period_ns, most_ns) if period_ns else None
+        self.until_ns: int | None = None
+        """When it is no longer read; None for one that always is."""
+        self.cpu_ns = 0
+        """CPU that reading it has cost, with the driver's own."""
+        self.ordered = 0
+        """Counts orders: who reads the table begins a new grid with each."""
+
+    def order(self, period_ns: int, until_ns: int) -> None:
+        """Read it so often, until then."""
+        self.pace, self.until_ns = Pace(period_ns), until_ns
+        self.ordered += 1
+
+    def due(self, now_ns: int) -> bool:
+        """Is it to be read at all?"""
+        return self.pace is not None and (self.until_ns is None or now_ns < self.until_ns)
 
 
 class Cadence:
@@ -42,8 +97,9 @@ class Cadence:
         self.missed = 0
         self._start, self._period = start_ns, period_ns
 
-    def advance(self, now_ns: int) -> None:
-        """Move to the first deadline after now."""
+    def advance(self, now_ns: int, period_ns: int | None = None) -> None:
+        """Move to the first deadline after now. A new period keeps the grid's origin."""
+        self._period = period_ns or self._period
         following = self._start + ((now_ns - self._start) // self._period + 1) * self._period
         self.missed += max(0, (following - self.due_ns) // self._period - 1)
         self.due_ns = following
@@ -57,7 +113,8 @@ class Sample:
 
 
 class Sampler:
-    """Reads `tables` and hands every sample to `emit`, which must be quick and safe to call from another thread."""
+    """Reads `tables` and hands every sample to `emit`, which must be quick and safe to call from another thread; so must
+    `paced`, which hears of a table whose period changed, and how long its last pass took."""
 
     def __init__(
         self,
@@ -66,13 +123,15 @@ class Sampler:
         now_ns: Callable[[], int],
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
         hang_s: float = 2.0,
+        paced: Callable[[Table, int], None] = lambda table, took_ns: None,
+        cpu_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
         self.tables = list(tables)
-        self._emit, self._now_ns, self._wait = emit, now_ns, wait
+        self._emit, self._paced, self._now_ns, self._wait, self._cpu_ns = emit, paced, now_ns, wait, cpu_ns
         self.hang_s = hang_s
         self._lock = threading.Lock()
         self._generation = 0
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._reading: tuple[str, int] | None = None
         self.hung: set[str] = set()
         """Names of sources whose read has not come back."""
@@ -90,6 +149,11 @@ class Sampler:
     def stop(self) -> None:
         """Ask all threads to end; a hung one ends with the process."""
         self._stop.set()
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Look at the tables' orders now, not at the next deadline."""
+        self._wake.set()
 
     def check(self) -> str | None:
         """Call often: the name of a source found hung just now, or None. Abandons its thread and starts another."""
@@ -102,23 +166,28 @@ class Sampler:
         return name
 
     def _run(self, generation: int) -> None:
-        cadences = [Cadence(self._now_ns(), table.period_ns) for table in self.tables]
+        cadences: dict[tuple[int, int], Cadence] = {}
         while not self._stop.is_set():
             now = self._now_ns()
-            for index, (table, cadence) in enumerate(zip(self.tables, cadences)):
+            nearest = now + 1_000_000_000
+            for index, table in enumerate(self.tables):
+                if not table.due(now) or table.pace is None:
+                    continue
+                cadence = cadences.setdefault((index, table.ordered), Cadence(now, table.pace.period_ns))
                 if cadence.due_ns <= now:
                     sample = self._pass(index, table, generation)
                     if sample is None:
                         return  # this thread was given up while it hung
                     self._emit(sample)
-                    cadence.advance(self._now_ns())
-            due = min((c.due_ns for c in cadences), default=now + 1_000_000_000)
-            self._wait(self._stop, max(0.0, (due - self._now_ns()) / 1e9))
+                    cadence.advance(self._now_ns(), table.pace.period_ns)
+                nearest = min(nearest, cadence.due_ns)
+            self._wait(self._wake, max(0.0, (nearest - self._now_ns()) / 1e9))
+            self._wake.clear()
 
     def _pass(self, index: int, table: Table, generation: int) -> Sample | None:
         values: list[float | None] = []
         absent: dict[int, str] = {}
-        taken = self._now_ns()
+        taken, cpu, pace = self._now_ns(), self._cpu_ns(), table.pace
         for source in table.sources:
             if source.name in self.hung:
                 readings: list[Reading] = ["hung"] * len(source.columns)
@@ -137,6 +206,10 @@ class Sampler:
                     values.append(None)
                 else:
                     values.append(reading)
+        table.cpu_ns += self._cpu_ns() - cpu
+        took = self._now_ns() - taken
+        if pace is not None and pace.took(took):
+            self._paced(table, took)
         return Sample(index, taken, values, absent)
 
     def _read(self, source: Source) -> list[Reading]:

@@ -6,17 +6,19 @@ The run's own copies of rack, profile, suite and catalogue are used, never today
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from burnin.assess import went
+from burnin.assess.domain import counts, gone_until
 from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.events import LogLine, Status, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.store import Store
-from burnin.store.records import Attempt, Run, Stage
+from burnin.store.records import Attempt, Run, Session, Stage, Voided
 from burnin.suites.schema import Suite
-from burnin.telemetry.series import Telemetry
+from burnin.telemetry.series import Series, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Case:
     telemetry: Telemetry
     log: tuple[LogLine, ...]
     states: tuple[TrayState, ...]
+    sessions: tuple[Session, ...] = ()
+    voided: tuple[Voided, ...] = ()
 
     def gpus(self) -> list[str]:
         """Every GPU that this run was about."""
@@ -59,6 +63,9 @@ def gather(store: Store, run_id: str) -> Case:
         rounds = answers.setdefault((one.stage, one.step, one.part, one.attempt), {})
         order = Order(one.body.get("to", one.part), one.kind)
         rounds.setdefault(one.round, []).append(Answer(order, one.body["ok"], one.body["body"]))
+    voided, rows, trays = store.voided(run.id), tuple(store.stages(run.id)), tuple(config["plan"]["trays"])
+    telemetry = store.telemetry(run.id, metrics=_needed(suite, catalogue))
+    compute = [tray for tray in trays if tray.startswith("t")]
     return Case(
         run=run,
         rack=Rack.model_validate(config["rack"]),
@@ -66,16 +73,27 @@ def gather(store: Store, run_id: str) -> Case:
         suite=suite,
         catalogue=catalogue,
         versions=config["versions"],
-        trays=tuple(config["plan"]["trays"]),
+        trays=trays,
         only=tuple(config["plan"]["only"]),
         identities={tray.part: tray.identity for tray in store.trays(run.id) if tray.identity},
-        stages=tuple(store.stages(run.id)),
-        attempts=tuple(store.attempts(run.id)),
+        stages=rows,
+        attempts=tuple(one for one in store.attempts(run.id) if counts(one, voided)),
         answers={key: tuple(tuple(rounds[i]) for i in sorted(rounds)) for key, rounds in answers.items()},
-        telemetry=store.telemetry(run.id, metrics=_needed(suite, catalogue)),
-        log=tuple(store.log(run.id)),
-        states=tuple(store.states(run.id)),
+        telemetry=replace(telemetry, series=_present(telemetry, voided), stretches=went.stretches(suite, rows, compute, voided)),
+        log=tuple(line for line in store.log(run.id) if line.t_s >= gone_until(line.part, voided)),
+        states=tuple(one for one in store.states(run.id) if one.t_s >= gone_until(one.tray, voided)),
+        sessions=tuple(store.sessions(run.id)),
+        voided=tuple(voided),
     )
+
+
+def _present(telemetry: Telemetry, voided: list[Voided]) -> dict[tuple[str, str], Series]:
+    """Readings of the parts that are in the rack now."""
+    out = dict(telemetry.series)
+    for (part, metric), one in telemetry.series.items() if voided else ():
+        if (since := gone_until(part, voided)) > 0:
+            out[part, metric] = one.between(since, float("inf"))
+    return out
 
 
 def _needed(suite: Suite, catalogue: Catalogue) -> set[str]:
@@ -88,6 +106,11 @@ def last_state(case: Case, tray: str, until_s: float = float("inf")) -> TrayStat
     """What the tray was at that time of the run; `done` at a run's end says nothing about it."""
     before = [s for s in case.states if s.tray == tray and s.t_s <= until_s and s.state != "done"]
     return before[-1] if before else None
+
+
+def row_of(case: Case, stage: str, part: str) -> Stage | None:
+    """How the stage went that this tray (or the rack) is judged on."""
+    return went.judged(case.stages, stage, part, case.voided) if part in case.compute else went.last(case.stages, stage)
 
 
 def ended(stage: Stage) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from burnin.assess.case import Case, last_state
+from burnin.assess.went import last
 from burnin.checks import CHECKS
 from burnin.checks.gpu_load import FRACTION
 from burnin.events import Coverage, Finding, Hold, Measurement, Result, Severity, Status, Step
@@ -18,6 +19,7 @@ _UNLOCK = {
     "gpu_margin": "look at coolant and cold plate of this GPU before any load, then run again",
     "fabric": "look at the fabric manager (NMX-C) and this GPU's NVLinks, reset the GPU, then run again",
 }
+_GO_ON = "go on with it: burnin run SUITE RACK.yaml --resume {run}"
 _REPEAT = "run this stage again on {tray}"
 
 
@@ -170,13 +172,15 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
         if one.severity is Severity.HOLD:
             yield Hold("unmeasured", one.part, one.why, one.action)
     if case.run.status == "RUNNING" or case.run.ended is None:
-        yield Hold("aborted", "rack", "the run was cut off: its controller ended without finishing it", "run the suite again")
+        why = "the run was cut off: its controller ended without finishing it"
+        yield Hold("aborted", "rack", why, _GO_ON.format(run=case.run.id))
     elif case.run.status != "COMPLETE":
-        yield Hold("aborted", "rack", "the run was stopped before its end", "run the suite again")
-    for stage in case.stages:
+        yield Hold("aborted", "rack", "the run was stopped before its end", _GO_ON.format(run=case.run.id))
+    went = [row for stage in case.suite.stages if (row := last(case.stages, stage.stage)) is not None]
+    for stage in went:
         if stage.status is Status.SKIPPED and stage.why.startswith("not loaded"):
             yield Hold("unmeasured", "rack", stage.why, "make the interlocks good, or waive them by name in the rack file")
-    refused = {s.name for s in case.stages if s.status is Status.SKIPPED}
+    refused = {s.name for s in went if s.status is Status.SKIPPED}
     for step in steps:
         if step.status is not Status.COMPLETE and step.stage not in refused:
             yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _REPEAT.format(tray=step.part))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from burnin.assess import findings as found
 from burnin.assess.case import Case, gather
 from burnin.assess.coverage import coverage
@@ -39,7 +42,23 @@ def judge(case: Case) -> Verdict:
         steps=tuple(judged),
         waivers=run.waivers,
         versions=case.versions,
+        sessions=_sessions(case),
     )
+
+
+def _sessions(case: Case) -> tuple[dict[str, Any], ...]:
+    """When a controller lived, what nobody looked at between, and what was replaced; of a run in one piece, nothing."""
+    if len(case.sessions) < 2 and not case.voided:
+        return ()
+    out: list[dict[str, Any]] = []
+    for before, one in zip((None, *case.sessions), case.sessions, strict=False):
+        gap = one.t0_s - before.t1_s if before is not None and before.t1_s is not None else 0.0
+        until = next((later.t0_s for later in case.sessions if later.t0_s > one.t0_s), math.inf)
+        new = {v.part: v.why for v in case.voided if one.t0_s <= v.t_s < until}
+        out.append(
+            {"host": one.host, "started": one.started, "from_s": one.t0_s, "to_s": one.t1_s, "gap_s": gap, "replaced": new}
+        )
+    return tuple(out)
 
 
 def signatures(case: Case) -> list[Finding]:

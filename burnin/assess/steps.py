@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from burnin.assess.case import Case, last_state
+from burnin.assess.case import Case, last_state, row_of
+from burnin.assess.went import cut, last, stretch
 from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import RACK, Context, Evidence
 from burnin.checks.gpu_load import attained, not_reached
@@ -15,7 +16,6 @@ from burnin.store.records import Attempt
 from burnin.store.records import Stage as Went
 from burnin.suites.schema import Stage
 from burnin.suites.schema import Step as Asked
-from burnin.telemetry.series import Stretch
 
 LEAVE = "leave"
 _LEAVE_STAGE = Stage.model_validate({"stage": LEAVE, "steps": list(ALWAYS)})
@@ -23,15 +23,14 @@ _LEAVE_STAGE = Stage.model_validate({"stage": LEAVE, "steps": list(ALWAYS)})
 
 def steps(case: Case) -> list[Step]:
     """All steps in the order of the suite, then what every run does at its end."""
-    went = {stage.name: stage for stage in case.stages}
     out: list[Step] = []
     for stage in case.suite.stages:
         for asked in stage.steps:
             if case.only and asked.check not in case.only:
                 continue
-            if owed(stage, went.get(stage.stage)):
+            if owed(stage, last(case.stages, stage.stage)):
                 parts = CHECKS[asked.check].parts(case.trays)
-                out += [_step(case, stage, went.get(stage.stage), asked, part) for part in parts]
+                out += [_step(case, stage, row_of(case, stage.stage, part), asked, part) for part in parts]
     for name in ALWAYS:
         out += [_step(case, _LEAVE_STAGE, None, Asked.model_validate({"check": name}), tray) for tray in case.compute]
     return out
@@ -45,19 +44,13 @@ def owed(stage: Stage, went: Went | None) -> bool:
 def unloaded(case: Case) -> dict[str, frozenset[str]]:
     """Stage -> GPUs whose load was not reached, or not known to be reached, in it (design rule 3)."""
     out = {}
-    for went in case.stages:
-        stage = next((s for s in case.suite.stages if s.stage == went.name), None)
-        if stage is not None and stage.load is not None and (stretch := _stretch(stage, went)) is not None:
-            evidence = Evidence(telemetry=case.telemetry, stretch=stretch)
+    for one in case.telemetry.stretches:
+        stage = next(s for s in case.suite.stages if s.stage == one.stage)
+        if stage.load is not None:
+            evidence = Evidence(telemetry=case.telemetry, stretch=one)
             loaded = {gpu for gpu in case.gpus() if attained(evidence, gpu, stage, case.suite)}
             out[stage.stage] = frozenset(case.gpus()) - loaded
     return out
-
-
-def _stretch(stage: Stage, went: Went | None) -> Stretch | None:
-    if went is None or went.t1_s is None or went.phase is None:
-        return None
-    return Stretch(stage.stage, went.phase, went.t0_s, went.t1_s, stage.settle)
 
 
 def _step(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str) -> Step:
@@ -69,6 +62,8 @@ def _step(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str) 
     if last.status is Status.SKIPPED:
         return Step(asked.check, stage.stage, part, last.status, Result.UNKNOWN, len(tries), (), last.why)
     measurements = tuple(_measure(case, stage, went, asked, part, last))
+    bad = {(one.name, one.part) for one in measurements if one.result is Result.FAIL}
+    measurements += tuple(one for one in _in_cuts(case, stage, asked, part, last) if (one.name, one.part) not in bad)
     results = {m.result for m in measurements if not _waits(case, asked.check, m)}
     if Result.FAIL in results:
         result = Result.FAIL
@@ -93,7 +88,7 @@ def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: st
     evidence = Evidence(
         answers=case.answers.get((stage.stage, asked.check, part, last.attempt), ()),
         telemetry=case.telemetry,
-        stretch=_stretch(stage, went),
+        stretch=stretch(stage, went),
         log=[line for line in case.log if tray_of(line.part) in trays and line.t_s <= end],
         sources=_sources(case, part),
         lost=any(state is None or state.state != "ready" for state in states),
@@ -113,12 +108,29 @@ def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: st
             yield one
 
 
+def _in_cuts(case: Case, stage: Stage, asked: Asked, part: str, last: Attempt) -> Iterator[Measurement]:
+    """What was measured bad before the stage was cut and run again: a limit that was violated stays violated."""
+    for row in cut(case.stages, stage.stage, part, case.voided) if part in case.compute else ():
+        for one in _measure(case, stage, row, asked, part, replace(last, attempt=0)):
+            if one.result is Result.FAIL:
+                yield replace(one, why=f"{one.why or f'{one.name} was bad'} (before the stage was cut)")
+
+
 def _not_attained(case: Case, stage: Stage, evidence: Evidence) -> dict[str, str]:
     out = {}
     for gpu in case.gpus():
-        if not attained(evidence, gpu, stage, case.suite):
-            out[gpu] = not_reached(evidence, gpu, stage)
+        for one in (evidence, *_rests(case, stage, gpu, evidence)):
+            if not attained(one, gpu, stage, case.suite):
+                out[gpu] = not_reached(one, gpu, stage)
     return out
+
+
+def _rests(case: Case, stage: Stage, gpu: str, evidence: Evidence) -> Iterator[Evidence]:
+    """Where a cut stage owes only its rest, the load must have been reached in what counts of it, too."""
+    for row in cut(case.stages, stage.stage, tray_of(gpu), case.voided) if stage.cut == "rest" else ():
+        one = stretch(stage, row)
+        if one is not None and one.judged[0] < one.judged[1]:
+            yield replace(evidence, stretch=one)
 
 
 def _sources(case: Case, tray: str) -> dict[str, str | None]:

@@ -22,6 +22,7 @@ from burnin.checks import (
     xid,
 )
 from burnin.checks.base import Check
+from burnin.suites.load import Offer
 
 CHECKS: dict[str, Check] = {
     module.CHECK.name: module.CHECK
@@ -45,7 +46,7 @@ CHECKS: dict[str, Check] = {
         collective,
     )
 }
-HEATS = {name: check.heats for name, check in CHECKS.items()}
-"""Check -> does it load GPUs by itself? What suites are checked against."""
+OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
+"""What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""

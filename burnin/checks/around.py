@@ -9,9 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from pydantic import Field
+
 from burnin.checks.base import Context, Evidence, Quantity
 from burnin.events import Measurement, Result
+from burnin.rack.data import Data
 from burnin.telemetry.series import Series
+
+
+class Count(Data):
+    """How many of them each tray of this site has."""
+
+    count: int | None = Field(default=None, ge=0, le=64)
 
 
 def expected(context: Context, built: int | None) -> int | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from burnin.events import LogLine, Measurement, Result
+from burnin.rack.data import Data
 from burnin.rack.schema import Catalogue, Limit, Profile, Rack
 from burnin.suites.schema import Stage, Suite
 from burnin.telemetry.series import EMPTY, Series, Stretch, Telemetry
@@ -161,6 +162,10 @@ RACK = "rack"
 """The part of a check that is done once for the whole rack."""
 
 
+class NoArgs(Data):
+    """A step of this check says nothing more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One test: see the module. `loaded`: it needs the stage's load, so a load that was not reached proves nothing.
@@ -182,6 +187,8 @@ class Check:
     scope: Literal["tray", "switch", "rack"] = "tray"
     heats: bool = False
     acts: bool = False
+    args: type[Data] = NoArgs
+    """What a step may say of it (`with:`)."""
 
     def parts(self, trays: Iterable[str]) -> list[str]:
         """What it is done on, of a run of these trays."""

@@ -171,4 +171,5 @@ CHECK = Check(
     orders=orders,
     scope="rack",
     heats=True,
+    args=Plan,
 )

@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import Field
+
 from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
+from burnin.rack.data import Data
 from burnin.rack.parts import tray_of
 
 WRONG = Quantity(
@@ -24,7 +27,6 @@ WRONG = Quantity(
 )
 QUORUM = 3
 """GPUs of one kind that it takes to say who is the odd one out."""
-_ROUNDS, _SECONDS, _SEED = 32, 10.0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,14 @@ def again(cast: Mapping[str, Vote | str]) -> tuple[list[str], list[str]]:
     return suspects, referees
 
 
+class Args(Data):
+    """The same for all GPUs: `seed` of the numbers, `rounds` of one digest, and for how long digests are repeated."""
+
+    seed: int = Field(default=1, ge=0, lt=1 << 32)
+    rounds: int = Field(default=32, ge=1, le=4096)
+    seconds: float = Field(default=10.0, ge=0, le=86400)
+
+
 def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
     """All GPUs at once; then who disagreed, beside two who did not."""
     if not answers:
@@ -127,19 +137,19 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
 
 
 def _orders(context: Context, parts: Sequence[str], turn: int) -> list[Order]:
-    seconds = float(context.args.get("seconds", _SECONDS))
+    said = Args.model_validate(dict(context.args))
     limit = context.limits.get("gpu.tlimit.cutoff")
     work = {
         "job": f"consensus-{turn}",
         "kind": "digest",
-        "args": {"seed": context.args.get("seed", _SEED), "rounds": context.args.get("rounds", _ROUNDS), "seconds": seconds},
+        "args": said.model_dump(),
         "cutoff_margin_c": limit.min if limit is not None and limit.min is not None else 0.0,
-        "max_s": 3 * seconds + 30,
+        "max_s": 3 * said.seconds + 30,
     }
     by_tray: dict[str, list[str]] = {}
     for part in parts:
         by_tray.setdefault(tray_of(part), []).append(part.partition(".")[2])
-    return [Order(tray, "work", {**work, "gpus": gpus}, timeout_s=3 * seconds + 45) for tray, gpus in by_tray.items()]
+    return [Order(tray, "work", {**work, "gpus": gpus}, timeout_s=3 * said.seconds + 45) for tray, gpus in by_tray.items()]
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
@@ -208,4 +218,5 @@ CHECK = Check(
     orders=orders,
     scope="rack",
     heats=True,
+    args=Args,
 )

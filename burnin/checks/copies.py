@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pydantic import Field
+
 from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import REASONS, Measurement, Result
+from burnin.rack.data import Data
 
 _LINK = "run again on this tray; if it stays slow, compare link width and errors, then replace the board"
 H2D = Quantity("copy.h2d", "GB/s", "from page-locked host memory to the GPU, median", action=_LINK)
@@ -30,6 +33,14 @@ _LONGEST_S = 60.0
 _LEAST = 3
 """GPUs that it takes to say which end of a slow pair is slow."""
 
+
+class Args(Data):
+    """Bytes of one copy and how often; the agent's own where not said."""
+
+    bytes: int | None = Field(default=None, ge=1 << 20, le=1 << 36)
+    repeats: int | None = Field(default=None, ge=1, le=10_000)
+
+
 Pairs = Mapping[tuple[str, str], float]
 
 
@@ -43,7 +54,7 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
         "job": f"copies-{gpu}",
         "kind": "copies",
         "gpus": [gpu],
-        "args": {key: context.args[key] for key in ("bytes", "repeats") if key in context.args},
+        "args": Args.model_validate(dict(context.args)).model_dump(exclude_none=True),
         "cutoff_margin_c": limit.min if limit is not None and limit.min is not None else 0.0,
         "max_s": _LONGEST_S,
     }
@@ -152,4 +163,5 @@ CHECK = Check(
     judge=judge,
     orders=orders,
     heats=True,
+    args=Args,
 )

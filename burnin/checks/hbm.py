@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pydantic import Field
+
 from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement
+from burnin.rack.data import Data
 
 COVERED = Quantity(
     "hbm.covered_fraction",
@@ -26,16 +29,21 @@ MISMATCHES = Quantity(
     action="run again on this tray; when it comes back, replace the board and keep it as silent corruption",
 )
 COUNTERS = ("ecc.dram_ue", "ecc.dram_ce", "remap.uncorrectable", "remap.correctable")
-_SECONDS = 0.0
 _LONGEST_S = 120.0
 """What one programme may take beside the time that is asked for: it takes about 5 s at 6 TB/s."""
+
+
+class Args(Data):
+    """`seconds`: how long the patterns go on, at least once through all memory."""
+
+    seconds: float = Field(default=0.0, ge=0, le=86400)
 
 
 def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
     """All GPUs of the tray at once."""
     if answers:
         return []
-    seconds = float(context.args.get("seconds", _SECONDS))
+    seconds = Args.model_validate(dict(context.args)).seconds
     limit = context.limits.get("gpu.tlimit.cutoff")
     work = {
         "job": "hbm",
@@ -133,4 +141,5 @@ CHECK = Check(
     orders=orders,
     explains=COUNTERS,
     heats=True,
+    args=Args,
 )

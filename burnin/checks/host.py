@@ -140,4 +140,5 @@ CHECK = Check(
         "pcie.aer_correctable",
     ),
     explains=("host.load1", "host.mem_available", "gpu.power", "gpu.power_limit"),
+    args=around.Count,
 )  # fmt: skip

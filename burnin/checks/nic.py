@@ -8,6 +8,9 @@ only links that were up and went down are seen.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
 
 from burnin.checks import around
 from burnin.checks.base import Check, Context, Evidence, Quantity
@@ -47,6 +50,15 @@ def _errors(context: Context, evidence: Evidence, part: str) -> Iterator[Measure
         yield around.growth(context, evidence, quantity, part, metric)
 
 
+Card = Annotated[str, Field(pattern=r"^n\d{1,2}$", description="a card of the tray: n0, n1 ...")]
+
+
+class Args(around.Count):
+    """`up`: cards (n0, n1 ...) whose link must be up."""
+
+    up: list[Card] = Field(default_factory=list)
+
+
 CHECK = Check(
     name="nic",
     about="link flaps and errors of every network card, and links where they must be",
@@ -54,4 +66,5 @@ CHECK = Check(
     judge=judge,
     metrics=("host.nics", "nic.link_flaps", "nic.symbol_errors", "nic.crc_errors", "nic.ports_up"),
     explains=("nic.speed", "nic.temp", "nic.ack_timeouts"),
+    args=Args,
 )

@@ -41,4 +41,5 @@ CHECK = Check(
     judge=judge,
     metrics=("host.nvmes", "nvme.media_errors", "nvme.critical_warning", "nvme.spare"),
     explains=("nvme.temp",),
+    args=around.Count,
 )

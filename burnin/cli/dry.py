@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +11,7 @@ from burnin.checks import CHECKS
 from burnin.checks.base import RACK, Context
 from burnin.rack.parts import fold
 from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.run.owed import Owed
 from burnin.run.plan import Plan
 from burnin.suites.schema import Suite
 from burnin.views.terminal import clock
@@ -39,6 +42,8 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
         when = "" if stage.when == "always" else " (if suspicious)"
         hot = [step.check for step in leg.steps if CHECKS[step.check].heats]
         load = f"{', '.join(hot)}: {gpus} GPUs" if hot else load
+        if stage.sample_power is not None:
+            load = f"{load}{', ' if load else ''}power every {stage.sample_power:g} s"
         checks = ", ".join(step.check for step in leg.steps)
         table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(stage.duration), load, checks)
         at += stage.duration if stage.when == "always" else 0.0
@@ -69,3 +74,25 @@ def _own_loads(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue
             args = {key: value for key, value in orders[0].args.items() if key not in ("job", "args_of")}
             to = fold(order.to for order in orders) if check.scope == "rack" else fold(plan.trays)
             console.print(f"  {leg.stage.stage}: {orders[0].verb} {args} to {to}", markup=False, highlight=False)
+
+
+def owed(run: str, suite: Suite, many: Sequence[Owed], replaced: Mapping[str, str], console: Console) -> None:
+    """Print what is owed of a run, and why: one line per stage, step and reason."""
+    for part, why in replaced.items():
+        console.print(f"replaced: {part}: {why}", markup=False, highlight=False)
+    if not many:
+        console.print(f"nothing is owed of run {run}: all that {suite.suite} asks for was done")
+        return
+    groups: dict[tuple[int, str], dict[str, list[str]]] = {}
+    for one in many:
+        groups.setdefault((one.stage, one.why), {}).setdefault(one.check, []).append(one.part)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("owed", "on", "checks", "why"):
+        table.add_column(title, no_wrap=title != "checks")
+    for (stage, why), checks in groups.items():
+        by_parts: dict[str, list[str]] = {}
+        for check, on in checks.items():
+            by_parts.setdefault("rack" if on == [RACK] else fold(on), []).append(check)
+        for parts, names in by_parts.items():
+            table.add_row(suite.stages[stage].stage, parts, ", ".join(names), why)
+    console.print(table)

@@ -27,14 +27,14 @@ def lint(
     """Check files without touching a tray. 0 good, 2 with every mistake at its line and column."""
     from datetime import UTC, datetime
 
-    from burnin.checks import HEATS
+    from burnin.checks import OFFERS
     from burnin.rack.load import load_catalogue
     from burnin.suites.lint import lint as check
     from burnin.suites.lint import warnings
 
     for note in warnings(files, datetime.now(UTC).date()):
         typer.echo(f"note: {note}", err=True)
-    problems = check(files, HEATS, load_catalogue().metrics)
+    problems = check(files, OFFERS, load_catalogue().metrics)
     for problem in problems:
         typer.echo(str(problem), err=True)
     if problems:
@@ -69,7 +69,7 @@ def suites() -> None:
     """List the suites that are found here."""
     from rich.table import Table
 
-    from burnin.checks import HEATS
+    from burnin.checks import OFFERS
     from burnin.rack.load import load_catalogue
     from burnin.suites.load import list_suites, load_suite
     from burnin.views.terminal import clock
@@ -79,7 +79,7 @@ def suites() -> None:
     for title in ("suite", "time", "ships", "about", "file"):
         table.add_column(title, overflow="fold")
     for name, path in list_suites().items():
-        suite = load_suite(path, checks=HEATS, metrics=metrics)
+        suite = load_suite(path, checks=OFFERS, metrics=metrics)
         table.add_row(name, clock(suite.duration_s()), "yes" if suite.ships else "no", suite.about, str(path))
     console().print(table)
 

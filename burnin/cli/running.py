@@ -6,18 +6,21 @@ import asyncio
 import datetime as dt
 import getpass
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from burnin.cli import exits
 from burnin.cli.options import DB, Db, Json, Plain, console, writable, write
+from burnin.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from burnin.events import Verdict
+    from burnin.run.resume import Before
     from burnin.run.start import Request
     from burnin.store import Store
 
@@ -34,6 +37,7 @@ def run(
     parts: Annotated[
         str, typer.Option(help="only these trays (t07,t[10-12]); such a run ships nothing", metavar="PART,...")
     ] = "",
+    resume: Annotated[str, typer.Option(help="go on with this run (or `last`): only what is owed of it", metavar="RUN")] = "",
     operator: Annotated[str, typer.Option(help="who runs this", metavar="ID")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and touch nothing")] = False,
     plain: Plain = False,
@@ -41,7 +45,7 @@ def run(
     db: Db = DB,
 ) -> None:
     """Burn a rack in and judge it. PASS is exit code 0, FAIL 1, HOLD 3."""
-    from burnin.checks import CHECKS, HEATS
+    from burnin.checks import CHECKS, OFFERS
     from burnin.rack.load import load_catalogue, load_rack
     from burnin.run import plan
     from burnin.run.start import Request
@@ -49,33 +53,78 @@ def run(
 
     writable(json)
     catalogue = load_catalogue()
-    loaded = load_suite(suite, checks=HEATS, metrics=catalogue.metrics)
+    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics)
     file = load_rack(rack, need_known_hosts=not dry_run, need_keys=not dry_run)
     chosen = tuple(word for word in only.split(",") if word)
     the_plan = plan.make(loaded, file.rack, file.profile, CHECKS, chosen, _words(parts))
     request = Request(file, loaded, catalogue, the_plan, chosen, operator or _user())
+    if resume:
+        _resume(request, resume, bool(only or parts), dry_run, plain, json, db)
+        return
     if dry_run:
         _dry(request)
         return
 
     from burnin.cli.dry import how_long
+    from burnin.run.lock import refuse_second
     from burnin.run.start import new_id
     from burnin.store import open_store
-    from burnin.verdict.document import canonical, document
-    from burnin.views.verdict import show
 
     begun = dt.datetime.now(dt.UTC)
     run_id = new_id(begun)
     store = open_store(db)
     out = console()
     try:
+        refuse_second(store, file.rack.rack)
+        _offer(store, request, out)
         out.print(f"burnin {request.suite.suite} on rack {file.rack.rack}: run {run_id}, {how_long(the_plan)}")
         verdict, through = asyncio.run(_watched(request, store, run_id, begun, plain, out))
     finally:
         store.close()
+    _say(verdict, through, json, out)
+
+
+def _say(verdict: Verdict, through: bool, json: Path | None, out: Console) -> NoReturn:
+    from burnin.verdict.document import canonical, document
+    from burnin.views.verdict import show
+
     show(document(verdict), out)
     write(json, canonical(verdict))
     raise typer.Exit(exits.of_word(verdict.word) if through else exits.INTERRUPTED)
+
+
+def _offer(store: Store, request: Request, out: Console) -> None:
+    """One line when there is a run to go on with: a new one is what was asked for."""
+    from burnin.run.lock import unfinished
+
+    left = unfinished(store, request.file.rack.rack, request.suite.suite)
+    if left is not None:
+        out.print(f"run {left.id} of this suite and rack did not end: --resume {left.id} would go on with it; this is a new run")
+
+
+def _resume(request: Request, name: str, chosen: bool, dry_run: bool, plain: bool, json: Path | None, db: Path) -> None:
+    """Go on with a run. With nothing owed, its verdict is shown as it stands."""
+    from burnin.cli.dry import owed as show_owed
+    from burnin.run.lock import refuse_second
+    from burnin.run.resume import look, what_is_owed
+    from burnin.store import open_store
+
+    if chosen:
+        raise InputError("--resume goes on with a run as it was planned: leave --only and --parts out")
+    store, out = open_store(db, create=False), console()
+    try:
+        before = look(store, name, request.suite, request.file)
+        refuse_second(store, request.file.rack.rack, before.run.id)
+        again = replace(request, catalogue=before.catalogue, plan=before.plan, only=before.only)
+        many = what_is_owed(store, before, request.suite)
+        show_owed(before.run.id, request.suite, many, before.replaced, out)
+        if dry_run:
+            return
+        begun = dt.datetime.now(dt.UTC)
+        verdict, through = asyncio.run(_watched(again, store, before.run.id, begun, plain, out, before))
+    finally:
+        store.close()
+    _say(verdict, through, json, out)
 
 
 def _words(text: str) -> list[str]:
@@ -99,9 +148,10 @@ def _dry(request: Request) -> None:
 
 
 async def _watched(
-    request: Request, store: Store, run_id: str, begun: dt.datetime, plain: bool, out: Console
+    request: Request, store: Store, run_id: str, begun: dt.datetime, plain: bool, out: Console, before: Before | None = None
 ) -> tuple[Verdict, bool]:
     """The run with a screen beside it, drawn twice a second."""
+    from burnin.run.lock import Process
     from burnin.run.start import execute
     from burnin.views.live import Picture
     from burnin.views.terminal import REFRESH_HZ, Grid, Lines, Screen
@@ -112,6 +162,8 @@ async def _watched(
     picture = Picture.of(run_id, request.file.rack.rack, request.file.profile, request.suite.suite, stages, trays)
     screen: Screen = Grid(picture, out) if out.is_terminal and not plain else Lines(picture, out)
     start_s = time.monotonic()
+    if before is not None:
+        start_s -= before.elapsed_s(Process.me(), start_s, begun)
 
     async def draw() -> None:
         while True:
@@ -120,7 +172,7 @@ async def _watched(
 
     drawing = asyncio.create_task(draw())
     try:
-        return await execute(request, store, run_id, [screen.see], begun)
+        return await execute(request, store, run_id, [screen.see], begun, before)
     finally:
         drawing.cancel()
         screen.close()

@@ -70,6 +70,12 @@ class Document:
                 break
         return here
 
+    def below(self, loc: Loc, data: Any) -> Document:
+        """What stands at `loc` as a document of its own; where it is not said, at what holds it."""
+        at = self.find(loc)
+        places = {found[len(loc) :]: place for found, place in self.places.items() if found[: len(loc)] == loc}
+        return Document(self.file, data, {(): self.places[at], **places})
+
     def each(self, *pattern: str) -> Iterable[tuple[Loc, Any]]:
         """Values at `pattern`, where "*" is every key or index: each("stages", "*", "steps"). What is absent is passed over."""
         found: list[tuple[Loc, Any]] = [((), self.data)]

@@ -319,6 +319,7 @@ class Metric(Data):
     counter: bool = Field(default=False, description="only ever grows; judged by its growth")
     slow: bool = Field(default=False, description="read every `sample_slow`, not every `sample`")
     per_link: bool = Field(default=False, description="read of every NVLink, every `sample_links`")
+    transient: bool = Field(default=False, description="read only in stages that ask for it, every `sample_power`")
     about: str
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from burnin.checks.base import Answer
-from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TrayState
+from burnin.events import Attached, LogLine, StageBegan, StageEnded, Status, Tick, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run.plan import Plan
 from burnin.run.tray import Clock, TraySession
@@ -17,7 +17,7 @@ from burnin.suites.schema import Suite
 
 Door = Callable[[str, str, Mapping[str, Any], float], Awaitable[Any]]
 """Executes (part, verb, args, timeout_s) that does not go to an agent. Raises TrayError with one sentence."""
-Event = Tick | LogLine | TrayState | StageBegan | StageEnded
+Event = Attached | Tick | LogLine | TrayState | StageBegan | StageEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,10 @@ class Keeper(Protocol):
         """Who answered."""
         ...
 
+    def found(self, tray: str, answer: Answer) -> None:
+        """How a tray was set before anything was changed on it."""
+        ...
+
     async def flush(self) -> None:
         """Everything so far is on the disk."""
         ...
@@ -78,3 +82,13 @@ class Job:
     doors: Mapping[str, Door] = field(default_factory=dict)
     """Order.via -> door, for all but the agents."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    tried: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    """(stage, check, part) -> attempts that an earlier session of this run made."""
+    as_found: Mapping[str, Answer] = field(default_factory=dict)
+    """How an earlier session found each tray."""
+    replan: Callable[[], Plan] | None = None
+    """Of a run that goes on: what is owed, once trays have said who they are. It reads the database."""
+
+    def attempts(self, stage: str, check: str, part: str) -> int:
+        """How many were made before this session."""
+        return self.tried.get((stage, check, part), 0)

@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from burnin.assess.judge import suspects
+from burnin.checks.base import Answer
 from burnin.errors import StoreError
 from burnin.events import Result
 from burnin.run.job import Event, Kept
-from burnin.store import Attempt, Evidence, Store, Tray, Writer
+from burnin.run.replaced import exchanged
+from burnin.store import Attempt, Evidence, Store, Tray, Voided, Writer
+
+ARRIVE = "arrive"
+"""Stage name under which is kept how each tray was found."""
+
+
+def _evidence(stage: str, check: str, part: str, attempt: int, number: int, answer: Answer) -> Evidence:
+    body = {"ok": answer.ok, "body": answer.body, "to": answer.order.to}
+    return Evidence(stage, check, part, attempt, number, answer.order.verb, body)
 
 
 class Keep:
-    """The run's Keeper. `watch` gets every event and attempt after it was given to the writer."""
+    """The run's Keeper. `tested`: who each tray was to the sessions before this one.
+
+    `watch` gets every event and attempt after it was given to the writer.
+    """
 
     def __init__(
         self,
@@ -26,9 +40,13 @@ class Keep:
         addresses: Mapping[str, tuple[str, str | None]],
         stop: asyncio.Event,
         watch: Sequence[Callable[[Event | Kept], None]],
+        tested: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        now_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._store, self._run, self._addresses, self._stop, self._watch = store, run, addresses, stop, watch
+        self._now_s = now_s
         self._writer = Writer(store)
+        self._tested = dict(tested)
         self.failure: StoreError | None = None
 
     def _put(self, item: Any) -> None:
@@ -47,15 +65,15 @@ class Keep:
 
     def attempt(self, kept: Kept) -> None:
         """An attempt that ended, with what its rounds brought back."""
-        for number, answers in enumerate(kept.answers):
-            for answer in answers:
-                body = {"ok": answer.ok, "body": answer.body, "to": answer.order.to}
-                one = Evidence(kept.stage, kept.check, kept.part, kept.attempt, number, answer.order.verb, body)
-                self._put(lambda one=one: self._store.keep_evidence(one))
+        brought = [
+            _evidence(kept.stage, kept.check, kept.part, kept.attempt, number, answer)
+            for number, answers in enumerate(kept.answers)
+            for answer in answers
+        ]
         ended = Attempt(
             kept.stage, kept.check, kept.part, kept.attempt, kept.status, Result.UNKNOWN, kept.t0_s, kept.t1_s, kept.why
         )
-        self._put(lambda: self._store.end_attempt(ended))
+        self._put(lambda: self._store.end_attempt(ended, brought))
         for watcher in self._watch:
             watcher(kept)
 
@@ -64,7 +82,16 @@ class Keep:
         address, key = self._addresses.get(tray, ("", None))
         serial = identity.get("host", {}).get("serial")
         row = Tray(tray, address, key, serial, dict(identity))
+        new = [Voided(part, self._now_s(), why) for part, why in exchanged(tray, self._tested.get(tray), identity).items()]
+        if new:
+            self._put(lambda: self._store.void(new))
         self._put(lambda: self._store.keep_tray(row))
+
+    def found(self, tray: str, answer: Answer) -> None:
+        """How a tray was set before anything was changed on it: kept at once, for whoever has to go on."""
+        one = _evidence(ARRIVE, "as-found", tray, 1, 0, answer)
+        if answer.ok:
+            self._put(lambda: self._store.keep_evidence(one))
 
     async def flush(self) -> None:
         """Returns when everything so far is on the disk, or when it is known that it cannot be."""

@@ -58,6 +58,7 @@ class Run:
             housekeeping = group.create_task(self._keep_stored())
             try:
                 await self._arrive()
+                await self._go_on()
                 for leg in self.job.plan.legs:
                     if self.job.stop.is_set() or not self._anyone():
                         break
@@ -99,7 +100,20 @@ class Run:
             identity = await session.order("identify")
             self._identities[tray] = identity
             self.job.keeper.identity(tray, identity)
-        await self._snapshot(tray)
+        if tray in self.job.as_found:
+            self._states[tray] = [self.job.as_found[tray]]
+        else:
+            await self._snapshot(tray)
+            self.job.keeper.found(tray, self._states[tray][0])
+
+    async def _go_on(self) -> None:
+        """A run that was cut goes on from rest, with what is owed by what its trays say they are now."""
+        if self.job.replan is not None:
+            await self._unload(list(self.job.sessions))
+            await self.job.keeper.flush()
+            self.job.plan = await asyncio.to_thread(self.job.replan)
+            owed = ", ".join(leg.stage.stage for leg in self.job.plan.legs) or "nothing"
+            self.job.keeper.event(LogLine("rack", self._now(), "note", "resumed", f"the run goes on; owed: {owed}", "controller"))
 
     async def _snapshot(self, tray: str) -> None:
         order = Order(tray, "state")
@@ -115,7 +129,8 @@ class Run:
                 there = all(answer.ok for answer in answers)
                 status = Status.COMPLETE if there or not rounds else Status.ERROR
                 why = "" if status is Status.COMPLETE else str(next(a.body for a in answers if not a.ok))
-                self.job.keeper.attempt(Kept(LEAVE, name, tray, 1, status, t0, self._now(), why, rounds))
+                number = self.job.attempts(LEAVE, name, tray) + 1
+                self.job.keeper.attempt(Kept(LEAVE, name, tray, number, status, t0, self._now(), why, rounds))
         await asyncio.gather(*(session.leave() for session in self.job.sessions.values()))
 
     async def _unload(self, trays: list[str], at_once: bool = False) -> None:
@@ -126,10 +141,11 @@ class Run:
         """Every few seconds: what is on the disk, the agents need not keep."""
         while True:
             await self.job.clock.sleep(FLUSH_S)
-            seen = {tray: session.seen_seq for tray, session in self.job.sessions.items()}
+            seen = [(session, session.holder, session.seen_seq) for session in self.job.sessions.values()]
             await self.job.keeper.flush()
-            for tray, seq in seen.items():
-                self.job.sessions[tray].stored_seq = max(self.job.sessions[tray].stored_seq, seq)
+            for session, holder, seq in seen:
+                if session.holder == holder:  # another one counts anew
+                    session.stored_seq = max(session.stored_seq, seq)
 
     # ---- stages
 
@@ -147,14 +163,17 @@ class Run:
             await self._unload(list(self.job.sessions), at_once=True)
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, f"not loaded: {refused}"))
             for step in leg.steps:
-                for part in parts(step, self.job.plan):
-                    kept = Kept(stage.stage, step.check, part, 1, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
+                for part in parts(leg, step, self.job.plan):
+                    number = self.job.attempts(stage.stage, step.check, part) + 1
+                    kept = Kept(stage.stage, step.check, part, number, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
                     self.job.keeper.attempt(kept)
             return
         if self._heat.changes(stage.load):
             await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded])
             begin = self._now()
-        self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin))
+        self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin, leg.trays))
+        if stage.sample_power is not None:
+            await self._read_transients(stage.sample_power, begin + stage.duration)
         if stage.load is not None:
             await self._bring_up(leg, found, begin)
         await self._wait_until(begin + stage.duration)
@@ -185,6 +204,18 @@ class Run:
         async def one(tray: str) -> None:
             with contextlib.suppress(TrayError):
                 await self.job.sessions[tray].order("clocks", mhz={})
+
+        await asyncio.gather(*(one(tray) for tray in self.job.sessions))
+
+    async def _read_transients(self, period_s: float, until_s: float) -> None:
+        """Power and clock several times a second, where agents can; where not, it is said, and the readings are missing."""
+
+        async def one(tray: str) -> None:
+            try:
+                await self.job.sessions[tray].read_transients(period_s, until_s)
+            except TrayError as error:
+                text = f"{tray}: power is not read every {period_s:g} s: {error}"
+                self.job.keeper.event(LogLine(tray, self._now(), "note", "", text, "controller"))
 
         await asyncio.gather(*(one(tray) for tray in self.job.sessions))
 
@@ -240,6 +271,7 @@ class Run:
         stage = leg.stage
         assert stage.load is not None
         trays = [tray for tray, session in self.job.sessions.items() if session.ready and tray in self._identities]
+        trays = [tray for tray in trays if leg.trays is None or tray in leg.trays]
         limit = self.job.profile.limits.get(CUTOFF)
         cutoff = limit.min if limit is not None and limit.min is not None else 0.0
         args: dict[str, Any] = {

@@ -20,6 +20,14 @@ class Leg:
     index: int
     stage: Stage
     steps: tuple[Step, ...]
+    trays: tuple[str, ...] | None = None
+    """Compute trays that it is done on; None: on all of the run."""
+    parts: Mapping[str, tuple[str, ...]] | None = None
+    """Check -> what it is done on; None: on all that it is for."""
+
+    def on(self, check: str, all_of: Sequence[str]) -> list[str]:
+        """What a check of this leg is done on, of all that it is for."""
+        return [part for part in all_of if self.parts is None or part in self.parts.get(check, ())]
 
 
 @dataclass(frozen=True, slots=True)

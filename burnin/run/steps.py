@@ -30,9 +30,9 @@ def heats(leg: Leg) -> bool:
     return any(CHECKS[step.check].heats for step in leg.steps)
 
 
-def parts(step: Step, plan: Plan) -> list[str]:
-    """What a step is done on: each compute tray, each switch tray, or once the rack."""
-    return CHECKS[step.check].parts((*plan.trays, *plan.switches))
+def parts(leg: Leg, step: Step, plan: Plan) -> list[str]:
+    """What a step is done on: each compute tray, each switch tray, or once the rack; of these, what the leg owes."""
+    return leg.on(step.check, CHECKS[step.check].parts((*plan.trays, *plan.switches)))
 
 
 class Steps:
@@ -54,13 +54,14 @@ class Steps:
 
     async def _step(self, leg: Leg, step: Step, loadable: Collection[str]) -> None:
         delays = self._delays(sorted(loadable)) if CHECKS[step.check].heats else {}
-        await asyncio.gather(*(self._on(leg, step, part, loadable, delays) for part in parts(step, self._job.plan)))
+        await asyncio.gather(*(self._on(leg, step, part, loadable, delays) for part in parts(leg, step, self._job.plan)))
 
     async def _on(self, leg: Leg, step: Step, part: str, loadable: Collection[str], delays: Mapping[str, float]) -> None:
         job, check = self._job, CHECKS[step.check]
         trays = tuple(job.sessions) if part == RACK else ()
         context = Context(part, job.rack, job.profile, job.suite, leg.stage, job.catalogue, step.args, trays)
-        for attempt in range(1, job.suite.retries + 2):
+        before = job.attempts(leg.stage.stage, check.name, part)
+        for attempt in range(before + 1, before + job.suite.retries + 2):
             begin = self._now()
             why, answers = await self._rounds(check, context, loadable, delays)
             status = Status.ABORTED if why == STOPPED else Status.ERROR if why else Status.COMPLETE

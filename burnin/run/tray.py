@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from burnin import wire
 from burnin.errors import AgentBusy, HostKeyError, LoginRefused, TrayError, TrayUnfit
-from burnin.events import LogLine, Tick, TrayState
+from burnin.events import Attached, LogLine, Tick, TrayState
 
 BEAT_LOST_S = 5.0
 """A beat comes every second; a channel that is silent for so long leads nowhere, whatever TCP thinks."""
@@ -26,7 +26,7 @@ _HOPELESS = (HostKeyError, LoginRefused, TrayUnfit, AgentBusy)
 
 CONNECTING, READY, LOST, REFUSED, DONE = "connecting", "ready", "LOST", "refused", "done"
 
-Event = Tick | LogLine | TrayState
+Event = Attached | Tick | LogLine | TrayState
 
 
 class Link(Protocol):
@@ -76,6 +76,7 @@ class TraySession:
         run_start_s: float,
         lease_s: float,
         sample: Mapping[str, float],
+        heard: tuple[str, int, int] = ("", -1, -1),
     ) -> None:
         self.tray, self._connect, self._emit, self._clock = tray, connect, emit, clock
         self._run_start_s, self._lease_s, self._sample = run_start_s, lease_s, dict(sample)
@@ -88,10 +89,11 @@ class TraySession:
         """(part, metric) -> (run second, value) of the last reading."""
         self.sources: dict[str, str | None] = {"xid": "missing", "kmsg": "missing"}
         """Why XID events and kernel log could not be watched at some time; None where they always were."""
-        self.seen_seq = -1
-        self.stored_seq = -1
+        self._holder, self.seen_seq, self._logged_seq = heard
+        """An earlier session's agent, and how far its readings and its lines are on the disk."""
+        self.stored_seq = self.seen_seq
+        self._line_s = float("-inf")
         self._link: Link | None = None
-        self._holder = ""
         self._tables: list[tuple[tuple[str, str], ...]] = []
         """(part, metric) of every column, one tuple a table: the store recognises it by identity."""
         self._absent: dict[int, dict[int, str]] = {}
@@ -100,6 +102,8 @@ class TraySession:
         self._stop = asyncio.Event()
         self._leaving = False
         self._said_hello = False
+        self._transient: tuple[float, float] | None = None
+        """Period in s, and until which run second it is wanted: an agent that starts anew is told again."""
 
     def now_s(self) -> float:
         """Seconds since the run began."""
@@ -144,7 +148,9 @@ class TraySession:
             self._note("the agent that was here is gone, with its load and what it had not told; a new one has started")
         if hello["holder"] != self._holder:
             self._holder, self.seen_seq, self._absent = hello["holder"], -1, {}
+            self._logged_seq = self.stored_seq = -1
             self._offsets.clear()
+        self._emit(Attached(self.tray, self.now_s(), self._holder))
         self._offsets.append(self._clock.now() - record.mono_ns / 1e9)
         self._replay_until = int(hello["next"]) - 1
         self._tables = self._columns(hello["tables"])
@@ -153,6 +159,8 @@ class TraySession:
         if hello["nvml"] is None and not self._tables:
             done = await self._link.order("sample", ident=f"sample-{self._holder}", **self._sample)
             self._tables = self._columns(done["tables"])
+            with contextlib.suppress(TrayError):
+                await self._read_transients(self._link)
         self._said_hello = True
         self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
 
@@ -201,6 +209,11 @@ class TraySession:
     # ---- orders
 
     @property
+    def holder(self) -> str:
+        """The agent whose records are counted."""
+        return self._holder
+
+    @property
     def ready(self) -> bool:
         """True while orders can be given."""
         return self.state == READY and self._link is not None
@@ -210,6 +223,18 @@ class TraySession:
         if self._link is None or self.state != READY:
             raise TrayError(self.why or f"{self.tray} is not connected")
         return await self._link.order(verb, timeout_s=timeout_s, **args)
+
+    async def read_transients(self, period_s: float, until_s: float) -> None:
+        """Have power and clock read so often until this run second. Raises TrayError when this tray does not."""
+        self._transient = (period_s, until_s)
+        if self._link is None or self.state != READY:
+            raise TrayError(self.why or f"{self.tray} is not connected")
+        await self._read_transients(self._link)
+
+    async def _read_transients(self, link: Link) -> None:
+        period_s, until_s = self._transient or (0.0, 0.0)
+        if (left_s := until_s - self.now_s()) > 0:
+            await link.order("transient", timeout_s=5.0, period_s=period_s, seconds=round(left_s, 3))
 
     # ---- records -> events
 
@@ -247,23 +272,28 @@ class TraySession:
         values = tuple(record.body["v"])
         for column, value in zip(columns, values, strict=True):
             self.latest[column] = (t_s, value)
-        self._emit(Tick(self.tray, t_s, columns, values, self._absent.get(table, {})))
+        self._emit(Tick(self.tray, t_s, columns, values, self._absent.get(table, {}), record.seq))
 
     def _columns(self, tables: list[list[list[str]]]) -> list[tuple[tuple[str, str], ...]]:
         return [tuple((f"{self.tray}.{part}" if part else self.tray, metric) for part, metric in table) for table in tables]
 
     def _logged(self, record: wire.Record, t_s: float) -> None:
-        body = record.body
+        if record.seq <= self._logged_seq:
+            return  # an earlier session kept it; its readings wait for ten seconds, its lines do not
+        body, seq = record.body, record.seq
+        t_s = self._line_s = max(t_s, self._line_s)  # the agent's order holds, whatever a better clock offset says
         part = f"{self.tray}.{body['gpu']}" if body.get("gpu") else self.tray
         if record.kind == "event":
             what = "xid" if isinstance(body["code"], int) else "kernel"
-            self._emit(LogLine(part, t_s, what, str(body["code"]), str(body.get("text", "")), str(body["source"])))
+            self._emit(LogLine(part, t_s, what, str(body["code"]), str(body.get("text", "")), str(body["source"]), seq))
         elif record.kind == "load":
-            self._emit(LogLine(part, t_s, "load", str(body["state"]), str(body.get("why", "")), "agent"))
+            self._emit(LogLine(part, t_s, "load", str(body["state"]), str(body.get("why", "")), "agent", seq))
         elif record.kind == "cut":
-            self._emit(LogLine(part, t_s, "cut", str(body["why"]), _cut(part, str(body["why"]), float(body["value"])), "agent"))
+            self._emit(
+                LogLine(part, t_s, "cut", str(body["why"]), _cut(part, str(body["why"]), float(body["value"])), "agent", seq)
+            )
         elif record.kind == "note":
-            self._emit(LogLine(part, t_s, "note", "", str(body["text"]), "agent"))
+            self._emit(LogLine(part, t_s, "note", "", str(body["text"]), "agent", seq))
 
     def _watched(self, body: Mapping[str, Any]) -> None:
         """A source that was once not watched stays so in the record: what it missed is gone."""

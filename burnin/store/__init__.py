@@ -4,8 +4,23 @@ Importing this imports SQLAlchemy, which is dear: commands import it inside.
 """
 
 from burnin.store.opening import open_store
-from burnin.store.records import RUNNING, Attempt, Enrollment, Evidence, Run, RunStart, Stage, Tray
+from burnin.store.records import RUNNING, Attempt, Enrollment, Evidence, Place, Run, RunStart, Session, Stage, Tray, Voided
 from burnin.store.store import Store
 from burnin.store.writer import Writer
 
-__all__ = ["RUNNING", "Attempt", "Enrollment", "Evidence", "Run", "RunStart", "Stage", "Store", "Tray", "Writer", "open_store"]
+__all__ = [
+    "RUNNING",
+    "Attempt",
+    "Enrollment",
+    "Evidence",
+    "Place",
+    "Run",
+    "RunStart",
+    "Session",
+    "Stage",
+    "Store",
+    "Tray",
+    "Voided",
+    "Writer",
+    "open_store",
+]

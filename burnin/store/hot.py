@@ -52,6 +52,8 @@ class Hot:
         self._said: dict[Key, str] = {}
         self._unsaid: dict[Key, str] = {}
         self._last: dict[str, _Rows] = {}
+        self.seen: dict[str, int] = {}
+        """Tray -> number of its newest record among what waits."""
 
     def add(self, tick: Tick) -> None:
         """One tick. Raises ValueError for a tick that contradicts itself."""
@@ -65,6 +67,8 @@ class Hot:
             rows = self._last[tick.tray] = self._rows(tick, t_ms // WINDOW_MS)
         rows.t_ms.append(t_ms)
         rows.values.append(tick.values)
+        if tick.seq is not None:
+            self.seen[tick.tray] = tick.seq
         self._oldest_ms = t_ms if self._oldest_ms is None else min(t_ms, self._oldest_ms)
         self.newest_ms = max(t_ms, self.newest_ms)
         for i, reason in tick.absent.items():
@@ -115,3 +119,4 @@ class Hot:
         self._last.clear()
         self._oldest_ms = None
         self._unsaid = {}
+        self.seen = {}

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
 from burnin.events import LogLine, Result, Status, TrayState
 from burnin.rack.parts import parent
 from burnin.store import tables
-from burnin.store.records import Attempt, Enrollment, Evidence, Run, Stage, Tray
+from burnin.store.records import Attempt, Enrollment, Evidence, Place, Run, Session, Stage, Tray, Voided
 from burnin.telemetry.blocks import Group, series, unpack, unpack_frames
 from burnin.telemetry.rollup import Rollup
 from burnin.telemetry.series import Stretch, Telemetry
@@ -59,9 +59,51 @@ def trays(connection: Connection, run: str) -> list[Tray]:
 def stages(connection: Connection, run: str) -> list[Stage]:
     """Stages as they went, in order."""
     s = tables.stage.c
-    query = select(s.position, s.name, s.phase, s.planned_s, s.settle_s, s.t0_s, s.t1_s, s.status, s.why).where(s.run == run)
+    query = select(s.position, s.name, s.phase, s.planned_s, s.settle_s, s.t0_s, s.t1_s, s.status, s.why, s.trays).where(
+        s.run == run
+    )
     rows = connection.execute(query.order_by(s.id))
-    return [Stage(**{**row, "status": Status(row["status"]) if row["status"] else None}) for row in rows.mappings()]
+    return [
+        Stage(
+            **{
+                **row,
+                "status": Status(row["status"]) if row["status"] else None,
+                "trays": tuple(row["trays"]) if row["trays"] is not None else None,
+            }
+        )
+        for row in rows.mappings()
+    ]
+
+
+def sessions(connection: Connection, run: str) -> list[Session]:
+    """Who kept the run when, in order."""
+    s = tables.session
+    rows = connection.execute(select(*[c for c in s.c if c.name != "run"]).where(s.c.run == run).order_by(s.c.number))
+    return [Session(**row) for row in rows.mappings()]
+
+
+def places(connection: Connection, run: str) -> dict[str, Place]:
+    """How far each tray was heard."""
+    p = tables.place.c
+    rows = connection.execute(select(p.tray, p.holder, p.seq, p.logged_seq).where(p.run == run))
+    return {tray: Place(*rest) for tray, *rest in rows}
+
+
+def voided(connection: Connection, run: str) -> list[Voided]:
+    """Parts that were replaced, in the order in which it was noticed."""
+    v = tables.voided.c
+    return [Voided(*row) for row in connection.execute(select(v.part, v.t_s, v.why).where(v.run == run).order_by(v.id))]
+
+
+def last_moment(connection: Connection, run: str) -> float:
+    """The latest run second of which anything was kept; blocks, which end with their window, aside."""
+    t = tables
+    moments: tuple[tuple[Table, ColumnElement[Any]], ...] = (
+        (t.log, t.log.c.t_s), (t.tray_state, t.tray_state.c.t_s), (t.step, t.step.c.t1_s), (t.stage, t.stage.c.t0_s),
+        (t.stage, t.stage.c.t1_s), (t.session, t.session.c.t0_s), (t.telemetry_frame, t.telemetry_frame.c.t1_ms / 1000.0),
+    )  # fmt: skip
+    found = [connection.execute(select(func.max(column)).where(table.c.run == run)).scalar() for table, column in moments]
+    return max((float(moment) for moment in found if moment is not None), default=0.0)
 
 
 def attempts(connection: Connection, run: str) -> list[Attempt]:
@@ -95,7 +137,7 @@ def log(connection: Connection, run: str) -> list[LogLine]:
     """What happened, by time."""
     line = tables.log.c
     rows = connection.execute(select(tables.log).where(line.run == run).order_by(line.t_s, line.id))
-    return [LogLine(r.part, r.t_s, r.kind, r.code, r.text, r.source) for r in rows]
+    return [LogLine(r.part, r.t_s, r.kind, r.code, r.text, r.source, r.seq) for r in rows]
 
 
 def states(connection: Connection, run: str) -> list[TrayState]:

@@ -75,6 +75,47 @@ class Stage:
     t1_s: float | None
     status: Status | None
     why: str
+    trays: tuple[str, ...] | None = None
+    """On which it was done; None: on all of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A stretch in which one controller kept a run, from run second `t0_s`; `mono_s` is its monotonic clock then.
+
+    `boot` and `pid_started` tell a process from another one with its number; `rack` is the rack file as it was read then.
+    `t1_s` is None while it goes on; of one whose controller died it is the last moment that was kept.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    pid_started: str
+    operator: str
+    started: str
+    mono_s: float
+    t0_s: float
+    rack: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 1
+    t1_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a tray was heard: readings up to record `seq` of `holder`, its lines up to `logged_seq`, are on the disk."""
+
+    holder: str
+    seq: int = -1
+    logged_seq: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """A part that was replaced: what was kept of it before `t_s` is another part's."""
+
+    part: str
+    t_s: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

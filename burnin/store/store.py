@@ -7,26 +7,39 @@ Every failure of the database is a StoreError in one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from burnin.errors import InputError, StoreError
-from burnin.events import LogLine, StageBegan, StageEnded, Tick, TrayState, Verdict
+from burnin.events import Attached, LogLine, StageBegan, StageEnded, Status, Tick, TrayState, Verdict
+from burnin.rack.parts import tray_of
 from burnin.store import queries, tables
 from burnin.store.compaction import Window, compact, open_windows
 from burnin.store.failures import told
 from burnin.store.hot import WINDOW_MS, Hot
-from burnin.store.records import RUNNING, Attempt, Enrollment, Evidence, Run, RunStart, Stage, Tray
+from burnin.store.records import (
+    RUNNING,
+    Attempt,
+    Enrollment,
+    Evidence,
+    Place,
+    Run,
+    RunStart,
+    Session,
+    Stage,
+    Tray,
+    Voided,
+)
 from burnin.suites.schema import seconds
 from burnin.telemetry.rollup import Rollup
 from burnin.telemetry.series import Telemetry
 
-Item = Tick | LogLine | TrayState | StageBegan | StageEnded
+Item = Attached | Tick | LogLine | TrayState | StageBegan | StageEnded
 
 _LATE_MS = 60_000
 """A window is compacted when ticks are so far beyond its end; what comes later still is put into its block again."""
@@ -38,8 +51,10 @@ class _Kept:
 
     id: str
     settle_s: Mapping[str, float]
+    session: int = 1
     hot: Hot = field(default_factory=Hot)
     windows: set[Window] = field(default_factory=set)
+    places: dict[str, Place] = field(default_factory=dict)
 
 
 class Store:
@@ -57,27 +72,67 @@ class Store:
 
     # ---------------------------------------------------------------- keeping a run
 
-    def begin_run(self, start: RunStart) -> None:
-        """Makes the run exist; what is kept from now on is its own, until `end_run`."""
-        if self._kept is not None:
-            raise StoreError(f"run {self._kept.id} is still being kept: end it before {start.id} begins")
+    def begin_run(self, start: RunStart, session: Session | None = None) -> None:
+        """Makes the run exist; what is kept from now on is its own, until `end_run`. Raises StoreError when it exists."""
+        self._free_for(start.id)
+        first = session or Session(start.host, "", start.pid, "", start.operator, start.started, 0.0, 0.0)
         values = {**asdict(start), "waivers": list(start.waivers), "status": RUNNING}
         with self._writing() as connection:
             connection.execute(insert(tables.run).values(values))
+            connection.execute(insert(tables.session).values(run=start.id, **asdict(first)))
         self._kept = _Kept(start.id, _settle(start.config))
+
+    def continue_run(self, run: str, session: Session, config: Mapping[str, Any]) -> float:
+        """Goes on with a run that was stopped or whose controller is gone: the run second at which it had ended.
+
+        What it was in the middle of is closed as ABORTED. `config` takes the place of the run's own: it may differ in the
+        rack's addresses and build record. The session's number must be the next one: two who try are told apart by it.
+        """
+        self._free_for(run)
+        with self._writing() as connection:
+            newest = queries.sessions(connection, run)
+            if session.number != (newest[-1].number if newest else 0) + 1:
+                raise StoreError(f"run {run} was taken on by another controller just now ({newest[-1].host})")
+            last_s = queries.last_moment(connection, run)
+            s, st = tables.session, tables.stage
+            connection.execute(update(s).where((s.c.run == run) & s.c.t1_s.is_(None)).values(t1_s=last_s))
+            cut = {"t1_s": func.max(last_s, st.c.t0_s), "status": Status.ABORTED, "why": "its controller was gone"}
+            connection.execute(update(st).where((st.c.run == run) & st.c.t1_s.is_(None)).values(cut))
+            connection.execute(insert(s).values(run=run, **asdict(session)))
+            now = {"status": RUNNING, "ended": None, "host": session.host, "pid": session.pid, "config": dict(config)}
+            connection.execute(update(tables.run).where(tables.run.c.id == run).values(now))
+            places = queries.places(connection, run)
+        self._kept = _Kept(run, _settle(config), session.number, windows=set(open_windows(self._read, run)), places=places)
+        return last_s
+
+    def void(self, voided: Iterable[Voided]) -> None:
+        """Parts that were replaced since: what was kept of them no longer counts, and stays."""
+        kept = self._current()
+        with self._writing() as connection:
+            for one in voided:
+                connection.execute(insert(tables.voided).values(run=kept.id, **asdict(one)))
+                part = tables.absence.c.part
+                below = (part == one.part) | part.startswith(f"{one.part}.", autoescape=True)
+                connection.execute(delete(tables.absence).where((tables.absence.c.run == kept.id) & below))
 
     def keep(self, items: Iterable[Item]) -> None:
         """Takes what flows, in order. Ticks wait in memory until they are due; all else is on the disk at return."""
         kept = self._current()
         lines, states, stages = [], [], []
+        heard: set[str] = set()
         for item in items:
             match item:
                 case Tick():
                     kept.hot.add(item)
                 case LogLine():
                     lines.append({"run": kept.id, **asdict(item)})
+                    if item.seq is not None and (tray := tray_of(item.part)) in kept.places:
+                        kept.places[tray] = replace(kept.places[tray], logged_seq=item.seq)
+                        heard.add(tray)
                 case TrayState():
                     states.append({"run": kept.id, **asdict(item)})
+                case Attached():
+                    _attached(kept, item)
                 case _:
                     stages.append(item)
         if kept.hot.due or lines or states or stages:
@@ -87,6 +142,7 @@ class Store:
                         connection.execute(insert(table), rows)
                 for stage in stages:
                     _keep_stage(connection, kept, stage)
+                _keep_places(connection, kept, heard)
                 if kept.hot.due:
                     _keep_ticks(connection, kept)
             if kept.hot.due:
@@ -116,10 +172,14 @@ class Store:
             row = {**asdict(evidence), "run": self._current().id, "form": form, "body": body}
             connection.execute(insert(tables.evidence).values(row))
 
-    def end_attempt(self, attempt: Attempt) -> None:
-        """How one try of a check ended. Each can end once."""
+    def end_attempt(self, attempt: Attempt, evidence: Sequence[Evidence] = ()) -> None:
+        """How one try of a check ended, with what its rounds brought back: all or nothing. Each can end once."""
+        run = self._current().id
         with self._writing() as connection:
-            connection.execute(insert(tables.step).values(run=self._current().id, **asdict(attempt)))
+            for one in evidence:
+                form, body = queries.make_body(one.body)
+                connection.execute(insert(tables.evidence).values({**asdict(one), "run": run, "form": form, "body": body}))
+            connection.execute(insert(tables.step).values(run=run, **asdict(attempt)))
 
     def end_run(self, run: str, ended: str, status: str) -> None:
         """Closes a run, also one that another process left behind; its ticks become blocks and rollups."""
@@ -128,6 +188,9 @@ class Store:
             if kept is not None:
                 _keep_ticks(connection, kept)
             connection.execute(update(tables.run).where(tables.run.c.id == run).values(ended=ended, status=status))
+            over = (tables.session.c.run == run) & tables.session.c.t1_s.is_(None)
+            last_s = queries.last_moment(connection, run)
+            connection.execute(update(tables.session).where(over).values(t1_s=last_s))
         if kept is not None:
             self._kept = None
         with told(self.path):
@@ -205,6 +268,26 @@ class Store:
         with self._reading() as connection:
             return queries.stages(connection, run)
 
+    def sessions(self, run: str) -> list[Session]:
+        """Who kept the run when, in order."""
+        with self._reading() as connection:
+            return queries.sessions(connection, run)
+
+    def places(self, run: str) -> dict[str, Place]:
+        """How far each tray was heard."""
+        with self._reading() as connection:
+            return queries.places(connection, run)
+
+    def voided(self, run: str) -> list[Voided]:
+        """Parts that were replaced during the run, in order."""
+        with self._reading() as connection:
+            return queries.voided(connection, run)
+
+    def last_moment(self, run: str) -> float:
+        """The latest run second of which anything was kept."""
+        with self._reading() as connection:
+            return queries.last_moment(connection, run)
+
     def attempts(self, run: str) -> list[Attempt]:
         """Every try of every check, in the order in which they ended."""
         with self._reading() as connection:
@@ -247,6 +330,10 @@ class Store:
 
     # ---------------------------------------------------------------- inside
 
+    def _free_for(self, run: str) -> None:
+        if self._kept is not None:
+            raise StoreError(f"run {self._kept.id} is still being kept: end it before {run} begins")
+
     def _current(self) -> _Kept:
         if self._kept is None:
             raise StoreError("no run is being kept: begin one first")
@@ -264,6 +351,8 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         with told(self.path), self._write.begin() as connection:
+            if self._kept is not None:
+                _still_ours(connection, self._kept)
             yield connection
 
     @contextmanager
@@ -278,12 +367,35 @@ def _settle(config: Mapping[str, Any]) -> dict[str, float]:
     return {stage["stage"]: seconds(stage.get("settle", "0 s")) for stage in suite.get("stages", ())}
 
 
+def _still_ours(connection: Connection, kept: _Kept) -> None:
+    """A controller that was frozen while another took its run on must not write into it any more."""
+    newest = connection.execute(select(func.max(tables.session.c.number)).where(tables.session.c.run == kept.id)).scalar()
+    if newest is not None and newest != kept.session:
+        raise StoreError(f"run {kept.id} was taken on by another controller: this one keeps nothing more")
+
+
+def _attached(kept: _Kept, item: Attached) -> None:
+    """From now on the tray's records are numbered by this holder; what an earlier one said is kept as far as it came."""
+    if item.tray not in kept.places or kept.places[item.tray].holder != item.holder:
+        kept.places[item.tray] = Place(item.holder)
+        kept.hot.seen.pop(item.tray, None)
+
+
+def _keep_places(connection: Connection, kept: _Kept, trays: Iterable[str]) -> None:
+    place = tables.place
+    for tray in trays:
+        key = {"run": kept.id, "tray": tray}
+        connection.execute(delete(place).filter_by(**key))
+        connection.execute(insert(place).values(**key, **asdict(kept.places[tray])))
+
+
 def _keep_stage(connection: Connection, kept: _Kept, event: Item) -> None:
     stage = tables.stage
     if isinstance(event, StageBegan):
         if kept.settle_s and event.name not in kept.settle_s:
             raise StoreError(f"run {kept.id} begins a stage {event.name!r} that its suite does not have")
         row = {"position": event.index, "name": event.name, "phase": event.phase or None, "planned_s": event.planned_s}
+        row["trays"] = list(event.trays) if event.trays is not None else None
         timing = {"settle_s": kept.settle_s.get(event.name, 0.0), "t0_s": event.t_s, "why": ""}
         connection.execute(insert(stage).values(run=kept.id, **row, **timing))
     elif isinstance(event, StageEnded):
@@ -309,6 +421,10 @@ def _keep_ticks(connection: Connection, kept: _Kept) -> None:
         key = {"run": kept.id, "part": part, "metric": metric}
         connection.execute(delete(absence).filter_by(**key))
         connection.execute(insert(absence).values(**key, reason=reason))
+    heard = [tray for tray in kept.hot.seen if tray in kept.places]
+    for tray in heard:
+        kept.places[tray] = replace(kept.places[tray], seq=kept.hot.seen[tray])
+    _keep_places(connection, kept, heard)
     kept.windows |= {(frame.tray, frame.t0_ms // WINDOW_MS) for frame in frames}
 
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
     event,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision of this schema, oldest first; a database is stamped with one of them."""
 
 
@@ -110,6 +110,44 @@ run = Table(
     Index("run_rack", "rack", "suite"),
 )
 
+session = Table(
+    "session",
+    metadata,
+    _of_run(primary_key=True),
+    Column("number", Integer, primary_key=True),
+    _word("host"),
+    _word("boot"),
+    Column("pid", Integer, nullable=False),
+    _word("pid_started"),
+    _word("operator"),
+    _word("started"),
+    _real("mono_s"),
+    _real("t0_s"),
+    _real("t1_s", nullable=True),
+    Column("rack", JSON, nullable=False),
+)
+
+place = Table(
+    "place",
+    metadata,
+    _of_run(primary_key=True),
+    _word("tray", primary_key=True),
+    _word("holder"),
+    _whole("seq"),
+    _whole("logged_seq"),
+)
+
+voided = Table(
+    "voided",
+    metadata,
+    _id(),
+    _of_run(),
+    _word("part"),
+    _real("t_s"),
+    _prose("why"),
+    Index("voided_run", "run"),
+)
+
 tray = Table(
     "tray",
     metadata,
@@ -135,6 +173,7 @@ stage = Table(
     _real("t1_s", nullable=True),
     Column("status", String),
     _prose("why"),
+    Column("trays", JSON(none_as_null=True)),
     Index("stage_run", "run", "position"),
 )
 
@@ -182,6 +221,7 @@ log = Table(
     _prose("code"),
     _prose("text"),
     _prose("source"),
+    _whole("seq", nullable=True),
     Index("log_run", "run", "kind"),
 )
 

@@ -97,7 +97,6 @@ class Writer:
         try:
             while True:
                 with self._changed:
-                    self._waiting -= sum(map(_weight, batch))
                     self._changed.wait_for(lambda: self._queue or self._closing, self._idle_s)
                     batch, self._queue = self._queue, []
                     closing = self._closing
@@ -110,7 +109,9 @@ class Writer:
     def _write(self, batch: Sequence[Item | Work | _Flush]) -> None:
         """Events together, calls between them in their place. Nothing to write means that time passed: no tick waits on."""
         events: list[Item] = []
+        done = 0
         for item in batch:
+            done += _weight(item)
             if not callable(item) and not isinstance(item, _Flush):
                 events.append(item)
                 continue
@@ -118,12 +119,20 @@ class Writer:
             events = []
             if isinstance(item, _Flush):
                 self._store.flush()
+                done = self._make_room(done)
                 item.settle(None)
             else:
                 item()
         self._keep(events)
+        self._make_room(done)
         if not batch or self._closing:
             self._store.flush()
+
+    def _make_room(self, weight: int) -> int:
+        """So much is written; before whoever waited for it can put more. 0: what is left to give back."""
+        with self._changed:
+            self._waiting -= weight
+        return 0
 
     def _keep(self, events: list[Item]) -> None:
         if events:

@@ -15,7 +15,7 @@ from burnin.rack.document import Document, one_of, read
 from burnin.rack.load import Kernel, Metrics, Signatures, Xids, list_profiles, load_profile, load_rack, load_site, unknown_metrics
 from burnin.rack.schema import Limit, Metric, Profile
 from burnin.rack.yamlfile import check, in_order
-from burnin.suites.load import check_suite
+from burnin.suites.load import Offer, check_suite
 from burnin.suites.schema import Stage, Suite
 
 _MARGIN_MOST_C = 87.0
@@ -29,7 +29,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-def lint(paths: Sequence[Path], checks: Mapping[str, bool], metrics: Mapping[str, Metric]) -> list[Problem]:
+def lint(paths: Sequence[Path], checks: Mapping[str, Offer], metrics: Mapping[str, Metric]) -> list[Problem]:
     """Every mistake in every file, by file and place."""
     problems: list[Problem] = []
     for path in paths:
@@ -67,11 +67,11 @@ def warnings(paths: Sequence[Path], today: dt.date) -> list[Problem]:
     return in_order(problems)
 
 
-_Lint = Callable[[Path, Document, Mapping[str, bool], Mapping[str, Metric]], list[Problem]]
+_Lint = Callable[[Path, Document, Mapping[str, Offer], Mapping[str, Metric]], list[Problem]]
 
 
 def _loaded(load: Callable[[Path], object]) -> _Lint:
-    def run(path: Path, document: Document, checks: Mapping[str, bool], metrics: Mapping[str, Metric]) -> list[Problem]:
+    def run(path: Path, document: Document, checks: Mapping[str, Offer], metrics: Mapping[str, Metric]) -> list[Problem]:
         try:
             load(path)
         except InputError as error:
@@ -81,7 +81,7 @@ def _loaded(load: Callable[[Path], object]) -> _Lint:
     return run
 
 
-def _profile(path: Path, document: Document, checks: Mapping[str, bool], metrics: Mapping[str, Metric]) -> list[Problem]:
+def _profile(path: Path, document: Document, checks: Mapping[str, Offer], metrics: Mapping[str, Metric]) -> list[Problem]:
     try:
         profile = load_profile(path)
     except InputError as error:
@@ -94,7 +94,7 @@ def _profile(path: Path, document: Document, checks: Mapping[str, bool], metrics
     ]
 
 
-def _suite(path: Path, document: Document, checks: Mapping[str, bool], metrics: Mapping[str, Metric]) -> list[Problem]:
+def _suite(path: Path, document: Document, checks: Mapping[str, Offer], metrics: Mapping[str, Metric]) -> list[Problem]:
     suite, problems, document = check_suite(document, checks, metrics)
     if suite is not None:
         profiles = list(_profiles())
@@ -117,7 +117,7 @@ def _profiles() -> Iterator[Profile]:
             continue
 
 
-def _signatures(path: Path, document: Document, checks: Mapping[str, bool], metrics: Mapping[str, Metric]) -> list[Problem]:
+def _signatures(path: Path, document: Document, checks: Mapping[str, Offer], metrics: Mapping[str, Metric]) -> list[Problem]:
     return [*check(document, Signatures)[1], *unknown_metrics(document, ("signatures", "*", "signals", "*"), metrics)]
 
 
@@ -255,6 +255,9 @@ def _may_suspect(earlier: Sequence[Stage]) -> bool:
 def _samples(document: Document, suite: Suite, metrics: Mapping[str, Metric]) -> Iterator[Problem]:
     """Required metrics that come too seldom for the stages they are required in."""
     named = [name for name in suite.coverage.metrics if name in metrics]
+    quick = [name for name in named if metrics[name].transient]
+    if quick and all(stage.sample_power is None for stage in suite.stages):
+        yield document.problem(("coverage", "metrics"), f"no stage reads {quick[0]}", "sample_power: 200 ms in a stage")
     slowest = max(named, key=lambda name: suite.period(metrics[name]), default=None)
     if slowest is None or (period := suite.period(metrics[slowest])) == suite.sample:
         return

@@ -1,14 +1,13 @@
-"""Reads suites, and checks what they name: checks and metrics that exist are passed in.
-
-Checks come as name -> True for one that loads GPUs by itself: that one cannot share a stage with another load.
-"""
+"""Reads suites, and checks what they name: checks and metrics that exist are passed in."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from burnin.errors import InputError, Problem
+from burnin.rack.data import Data
 from burnin.rack.document import Document, Loc, one_of, read
 from burnin.rack.load import SUITES, listed, named_file, unknown_metrics
 from burnin.rack.yamlfile import check, in_order
@@ -16,12 +15,20 @@ from burnin.suites.repeat import written_out
 from burnin.suites.schema import Suite
 
 
+class Offer(NamedTuple):
+    """A check as a suite sees it. `heats`: it loads GPUs by itself, and cannot share a stage with another load.
+    `args`: what a step may say of it."""
+
+    heats: bool
+    args: type[Data]
+
+
 def list_suites() -> dict[str, Path]:
     """Name -> file of every suite."""
     return listed(SUITES)
 
 
-def load_suite(name_or_path: str | Path, *, checks: Mapping[str, bool], metrics: Collection[str]) -> Suite:
+def load_suite(name_or_path: str | Path, *, checks: Mapping[str, Offer], metrics: Collection[str]) -> Suite:
     """Reads one suite by name or path. Raises InputError with every mistake."""
     suite, problems, _ = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
     if suite is None or problems:
@@ -30,7 +37,7 @@ def load_suite(name_or_path: str | Path, *, checks: Mapping[str, bool], metrics:
 
 
 def check_suite(
-    given: Document, checks: Mapping[str, bool], metrics: Collection[str]
+    given: Document, checks: Mapping[str, Offer], metrics: Collection[str]
 ) -> tuple[Suite | None, list[Problem], Document]:
     """The suite, or None; every mistake in it, in the order of its lines; and the file with its cycles written out."""
     document = written_out(given, once=True)
@@ -40,11 +47,12 @@ def check_suite(
         suite, problems = check(document, Suite)
     problems += _unknown_checks(document, checks)
     problems += _two_loads(document, checks)
+    problems += _args(document, checks)
     problems += unknown_metrics(document, ("coverage", "metrics", "*"), metrics)
     return suite, in_order(problems), document
 
 
-def _unknown_checks(document: Document, checks: Mapping[str, bool]) -> Iterator[Problem]:
+def _unknown_checks(document: Document, checks: Mapping[str, Offer]) -> Iterator[Problem]:
     named: list[tuple[Loc, object]] = [
         *((loc, step) for loc, step in document.each("stages", "*", "steps", "*") if isinstance(step, str)),
         *document.each("stages", "*", "steps", "*", "check"),
@@ -54,12 +62,20 @@ def _unknown_checks(document: Document, checks: Mapping[str, bool]) -> Iterator[
             yield document.problem(loc, f"check {name!r} does not exist", one_of(checks, name))
 
 
-def _two_loads(document: Document, checks: Mapping[str, bool]) -> Iterator[Problem]:
+def _two_loads(document: Document, checks: Mapping[str, Offer]) -> Iterator[Problem]:
     stages = document.data.get("stages") if isinstance(document.data, dict) else None
     for i, stage in enumerate(stages if isinstance(stages, list) else ()):
         steps = stage.get("steps") if isinstance(stage, dict) and "load" in stage else None
         for j, step in enumerate(steps if isinstance(steps, list) else ()):
             name = step.get("check") if isinstance(step, dict) else step
-            if isinstance(name, str) and checks.get(name):
+            if isinstance(name, str) and name in checks and checks[name].heats:
                 what = f"{name} loads the GPUs by itself, but stage {stage.get('stage')} loads them already"
                 yield document.problem(("stages", i, "steps", j), what, "a stage of its own, without load")
+
+
+def _args(document: Document, checks: Mapping[str, Offer]) -> Iterator[Problem]:
+    """What steps say of their checks, held against what each check takes."""
+    for loc, step in document.each("stages", "*", "steps", "*"):
+        name, said = (step.get("check"), step.get("with", {})) if isinstance(step, dict) else (step, {})
+        if isinstance(name, str) and name in checks and isinstance(said, dict):
+            yield from check(document.below((*loc, "with"), said), checks[name].args)[1]

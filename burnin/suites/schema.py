@@ -88,6 +88,14 @@ class Stage(Data):
     duration: Duration = Field(default=0.0, alias="for")
     settle: Duration = Field(default=0.0, description="left out of every statistic at the start of the stage")
     load: Load | None = None
+    sample_power: Cadence | None = Field(
+        default=None, description="one reading of power and clock in this stage, beside those of every `sample`"
+    )
+    cut: Literal["whole", "rest"] = Field(
+        default="whole",
+        description="what a stage owes that was cut off (a controller died): all of its time again, or the rest; after settling "
+        "anew, and at least half of what is judged, so that statistics have one stretch",
+    )
     when: Literal["always", "suspect"] = Field(
         default="always", description="suspect: only if an earlier stage raised a suspicion"
     )
@@ -111,6 +119,8 @@ class Stage(Data):
             found.append((("phase",), f"{name}: phase {self.phase} needs a load (load: {{kernel: tensor}})"))
         if self.phase is not None and not loaded and self.load is not None:
             found.append((("load",), f"{name}: phase {self.phase} is unloaded, but a load is given"))
+        if self.phase is None and self.sample_power is not None:
+            found.append((("sample_power",), f"{name}: reading power needs a phase (idle, load, ramp, cool)"))
         if self.load is not None and self.load.pulse is not None and not (self.phase or "").startswith("ramp"):
             found.append((("phase",), f"{name}: pulses are no steady load; their phase is a ramp (ramp-pulse)"))
         if self.settle and self.settle >= self.duration > 0:
@@ -193,8 +203,10 @@ class Suite(Data):
             raise mistakes(found)
         return self
 
-    def period(self, metric: Metric | None) -> float:
-        """Seconds between two readings of a metric."""
+    def period(self, metric: Metric | None, stage: Stage | None = None) -> float:
+        """Seconds between two readings of a metric; of a transient one: in this stage."""
+        if metric is not None and metric.transient and stage is not None and stage.sample_power is not None:
+            return stage.sample_power
         if metric is not None and metric.per_link:
             return self.sample_links
         return self.sample_slow if metric is not None and metric.slow else self.sample

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -161,9 +161,9 @@ def _line(path: Path, line: int, time_s: str, words: tuple[str, ...], is_part: C
 
 
 class Writer:
-    """Writes one judge directory, table by table. `events` and `rack` are whole texts; series come in any order.
+    """Writes one judge directory; `rack` is the text of rack.yaml, readings come in any order (`grid` is the quick way).
 
-    Times are seconds, NaN is written as null. Use as a context manager: the table is complete when it is closed.
+    Times are seconds, NaN is written as null. A context manager: the table is complete when it is closed.
     """
 
     def __init__(self, folder: str | Path, rack: str, parquet: bool = True) -> None:
@@ -190,17 +190,25 @@ class Writer:
 
     def series(self, phase: str, part: str, metric: str, t_s: Floats, v: Floats) -> None:
         """Readings of one metric of one part in one phase."""
+        self.grid(phase, [part], metric, t_s, np.asarray(v, float)[None, :])
+
+    def grid(self, phase: str, parts: Sequence[str], metric: str, t_s: Floats, v: Floats) -> None:
+        """Readings of one metric of many parts at the same times in one phase; `v` is (parts, times)."""
         import pyarrow as pa
 
-        def same(text: str, kind: Any) -> Any:
-            if not pa.types.is_dictionary(kind):
-                return pa.repeat(pa.scalar(text), len(t_s))
-            return pa.DictionaryArray.from_arrays(np.zeros(len(t_s), np.int32), pa.array([text]))
+        n = v.size
 
-        words = [same(text, self._schema.field(i).type) for i, text in enumerate((phase, part, metric), 1)]
-        values = pa.array(np.asarray(v, float), from_pandas=True)  # NaN becomes null
-        self._pending.append(pa.table([pa.array(np.asarray(t_s, float)), *words, values], schema=self._schema))
-        self._rows += len(t_s)
+        def words(of: Sequence[str], each: int) -> Any:
+            kind = pa.dictionary(pa.int32(), pa.string())
+            index = np.repeat(np.arange(len(of), dtype=np.int32), each)
+            column = pa.DictionaryArray.from_arrays(index, pa.array(list(of), pa.string()))
+            return column if self._schema.field(1).type == kind else column.dictionary_decode()
+
+        times = pa.array(np.tile(np.asarray(t_s, float), len(parts)))
+        values = pa.array(np.ascontiguousarray(v, float).ravel(), from_pandas=True)  # NaN becomes null
+        columns = [times, words([phase], n), words(parts, len(t_s)), words([metric], n), values]
+        self._pending.append(pa.table(columns, schema=self._schema))
+        self._rows += n
         if self._rows >= _BATCH:
             self._flush()
 

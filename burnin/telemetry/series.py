@@ -77,11 +77,18 @@ class Stretch:
     t0_s: float
     t1_s: float
     settle_s: float = 0.0
+    own: tuple[tuple[str, float, float], ...] = ()
+    """(tray, t0_s, t1_s) of trays that went through it at another time: tested again after the others."""
 
     @property
     def judged(self) -> tuple[float, float]:
         """The window that statistics use."""
         return self.t0_s + self.settle_s, self.t1_s
+
+    def at(self, part: str) -> tuple[float, float]:
+        """When the tray of `part` went through it."""
+        tray = part.split(".", 1)[0]
+        return next(((t0_s, t1_s) for name, t0_s, t1_s in self.own if name == tray), (self.t0_s, self.t1_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +113,14 @@ class Telemetry:
         return [s for s in self.stretches if s.phase.startswith(prefix)]
 
     def window(self, part: str, metric: str, stretch: Stretch) -> Series:
-        """One series within the judged window of one stretch."""
-        return self.of(part, metric).between(*stretch.judged)
+        """One series within the judged window of one stretch.
+
+        Of a tray that went through it at another time the readings are placed beside those of the others: parts are
+        compared second by second of the same stage.
+        """
+        t0_s, t1_s = stretch.at(part)
+        found = self.of(part, metric).between(t0_s + stretch.settle_s, t1_s)
+        return found if t0_s == stretch.t0_s else Series(found.t_s - (t0_s - stretch.t0_s), found.v)
 
 
 def gather(rows: Iterable[tuple[str, str, float, float | None]]) -> dict[tuple[str, str], Series]:

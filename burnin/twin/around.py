@@ -50,7 +50,8 @@ class Around:
         hosttree.zones(self._tree, machine.sockets)
         self._up = dict.fromkeys(self._at.downed, True)
         self._idle_c = [machine.cpu_idle_c + self._chance.gauss(0, 2) for _ in range(machine.sockets)]
-        self._cpu_c = list(self._idle_c)
+        self.cpu_c = list(self._idle_c)
+        self._hot_k = [sum(p.severity for p in mine if p.part == f"{name}.c{i}") for i in range(machine.sockets)]
         self._breathed_ns = 0
         self._told = {plant: 0 for plant in mine if plant.kind in _DUE}
         for plant in mine:
@@ -75,8 +76,8 @@ class Around:
         machine = self._model.machine
         rise = (machine.cpu_load_c - machine.cpu_idle_c) * activity
         for i, idle in enumerate(self._idle_c):
-            self._cpu_c[i] += (idle + rise - self._cpu_c[i]) * dt_s / (dt_s + _TAU_S)
-            shown = round(self._cpu_c[i] + self._chance.gauss(0, 0.3))
+            self.cpu_c[i] += (idle + rise + self._hot_k[i] * activity - self.cpu_c[i]) * dt_s / (dt_s + _TAU_S)
+            shown = round(self.cpu_c[i] + self._chance.gauss(0, 0.3))
             self._tree.write(f"sys/class/thermal/thermal_zone{i}/temp", f"{shown * 1000}")
         self._tree.write("proc/loadavg", f"{0.2 + 4 * activity:.2f} 0.30 0.25 1/1842 4711")
         self._tree.write("proc/meminfo", hosttree.meminfo(machine.memory_kb, machine.memory_kb - 20_000_000))
@@ -133,5 +134,5 @@ _DUE: dict[str, Callable[[float, float], int]] = {
     "pcie_replay": lambda severity, since_s: int(severity * since_s),
 }
 """Kind -> how many errors there are so long after the first was due."""
-KINDS_HERE = (*_DUE, "pcie_downtrain")
+KINDS_HERE = (*_DUE, "pcie_downtrain", "cpu_hot")
 """Faults that happen here."""

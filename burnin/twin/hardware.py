@@ -12,9 +12,10 @@ from burnin.rack.parts import within
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.host import KernelLog
-from burnin.twin.links import LINK_KINDS, Link, link_row
+from burnin.twin.links import LINK_KINDS, Link, each_link, link_row
 from burnin.twin.model import Model
 from burnin.twin.physics import Tray, TrayDraw
+from burnin.twin.rackstate import FloatRow
 from burnin.twin.state import Event, Row, State
 
 LOADED = 0.2
@@ -57,11 +58,14 @@ class Hardware:
         log: KernelLog,
         seed: int,
         around: Around | None = None,
+        port: FloatRow | None = None,
     ) -> None:
+        """`port`: where the tray meets the rack's loop; without one its coolant is as drawn, for ever."""
         self.name, self._model, self._state, self._log = name, model, state, log
-        self._around = around
+        self._around, self._port = around, port
         chance = Random(f"{model.profile}/{seed}/{name}/noise")
         self._tray = Tray(model, draw, chance)
+        self._take_coolant()
         self._tray.step(30, [0.0] * len(draw.gpus))
         for gpu in self._tray.gpus:  # counters run since the driver was loaded, not since we look
             gpu.energy_mj += chance.uniform(1e9, 5e9)
@@ -76,7 +80,8 @@ class Hardware:
         for links in state.links:
             for link in links[: model.gpu.nvlinks]:
                 link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
-        self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in plants if plant.kind in LINK_KINDS]
+        weak = [one for plant in plants if plant.kind in LINK_KINDS for one in each_link(plant, model.gpu.nvlinks)]
+        self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in weak]
         for plant in plants:
             self._weaken(plant)
         self._due = sorted((self._moment(plant) for plant in plants), key=lambda moment: moment[0])
@@ -89,6 +94,7 @@ class Hardware:
         self._now_ns = now_ns
         if self._load_ns is None and max(activity) >= LOADED:
             self._load_ns = now_ns
+        self._take_coolant()
         for row, gpu in zip(self._state.gpus, self._tray.gpus, strict=True):
             gpu.locked_mhz = row["locked_mhz"] or math.inf
         self._tray.step(min(max(dt, 1e-3), _LONGEST_STEP_S), activity)
@@ -102,7 +108,25 @@ class Hardware:
                 self._fall_off(position)
         self._publish()
         self._state.beat_ns = now_ns
-        return self._lit
+        return self._lit and not self._give_heat(now_ns, sum(activity) / len(activity))
+
+    # ---- the rack's loop
+
+    def _take_coolant(self) -> None:
+        if self._port is not None:
+            self._tray.supply_c = self._port["supply_c"]
+            self._tray.set_flow(self._port["flow_lpm"])
+
+    def _give_heat(self, now_ns: int, activity: float) -> bool:
+        """Tell the rack what the tray draws and gives off. True when it must go dark."""
+        port = self._port
+        if port is None:
+            return False
+        port["power_w"], port["liquid_w"], port["activity"] = self._tray.power_w, self._tray.heat_w, activity
+        for i, cpu_c in enumerate(self._around.cpu_c if self._around is not None else ()):
+            port[f"cpu{i}_c"] = cpu_c
+        port["beat_s"] = now_ns / 1e9
+        return port["off"] != 0.0
 
     # ---- what processes want
 

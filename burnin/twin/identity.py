@@ -59,6 +59,16 @@ def build(model: Model, seed: int | str) -> RackId:
     return RackId(f"TWIN-{model.profile.upper()}-{tag}", chassis, cluster, trays)
 
 
+def serials(model: Model, seed: int | str) -> dict[str, str]:
+    """Serials of what is no compute tray: s0 ..., p0, p0.u0 ..., cdu."""
+    chance = Random(f"{model.profile}/{seed}/serials")
+    housing = model.housing
+    parts = model.topology.switches()
+    for shelf in range(housing.shelves if housing is not None else 0):
+        parts += [f"p{shelf}", *(f"p{shelf}.u{psu}" for psu in range(housing.psus if housing is not None else 0))]
+    return {part: f"{part[0].upper()}{chance.randrange(10**11):011}" for part in [*parts, "cdu"]}
+
+
 def _tray(model: Model, chance: Random, chassis: str, index: int) -> TrayId:
     serial, board = (f"{letters}{chance.randrange(10**8):08}" for letters in ("J1", "B1"))
     modules = -(-model.topology.gpus_per_tray // model.gpu.gpus_per_module)
@@ -83,6 +93,8 @@ def swap(model: Model, rack: RackId, seed: int, plants: Iterable[Plant]) -> dict
         if plant.kind != "wrong_serial":
             continue
         name = tray_of(plant.part)
+        if plant.part.endswith(".bmc"):
+            continue
         if plant.part == name:
             out[name] = build(model, f"{seed}-next").trays[name]
             continue
@@ -91,6 +103,16 @@ def swap(model: Model, rack: RackId, seed: int, plants: Iterable[Plant]) -> dict
         spare = _gpu(chance, f"165{chance.randrange(10**10):010}")
         gpus = out[name].gpus
         out[name] = replace(out[name], gpus=(*gpus[:position], spare, *gpus[position + 1 :]))
+    return out
+
+
+def swap_bmcs(model: Model, standing: dict[str, TrayId], seed: int, plants: Iterable[Plant]) -> dict[str, TrayId]:
+    """Whom each BMC says it serves: the tray it sits in, but for a `wrong_serial` BMC, which is one of the rack next door."""
+    out = dict(standing)
+    for plant in plants:
+        if plant.kind == "wrong_serial" and plant.part.endswith(".bmc") and tray_of(plant.part) in out:
+            name = tray_of(plant.part)
+            out[name] = build(model, f"{seed}-next").trays[name]
     return out
 
 

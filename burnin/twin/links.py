@@ -7,6 +7,7 @@ curve): none worth counting on a healthy link, and DCGM's failing rate of 1e-12 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from burnin.twin.faults import Plant
 from burnin.twin.state import Row
@@ -15,6 +16,13 @@ LINK_KINDS = ("link_margin", "lane_flap")
 _HEALTHY_LOG10, _PER_DB = -15.0, 1.5
 _ATTO = 1e18
 _SYMBOL_BITS = 10
+
+
+def each_link(plant: Plant, links: int) -> list[Plant]:
+    """The fault, or one for each link where it is in a whole GPU."""
+    if plant.part.count(".") > 1:
+        return [plant]
+    return [replace(plant, part=f"{plant.part}.l{link}") for link in range(links)]
 
 
 def link_row(links: Sequence[Sequence[Row]], plant: Plant) -> Row:

@@ -145,6 +145,45 @@ class Coolant(Data):
     loops: list[list[int]]
 
 
+class Loop(Data):
+    """The loop around the trays: what their manifold resists, and the CDU that drives it. Pressures in kPa.
+
+    At a pressure difference dp a branch takes its nominal flow x (dp / dp_kpa)^(1 / dp_exponent). The pumps together give
+    pump_head_kpa x speed^2, less what pumps, heat exchanger and filter lose: (pump_loss_kpa + filter_kpa) x (flow / nominal)^2.
+    """
+
+    dp_kpa: float = Field(description="across the manifold when every branch has its nominal flow; the CDU holds it")
+    dp_exponent: float
+    switch_lpm: float = Field(description="nominal flow of a switch tray")
+    return_kpa: float = Field(description="static pressure, where the coolant comes back")
+    volume_l: float
+    pump_head_kpa: float = Field(description="at full speed, without flow")
+    pump_loss_kpa: float
+    filter_kpa: float = Field(description="of the clean filter")
+    pump_rpm: float = Field(description="full speed")
+    tau_pump_s: float
+    tau_supply_s: float
+    flow_gain: float = Field(description="error of the flow meter: relative standard deviation")
+    flow_noise: float = Field(description="of one reading: relative standard deviation")
+    rtd_k: float = Field(description="offset of a coolant temperature sensor: standard deviation")
+    rtd_noise_k: float
+    pressure_noise_kpa: float
+
+
+class Housing(Data):
+    """What a rack has beside GPUs: power of switch trays, what a compute tray gives to the air, power shelves."""
+
+    switch_idle_w: float
+    switch_load_w: float
+    tray_air_w: float = Field(description="of a compute tray: fans, network cards, drives")
+    shelves: int
+    psus: int = Field(description="in a shelf")
+    psu_w: float = Field(description="what a power supply can give")
+    psu_efficiency: float
+    psu_share: float = Field(description="relative standard deviation of a power supply's share")
+    busbar_v: float
+
+
 class Spread(Data):
     """How healthy parts differ: relative standard deviations."""
 
@@ -155,6 +194,7 @@ class Spread(Data):
     plate: float
     convection: float
     branch: float = Field(description="of a tray's hydraulic resistance")
+    hbm: float = Field(description="of the memory's resistance to its plate")
 
 
 class Sensors(Data):
@@ -202,6 +242,8 @@ class Model(Data):
     power: Power
     thermal: Thermal
     coolant: Coolant
+    loop: Loop | None = Field(default=None, description="null where the coolant is given, not pumped by a CDU of the rack's")
+    housing: Housing | None = None
     spread: Spread
     sensors: Sensors
 

@@ -12,8 +12,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Literal
 
 from burnin.rack.parts import tray_of, within
+from burnin.twin import laws
 from burnin.twin.faults import Plant
 from burnin.twin.model import Model
 
@@ -24,6 +26,8 @@ _CAP_GAIN = 0.65
 _HOT_MHZ_PER_KS = 15.0
 IDLE, POWER_CAP, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL = 0x1, 0x4, 0x8, 0x20, 0x40
 """Bits of NVML's clocks event reasons."""
+Tails = Literal["normal", "t5"]
+"""How healthy parts differ: normally, or as Student's t with 5 degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class GpuDraw:
     hbm_offset_k: float
     power_gain: float
     clock_max_mhz: float
+    hbm: float = 1.0
+    """Factor on the memory's resistance to the plate."""
+    loss: float = 0.0
+    """Share of its power that its regulators lose beyond others'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,22 @@ class TrayDraw:
     gpus: tuple[GpuDraw, ...]
 
 
-def draw(model: Model, seed: int) -> dict[str, TrayDraw]:
-    """Every tray of a healthy rack, t00 ... in order."""
-    return {tray: _draw_tray(model, seed, i, tray) for i, tray in enumerate(model.topology.trays())}
+def draw(model: Model, seed: int, tails: Tails = "normal") -> dict[str, TrayDraw]:
+    """Every tray of a healthy rack, t00 ... in order. `tails`: how healthy parts differ, normally or with heavy tails (t5)."""
+    return {tray: _draw_tray(model, seed, i, tray, tails) for i, tray in enumerate(model.topology.trays())}
 
 
-def _draw_tray(model: Model, seed: int, index: int, tray: str) -> TrayDraw:
-    chance = Random(f"{model.profile}/{seed}/{tray}")
+class HeavyTails(Random):
+    """Chance whose gauss() is Student's t with 5 degrees of freedom, scaled to the same standard deviation."""
+
+    def gauss(self, mu: float = 0.0, sigma: float = 1.0) -> float:
+        """A normal over the root of a chi-square of 5 degrees of freedom."""
+        return mu + sigma * math.sqrt(3) * super().gauss(0, 1) / math.sqrt(self.gammavariate(2.5, 2.0))
+
+
+def _draw_tray(model: Model, seed: int, index: int, tray: str, tails: Tails) -> TrayDraw:
+    chance = (Random if tails == "normal" else HeavyTails)(f"{model.profile}/{seed}/{tray}")
+    memory = (Random if tails == "normal" else HeavyTails)(f"{model.profile}/{seed}/{tray}/hbm")
     spread, sensors, last = model.spread, model.sensors, max(model.topology.compute_trays - 1, 1)
     pressure = 1 - model.coolant.manifold_drop * index / last
 
@@ -76,6 +93,7 @@ def _draw_tray(model: Model, seed: int, index: int, tray: str) -> TrayDraw:
             hbm_offset_k=chance.gauss(0, sensors.temp_offset_k),
             power_gain=about_one(sensors.power_gain),
             clock_max_mhz=model.gpu.clock_max_mhz,
+            hbm=max(0.2, memory.gauss(1, spread.hbm)),
         )
         for _ in range(model.topology.gpus_per_tray)
     )
@@ -83,24 +101,45 @@ def _draw_tray(model: Model, seed: int, index: int, tray: str) -> TrayDraw:
 
 
 def weaken(trays: dict[str, TrayDraw], plants: Iterable[Plant]) -> dict[str, TrayDraw]:
-    """The same rack with its planted weak parts (those that are physics: tim_void, tray_flow, clock_cap)."""
+    """The same rack with its planted weak parts: those that are physics, tray_flow and the kinds of `weaken_gpu`."""
     out = dict(trays)
     for plant in plants:
         name = tray_of(plant.part)
+        if name not in out or plant.start_s is not None:  # of another part of the rack, or yet to come
+            continue
         tray = out[name]
         if plant.kind == "tray_flow":
             out[name] = replace(tray, flow_lpm=tray.flow_lpm * (1 - plant.severity))
             continue
-        gpus = [_weaken_gpu(gpu, plant) if within(f"{name}.g{i}", plant.part) else gpu for i, gpu in enumerate(tray.gpus)]
+        gpus = [weaken_gpu(gpu, plant) if within(f"{name}.g{i}", plant.part) else gpu for i, gpu in enumerate(tray.gpus)]
         out[name] = replace(tray, gpus=tuple(gpus))
     return out
 
 
-def _weaken_gpu(gpu: GpuDraw, plant: Plant) -> GpuDraw:
-    if plant.kind == "tim_void":
-        return replace(gpu, tim=gpu.tim * (1 + plant.severity))
-    if plant.kind == "clock_cap":
-        return replace(gpu, clock_max_mhz=gpu.clock_max_mhz * (1 - plant.severity))
+def weaken_gpu(gpu: GpuDraw, plant: Plant) -> GpuDraw:
+    """The GPU with a fault of its own in it; as it is where the fault is not physics."""
+    more, lost = 1 + plant.severity, 1 - plant.severity
+    match plant.kind:
+        case "tim_void":
+            return replace(gpu, tim=gpu.tim * more)
+        case "coldplate_clog":
+            return replace(gpu, convection=gpu.convection * more)
+        case "plate_tilt":  # the interface gapes on one side: over the die, and less over the stacks beside it
+            return replace(gpu, tim=gpu.tim * (1 + 0.8 * plant.severity), hbm=gpu.hbm * (1 + 0.4 * plant.severity))
+        case "hbm_tim":
+            return replace(gpu, hbm=gpu.hbm * more)
+        case "leaky_die":
+            return replace(gpu, leakage=gpu.leakage * more)
+        case "weak_vmin":
+            return replace(gpu, voltage=gpu.voltage * more)
+        case "vr_loss":
+            return replace(gpu, loss=gpu.loss + plant.severity)
+        case "tsensor_off":
+            return replace(gpu, temp_offset_k=gpu.temp_offset_k + plant.severity)
+        case "psensor_gain":
+            return replace(gpu, power_gain=gpu.power_gain * more)
+        case "clock_cap":
+            return replace(gpu, clock_max_mhz=gpu.clock_max_mhz * lost)
     return gpu
 
 
@@ -110,11 +149,8 @@ class Gpu:
     def __init__(self, model: Model, draw: GpuDraw, flow: float, noise: Random) -> None:
         self._facts, self._power, self._thermal, self._sensors = model.gpu, model.power, model.thermal, model.sensors
         self.draw, self._noise = draw, noise
-        thermal = model.thermal
-        relative = max(flow * len(model.coolant.loops) / model.coolant.tray_lpm, thermal.stagnant)
-        self.r_convection = thermal.r_convection * draw.convection * relative**-thermal.flow_exponent
-        self._leak = model.power.leakage_w * draw.leakage
-        self._v = draw.voltage
+        self._nominal_lpm = model.coolant.tray_lpm / len(model.coolant.loops)
+        self.set_flow(flow)
         self.die_c = self.plate_c = self.hbm_true_c = self.coolant_c = model.coolant.supply_c
         self._cap_mhz = self._hot_mhz = self.clock_busy_mhz = draw.clock_max_mhz
         self.locked_mhz = math.inf
@@ -128,6 +164,10 @@ class Gpu:
         """True for ever once the die passed its shutdown temperature."""
         self.temp_c = self.hbm_c = int(self.die_c)
 
+    def set_flow(self, flow_lpm: float) -> None:
+        """The flow through this GPU's loop."""
+        self.r_convection = laws.convection(self._thermal, self.draw.convection, flow_lpm / self._nominal_lpm)
+
     @property
     def margin_c(self) -> int:
         """T.Limit: kelvin below the highest operating temperature, by the sensor."""
@@ -135,13 +175,9 @@ class Gpu:
 
     def electrical(self, activity: float, clock_mhz: float) -> float:
         """Power in W at this activity and clock, and at the die's present temperature."""
-        p = self._power
-        f = clock_mhz / p.f_ref_mhz
-        v = self._v * max(p.v_min, f**p.v_exponent)
-        self.hbm_power_w = p.hbm_idle_w + (p.hbm_full_w - p.hbm_idle_w) * activity
-        dynamic = p.dynamic_w * self.draw.capacitance * activity * v * v * f
-        leakage = self._leak * v * math.exp(min((self.die_c - p.leak_at_c) / p.leak_per_c, 3.0))
-        return float(p.fixed_w + self.hbm_power_w + dynamic + leakage)
+        d = self.draw
+        self.hbm_power_w = laws.hbm_power(self._power, activity)
+        return laws.electrical(self._power, d.capacitance, d.voltage, d.leakage, d.loss, activity, clock_mhz, self.die_c)
 
     def step(self, dt_s: float, activity: float, coolant_c: float) -> None:
         """Advance by dt (at most MAX_DT_S) with the coolant that arrives at this plate."""
@@ -161,7 +197,7 @@ class Gpu:
         self.heat_w = (self.plate_c - self.coolant_c) / (t.r_plate * d.plate + self.r_convection)
         self.die_c += (self.power_w - to_plate) * dt_s / t.c_die
         self.plate_c += (to_plate - self.heat_w) * dt_s / t.c_plate
-        hbm = self.plate_c + t.r_hbm * self.hbm_power_w
+        hbm = self.plate_c + t.r_hbm * d.hbm * self.hbm_power_w
         self.hbm_true_c += (hbm - self.hbm_true_c) * dt_s / (dt_s + t.tau_hbm_s)
 
     def _read_sensors(self, dt_s: float) -> None:
@@ -195,16 +231,22 @@ class Gpu:
 
 
 class Tray:
-    """The GPUs of one tray on their coolant. `supply_c` may be changed between steps."""
+    """The GPUs of one tray on their coolant. `supply_c` and `set_flow` may change it between steps."""
 
     def __init__(self, model: Model, draw: TrayDraw, noise: Random) -> None:
         self._model = model
-        self.flow_lpm = draw.flow_lpm
         self.supply_c = model.coolant.supply_c
-        branch = draw.flow_lpm / len(model.coolant.loops)
-        self._branch_w_per_k = max(branch, model.thermal.stagnant * model.coolant.tray_lpm / len(model.coolant.loops))
-        self._branch_w_per_k *= model.coolant.w_per_k_per_lpm
-        self.gpus = [Gpu(model, gpu, branch, noise) for gpu in draw.gpus]
+        self.gpus = [Gpu(model, gpu, draw.flow_lpm / len(model.coolant.loops), noise) for gpu in draw.gpus]
+        self.set_flow(draw.flow_lpm)
+
+    def set_flow(self, flow_lpm: float) -> None:
+        """The coolant that the manifold gives this tray; every loop takes an equal share."""
+        self.flow_lpm = flow_lpm
+        loops = len(self._model.coolant.loops)
+        least = self._model.thermal.stagnant * self._model.coolant.tray_lpm
+        self._branch_w_per_k = max(flow_lpm, least) / loops * self._model.coolant.w_per_k_per_lpm
+        for gpu in self.gpus:
+            gpu.set_flow(flow_lpm / loops)
 
     @property
     def power_w(self) -> float:

@@ -1,4 +1,4 @@
-"""What a site has of a rack: the rack file, the client's key and known_hosts, side by side.
+"""What a site has of a rack: the rack file, the client's key and known_hosts, the CA and the secret of its BMCs, side by side.
 
 Written from the true build. Nothing of what was planted is in any of them.
 """
@@ -34,6 +34,16 @@ class Place:
     dir: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Redfish:
+    """Where Redfish answers (part -> address and port), the CA that vouches for it, and its one account."""
+
+    where: dict[str, tuple[str, int]]
+    ca: bytes
+    user: str
+    password: str
+
+
 def write_rack(
     inventory: Path,
     model: Model,
@@ -41,8 +51,9 @@ def write_rack(
     where: dict[str, Place],
     key: asyncssh.SSHKey,
     host_keys: dict[str, asyncssh.SSHKey],
+    redfish: Redfish | None = None,
 ) -> None:
-    """Client key and known_hosts, then the rack file: who sees it, can use it."""
+    """Client key and known_hosts, CA and secret of the BMCs, then the rack file: who sees it, can use it."""
     inventory.parent.mkdir(parents=True, exist_ok=True)
     key_file, known_hosts = inventory.with_suffix(".key"), inventory.with_suffix(".known_hosts")
     _replace(key_file, key.export_private_key(), 0o600)
@@ -51,7 +62,13 @@ def write_rack(
         for part, w in where.items()
     )
     _replace(known_hosts, "".join(lines).encode(), 0o644)
-    _replace(inventory, _rack_text(model, rack, where, key_file.name, known_hosts.name).encode(), 0o644)
+    doors: list[str] = []
+    if redfish is not None:
+        ca, secret = inventory.with_suffix(".ca.pem"), inventory.with_suffix(".bmc")
+        _replace(ca, redfish.ca, 0o644)
+        _replace(secret, f"{redfish.password}\n".encode(), 0o600)
+        doors = _doors(redfish, ca.name, secret.name)
+    _replace(inventory, _rack_text(model, rack, where, key_file.name, known_hosts.name, doors).encode(), 0o644)
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
@@ -63,7 +80,23 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
     fresh.replace(path)
 
 
-def _rack_text(model: Model, rack: RackId, where: dict[str, Place], key: str, known_hosts: str) -> str:
+def _doors(redfish: Redfish, ca: str, secret: str) -> list[str]:
+    """Lines of `bmc` and `coolant`."""
+    rest = f"ca: {json.dumps(ca)}, secret: {json.dumps(f'file:{secret}')}, user: {redfish.user}"
+    bmcs = {part.removesuffix(".bmc"): place for part, place in redfish.where.items() if part != "cdu"}
+    lines = ["bmc:"]
+    for letter in "tsp":
+        some = {part: place for part, place in bmcs.items() if part.startswith(letter)}
+        if len({host for host, _ in some.values()}) < len(some):
+            lines += [f'  {part}: {{url: "https://{host}:{port}", {rest}}}' for part, (host, port) in some.items()]
+        elif some:
+            hosts, port = _fold_hosts([host for host, _ in some.values()]), next(iter(some.values()))[1]
+            lines.append(f'  {fold(some)}: {{url: "https://{hosts}:{port}", {rest}}}')
+    host, port = redfish.where["cdu"]
+    return [*lines, f'coolant: {{redfish: "https://{host}:{port}", {rest}, scope: rack}}']
+
+
+def _rack_text(model: Model, rack: RackId, where: dict[str, Place], key: str, known_hosts: str, doors: Sequence[str]) -> str:
     """The rack file: true build record, folded addresses, and a waiver for each interlock with nothing behind it."""
     until = dt.date.today() + dt.timedelta(days=365)
     lines = [
@@ -73,6 +106,7 @@ def _rack_text(model: Model, rack: RackId, where: dict[str, Place], key: str, kn
         f"ssh: {{user: burnin, key: {json.dumps(key)}, known_hosts: {json.dumps(known_hosts)}}}",
         "trays:",
         *_addresses(where),
+        *doors,
     ]
     if model.gpu.platform_info:
         lines.append(f"chassis: {json.dumps(rack.chassis)}")

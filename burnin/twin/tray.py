@@ -28,12 +28,13 @@ from burnin.twin.hardware import Hardware
 from burnin.twin.identity import TrayId, for_emulation
 from burnin.twin.model import Model
 from burnin.twin.physics import TrayDraw
+from burnin.twin.rackstate import RackState
 from burnin.twin.sshd import Children, Tray, listen
 from burnin.twin.state import State
 
 STEP_S = 0.1
-SHARED = "shared"
-"""Folder beside the trays' own, with what those have in common in which nothing is weak."""
+SHARED, RACK = "shared", "rack"
+"""Beside the trays' folders: the folder of what those have in common in which nothing is weak, and the rack's mapped state."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -107,7 +108,9 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     around = Around(
         endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, endpoint.at.parent / SHARED
     )
-    return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around)
+    rack = endpoint.at.parent / RACK
+    port = RackState.open(str(rack)).tray(endpoint.part) if rack.exists() else None
+    return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around, port)
 
 
 def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:

@@ -2,15 +2,16 @@
 
 Two kinds of files, far apart: beside the rack file lies what a site has of a rack (rack file, client key, known_hosts) and
 nothing of what was planted; a private folder holds the trays' own files and `trays.json` (part -> pid, host, port, dir).
+A rack with a housing also gets a process for its Redfish services, in which the coolant loop turns.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import json
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,15 @@ import asyncssh
 from burnin.errors import InputError
 from burnin.rack.parts import fold, kind, tray_of
 from burnin.twin import hosttree, identity, physics, tray
-from burnin.twin.faults import Plant
+from burnin.twin.addresses import bind
+from burnin.twin.facility import Facility
+from burnin.twin.faults import KINDS, LIVE, Plant
 from burnin.twin.model import Model, load
-from burnin.twin.rackfile import Place, write_rack
+from burnin.twin.rackfile import Place, Redfish, write_rack
+from burnin.twin.rackstate import RackState
+from burnin.twin.redfish import process as redfish
+from burnin.twin.redfish.certs import Authority
 
-PORT = 2222
 START_S = 30.0
 """How long the trays may take until all of them listen."""
 END_S = 8.0
@@ -66,24 +71,28 @@ def serve(
     """
     model = load(profile)
     parts = model.topology.trays()[:trays] + model.topology.switches()[:switches]
-    _check(plants, model, parts)
+    services = _services(model, parts)
+    _check(plants, model, parts, services)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     folder = private if private is not None else Path(tempfile.mkdtemp(prefix="burnin-twin-"))
     pids: set[int] = set()
     try:
         tray.adopt_orphans()
-        sockets = _bind(parts)
+        sockets = bind([*parts, *services])
         key = asyncssh.generate_private_key("ssh-ed25519")
         host_keys = {part: asyncssh.generate_private_key("ssh-ed25519") for part in parts}
         rack = identity.build(model, seed)
-        endpoints = _endpoints(model, rack, seed, plants, folder, sockets, host_keys)
+        site = _site(model, rack, seed, plants, folder, parts) if services else None
+        endpoints = _endpoints(model, rack, seed, plants, folder, {p: sockets[p] for p in parts}, host_keys)
         hosttree.furnish(hosttree.Tree(folder / tray.SHARED), model)
-        where = _start(endpoints, asyncssh.import_authorized_keys(key.export_public_key().decode()), before, pids)
+        clients = asyncssh.import_authorized_keys(key.export_public_key().decode())
+        doors = _start_redfish(site, {p: sockets[p] for p in services}, before, pids) if site is not None else None
+        where = _start(endpoints, clients, before, pids)
         (folder / "trays.json").write_text(
             json.dumps({p: {"pid": w.pid, "host": w.host, "port": w.port, "dir": str(w.dir)} for p, w in where.items()})
         )
-        write_rack(inventory, model, rack, where, key, host_keys)
+        write_rack(inventory, model, rack, where, key, host_keys, doors)
         if ready is not None:
             ready(inventory)
         while signal.sigwait(signals) == signal.SIGCHLD:
@@ -95,53 +104,35 @@ def serve(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str]) -> None:
+def _services(model: Model, parts: Sequence[str]) -> list[str]:
+    """What answers Redfish: BMCs of the trays that are served, power shelves, the CDU."""
+    if model.housing is None or model.loop is None:
+        return []
+    return [f"{part}.bmc" for part in parts] + [f"p{i}" for i in range(model.housing.shelves)] + ["cdu"]
+
+
+def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str], services: Sequence[str]) -> None:
+    around = {*services, *(part for part in parts if kind(part) == "switch tray")}
+    if services and model.housing is not None:
+        around |= {"manifold", *(f"p{i}.u{j}" for i in range(model.housing.shelves) for j in range(model.housing.psus))}
     for plant in plants:
+        if LIVE not in KINDS[plant.kind].seams:
+            raise InputError(f"{plant}: {plant.kind} happens in recorded racks only (burnin twin record)")
+        if plant.part in around:
+            continue
+        if plant.start_s is not None and not services:
+            raise InputError(f"{plant}: a {model.profile} has no loop of its own, and no fault that begins later")
         name = tray_of(plant.part)
         gpus = model.topology.gpus(name)
         links = [f"{gpu}.l{link}" for gpu in gpus for link in range(model.gpu.nvlinks)]
         cards = [f"{name}.n{i}" for i in range(len(model.machine.nics))] + [
             f"{name}.d{i}" for i in range(len(model.machine.nvmes))
         ]
+        cards += [f"{name}.c{i}" for i in range(model.machine.sockets)]
         if name not in parts or plant.part not in {name, *gpus, *links, *cards}:
             trays = fold(p for p in parts if kind(p) == "compute tray")
             each = f"each with g0 to g{len(gpus) - 1}" + (f", each with l0 to l{model.gpu.nvlinks - 1}" if links else "")
             raise InputError(f"{plant}: this {model.profile} has no {plant.part}; it has {trays}, {each}")
-
-
-# ---------------------------------------------------------------- addresses
-
-
-def _bind(parts: Sequence[str]) -> dict[str, socket.socket]:
-    """A bound socket per part: 127.A.1.(10+i) for compute trays and 127.A.2.(10+i) for switch trays, all on one port,
-    with the first A that is free; where only 127.0.0.1 can be bound, a port each on that."""
-    first = 16 + os.getpid() % 200
-    for a in (16 + (first - 16 + i) % 224 for i in range(224)):
-        sockets: dict[str, socket.socket] = {}
-        try:
-            for part in parts:
-                net = 1 if part.startswith("t") else 2
-                sockets[part] = _bound(f"127.{a}.{net}.{10 + int(part[1:])}", PORT)
-            return sockets
-        except OSError as error:
-            for sock in sockets.values():
-                sock.close()
-            if not sockets and error.errno == errno.EADDRNOTAVAIL:  # one loopback address is all there is
-                break
-    return {part: _bound("127.0.0.1", 0) for part in parts}
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(128)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 # ---------------------------------------------------------------- processes
@@ -166,6 +157,51 @@ def _endpoints(
             silicon = tray.Silicon(model, standing[part], rack.cluster_uuid, drawn[part], own, seed)
         out.append(tray.Endpoint(part, folder / part, sock, host_keys[part], silicon))
     return out
+
+
+def _site(
+    model: Model, rack: identity.RackId, seed: int, plants: Sequence[Plant], folder: Path, parts: Sequence[str]
+) -> redfish.Site:
+    """The rack's mapped state with the loop at rest in it, and what its Redfish services need to know."""
+    drawn = physics.weaken(physics.draw(model, seed), plants)
+    housing = model.housing
+    assert housing is not None
+    topology = model.topology
+    state = RackState.create(
+        str(folder / tray.RACK), topology.compute_trays, topology.switch_trays, housing.shelves * housing.psus
+    )
+    facility = Facility(model, drawn, plants, state, seed, [part for part in parts if kind(part) == "compute tray"])
+    facility.step(time.monotonic())
+    standing = identity.swap_bmcs(model, identity.swap(model, rack, seed, plants), seed, plants)
+    return redfish.Site(model, facility, standing, plants, folder, seed, "burnin", secrets.token_urlsafe(12))
+
+
+def _start_redfish(
+    site: redfish.Site, sockets: Mapping[str, socket.socket], mask: set[signal.Signals | int], pids: set[int]
+) -> Redfish:
+    """Fork the process of the Redfish services; returns when all of them listen."""
+    authority = Authority("Twin rack CA")
+    where = {part: sock.getsockname() for part, sock in sockets.items()}
+    pems = {part: site.folder / f"{part}.pem" for part in sockets}
+    for part, pem in pems.items():
+        pem.touch(0o600)
+        pem.write_bytes(authority.issue(where[part][0]))
+    ready_r, ready_w = os.pipe()
+    parent = os.getpid()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        redfish.run(site, sockets, pems, ready_w, parent)
+    os.close(ready_w)
+    pids.add(pid)
+    for sock in sockets.values():
+        sock.close()
+    try:
+        _await_all([ready_r])
+    finally:
+        os.close(ready_r)
+    return Redfish(where, authority.pem(), site.user, site.password)
 
 
 def _start(
@@ -252,7 +288,7 @@ def running(
     wish = {
         "profile": profile,
         "seed": seed,
-        "plants": [(p.kind, p.part, p.severity) for p in plants],
+        "plants": [(p.kind, p.part, p.severity, p.start_s) for p in plants],
         "inventory": str(where / "rack.yaml"),
         "private": str(private),
         "trays": trays,

@@ -38,6 +38,8 @@ def document(verdict: Verdict) -> dict[str, Any]:
         "versions": dict(verdict.versions),
         "steps": [_step(one) for one in verdict.steps],
     }
+    if verdict.sessions:
+        plain["sessions"] = [dict(one) for one in verdict.sessions]
     rounded: dict[str, Any] = _rounded(plain)
     return rounded
 

@@ -28,7 +28,7 @@ from ruamel.yaml import YAML
 
 from burnin.errors import InputError
 from burnin.rack.schema import Rack
-from burnin.twin import rackfile, up
+from burnin.twin import addresses, rackfile, up
 from burnin.twin.faults import parse
 from burnin.twin.rackfile import Place
 from burnin.twin.tray import descendants
@@ -143,7 +143,12 @@ def test_the_rack_file_is_a_rack(twin: Twin) -> None:
     assert {w.interlock for w in rack.waive} >= {"leak", "coolant_flow", "power_shelves"}
     key = twin.rack_file.with_suffix(".key")
     assert key.stat().st_mode & 0o777 == 0o600
-    assert sorted(p.name for p in twin.rack_file.parent.iterdir()) == ["rack.key", "rack.known_hosts", "rack.yaml"]
+    assert sorted(p.name for p in twin.rack_file.parent.iterdir()) == [
+        "rack.bmc", "rack.ca.pem", "rack.key", "rack.known_hosts", "rack.yaml",
+    ]  # fmt: skip
+    assert twin.rack_file.with_suffix(".bmc").stat().st_mode & 0o777 == 0o600
+    assert sorted(rack.bmc) == ["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "s0", "t00", "t01"]
+    assert rack.coolant is not None and rack.coolant.scope == "rack"
 
 
 def test_where_there_is_one_address_each_tray_has_a_port() -> None:
@@ -153,15 +158,15 @@ def test_where_there_is_one_address_each_tray_has_a_port() -> None:
 
 
 def test_a_machine_with_one_loopback_address_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = up._bound
+    real = addresses.bound
 
     def only_one(host: str, port: int) -> socket.socket:
         if host != "127.0.0.1":
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
         return real(host, port)
 
-    monkeypatch.setattr(up, "_bound", only_one)
-    sockets = up._bind(["t00", "t01", "s0"])
+    monkeypatch.setattr(addresses, "bound", only_one)
+    sockets = addresses.bind(["t00", "t00.bmc", "s0"])
     names = {sock.getsockname() for sock in sockets.values()}
     for sock in sockets.values():
         sock.close()

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from burnin.agent import links
 from burnin.agent.links import error_rate, summary
 from burnin.agent.nvml import Gpus
-from burnin.twin.emulate import nvml
+from burnin.twin.emulate import fields, nvml, nvml_core
 from tests.unit.twin_tray import Bench, bench
 
 Open = Callable[..., tuple[Bench, Gpus]]
@@ -33,7 +34,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     yield open_tray
 
 
-def links(gpus: Gpus, name: str) -> dict[str, dict[str, Any]]:
+def of_links(gpus: Gpus, name: str) -> dict[str, dict[str, Any]]:
     """link -> metric -> reading of one GPU."""
     gpu = next(g for g in gpus.gpus if g.name == name)
     out: dict[str, dict[str, Any]] = {}
@@ -49,15 +50,17 @@ def slow(gpus: Gpus, name: str) -> dict[str, Any]:
 
 def test_all_eighteen_links_of_a_healthy_gpu(opened: Open) -> None:
     _, gpus = opened()
-    found = links(gpus, "g2")
+    found = of_links(gpus, "g2")
     assert list(found) == [f"l{i}" for i in range(18)]
     for one in found.values():
         moved = one.pop("nvlink.tx_bytes"), one.pop("nvlink.rx_bytes")
         assert min(moved) >= 1e9
+        words = [one.pop(f"nvlink.fec_{n}") for n in range(16)]
+        assert words[0] > 1e12 and words[1] > 0 and set(words[2:]) == {0}
         assert one == {
             "nvlink.state": 1, "nvlink.speed": 53.125, "nvlink.rx_errors": 0, "nvlink.integrity_errors": 0,
             "nvlink.recovery_ok": 0, "nvlink.recovery_failed": 0, "nvlink.effective_errors": 0, "nvlink.effective_ber": 0.0,
-            "nvlink.symbol_errors": 0, "nvlink.symbol_ber": 0.0,
+            "nvlink.symbol_errors": 0, "nvlink.symbol_ber": 0.0, "nvlink.raw_ber": "not_supported",
         }  # fmt: skip
 
 
@@ -75,24 +78,45 @@ def test_a_weak_link_errs_and_its_neighbours_do_not(opened: Open, link: str) -> 
     tray, gpus = opened(f"link_margin:{link}:3")
     tray.run(20)
     _, gpu, own = link.split(".")
-    found = links(gpus, gpu)
+    found = of_links(gpus, gpu)
     assert found[own]["nvlink.effective_ber"] == pytest.approx(10**-10.5, rel=0.2)
     assert found[own]["nvlink.effective_errors"] >= 200
     assert found[own]["nvlink.state"] == 1
     others = [one for name, one in found.items() if name != own]
     assert {one["nvlink.effective_errors"] for one in others} == {0}
-    assert {one["nvlink.effective_ber"] for one in links(gpus, "g3").values()} == {0.0}
+    assert {one["nvlink.effective_ber"] for one in of_links(gpus, "g3").values()} == {0.0}
 
 
 def test_hopper_says_what_it_has_no_counters_for(opened: Open) -> None:
     _, gpus = opened(profile="hgx-h200")
-    found = links(gpus, "g0")["l0"]
+    found = of_links(gpus, "g0")["l0"]
     assert (found["nvlink.state"], found["nvlink.speed"]) == (1, 26.562)
     assert {metric for metric, value in found.items() if value == "not_supported"} == {
         "nvlink.tx_bytes", "nvlink.rx_bytes", "nvlink.rx_errors", "nvlink.integrity_errors", "nvlink.recovery_ok",
         "nvlink.recovery_failed", "nvlink.effective_errors", "nvlink.effective_ber", "nvlink.symbol_errors", "nvlink.symbol_ber",
+        "nvlink.raw_ber", *(f"nvlink.fec_{n}" for n in range(16)),
     }  # fmt: skip
     assert (slow(gpus, "g0")["fabric.state"], slow(gpus, "g0")["c2c.crc"]) == ("not_supported", "not_supported")
+
+
+@pytest.mark.parametrize(("driver", "fec", "raw"), [("595.10", True, True), ("580.95.05", True, False), ("565.57", False, False)])
+def test_what_a_branch_has_no_id_for_is_not_asked(opened: Open, driver: str, fec: bool, raw: bool) -> None:
+    tray, _ = opened()
+    tray.facts["driver"] = driver
+    for gpu in nvml_core.Nvml(tray.facts, tray.state).gpus:
+        assert isinstance(fields.read_field(gpu, 293, 3), tuple) is raw
+    ids = {one.metric: one.id for one in links.fields(1, driver)}
+    assert (ids["nvlink.fec_0"], ids["nvlink.fec_15"], ids["nvlink.raw_ber"]) == (235 * fec, 250 * fec, 293 * raw)
+
+
+def test_raw_errors_are_read_where_the_driver_has_them(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tray, _ = opened("link_margin:t00.g1.l4:4")
+    tray.run(20)
+    tray.facts["driver"] = "595.58.03"
+    monkeypatch.setattr(pynvml, "nvmlLib", nvml.library(tray.facts, tray.state))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    rates = {link: one["nvlink.raw_ber"] for link, one in of_links(Gpus(pynvml), "g1").items()}
+    assert len(rates) == 18 and set(rates.values()) == {2e-6}, "before error correction no link is without errors"
 
 
 @given(st.integers(1, 14), st.integers(0, 237))

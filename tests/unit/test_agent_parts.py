@@ -281,7 +281,7 @@ def test_a_source_that_hangs_is_left_behind_and_taken_back_when_it_returns() -> 
             samples.append(sample)
             came.notify_all()
 
-    sampler = Sampler([Table([good, bad], 10 * S)], emit, clock, wait=lambda stop, _: stop.wait(0.005), hang_s=2.0)
+    sampler = Sampler([Table("fast", [good, bad], 10 * S)], emit, clock, wait=lambda stop, _: stop.wait(0.005), hang_s=2.0)
 
     def next_sample() -> Sample:
         """Let a period pass, and wait for what it brings."""
@@ -324,7 +324,7 @@ def test_a_defect_in_one_source_does_not_silence_the_others() -> None:
         samples.append(sample)
         got.set()
 
-    sampler = Sampler([Table([Broken("g0"), Source("g1")], S)], emit, clock)
+    sampler = Sampler([Table("fast", [Broken("g0"), Source("g1")], S)], emit, clock)
     sampler.start()
     assert got.wait(10)
     sampler.stop()

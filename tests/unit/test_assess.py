@@ -215,6 +215,28 @@ def test_the_coverage_floor_holds_for_every_slot(story: Story, gap: int, word: W
     assert story.tell().word is word
 
 
+@pytest.mark.parametrize(("period", "missing"), [("1 s", 0), ("250 ms", TRAYS * 4)])
+def test_power_within_a_second_is_owed_in_the_stage_that_asks_and_as_often(
+    story: Story, monkeypatch: pytest.MonkeyPatch, period: str, missing: int
+) -> None:
+    monkeypatch.setitem(METRICS, "transient.power", (None, 1300.0))
+    stages = [stage.model_dump(mode="json", by_alias=True, exclude_unset=True) for stage in build.suite().stages]
+    stages[2]["sample_power"] = period
+    story.suite = build.suite(coverage={"metrics": ["gpu.temp", "transient.power"]}, stages=stages)
+    verdict = story.tell()
+    assert verdict.coverage.required == TRAYS * 4 * 3, "temperature idle and loaded, power only where it is asked for"
+    assert [(metric, phase) for _, metric, phase in verdict.coverage.missing] == [("transient.power", "load")] * missing
+    assert verdict.word is (Word.HOLD if missing else Word.PASS)
+
+
+def test_an_agent_that_reads_less_often_than_ordered_holds_the_rack(story: Story) -> None:
+    """It says so in a note; to coverage it is what it is: fewer readings."""
+    story.readings["t03.g2", "gpu.power"] = lambda phase, second: (190.0, 1395.0)[phase == "load"] if second % 2 == 0 else None
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert ("t03.g2", "gpu.power", "load") in verdict.coverage.missing
+
+
 def test_a_lost_tray_is_one_hold_with_its_reason_and_the_others_keep_theirs(story: Story) -> None:
     story.lost["t03"] = 20.0
     verdict = story.tell()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from burnin.checks import HEATS
+from burnin.checks import OFFERS
 from burnin.checks.base import Quantity
 from burnin.events import Result
 from burnin.rack.load import list_profiles, load_catalogue, load_profile, load_rack, load_site
@@ -67,7 +67,7 @@ def test_the_example_rack_shows_what_a_rack_file_can_say() -> None:
 
 def test_suites() -> None:
     metrics = load_catalogue().metrics
-    suites = {name: load_suite(name, checks=HEATS, metrics=metrics) for name in list_suites()}
+    suites = {name: load_suite(name, checks=OFFERS, metrics=metrics) for name in list_suites()}
     short = {name: (suite.duration_s(), suite.ships) for name, suite in suites.items() if not name.startswith("l11")}
     assert short == {"demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False)}
     for hours in (24, 48, 72):
@@ -81,7 +81,7 @@ def test_what_a_run_keeps_of_a_suite_and_a_profile_is_read_back_as_it_was() -> N
     """Limits of a suite too: a bound that was not given stays away, a null one stays null."""
     metrics = load_catalogue().metrics
     for name in list_suites():
-        suite = load_suite(name, checks=HEATS, metrics=metrics)
+        suite = load_suite(name, checks=OFFERS, metrics=metrics)
         assert Suite.model_validate(suite.model_dump(mode="json", by_alias=True)) == suite
     for name in list_profiles():
         profile = load_profile(name)
@@ -101,6 +101,9 @@ coolant.supply_temp coolant.return_temp coolant.flow coolant.dp coolant.pressure
 load.launches load.wrong load.edges load.edges_missed load.edge_late
 pcie.gen_max pcie.width_max pcie.aer_correctable pcie.aer_nonfatal pcie.aer_fatal cpu.temp_limit nic.crc_errors nic.ack_timeouts
 nic.ports_up nic.speed nvme.critical_warning nvme.spare nvme.used host.nics host.nvmes host.cpus host.load1 host.mem_available
+transient.power transient.clock_sm agent.cpu agent.cpu_fast agent.cpu_slow agent.cpu_links agent.cpu_transient agent.stretch
+nvml.latency nvml.latency_max nvlink.fec_0 nvlink.fec_1 nvlink.fec_2 nvlink.fec_3 nvlink.fec_4 nvlink.fec_5 nvlink.fec_6
+nvlink.fec_7 nvlink.fec_8 nvlink.fec_9 nvlink.fec_10 nvlink.fec_11 nvlink.fec_12 nvlink.fec_13 nvlink.fec_14 nvlink.fec_15
 """
 
 

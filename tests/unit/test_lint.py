@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from burnin.checks import HEATS
+from burnin.checks import OFFERS
 from burnin.rack.load import load_catalogue
 from burnin.suites.lint import lint, warnings
 
@@ -40,7 +40,7 @@ def limit(text: str) -> tuple[str, str]:
 
 
 def look(path: Path) -> list[str]:
-    return [str(problem).removeprefix(f"{path}:") for problem in lint([path], HEATS, METRICS)]
+    return [str(problem).removeprefix(f"{path}:") for problem in lint([path], OFFERS, METRICS)]
 
 
 def look_at(path: Path, text: str, *changes: tuple[str, str]) -> list[str]:
@@ -195,14 +195,14 @@ def test_a_profile_against_its_own_gpu(tmp_path: Path, limit: str, says: str | N
 def test_every_file_that_is_shipped_is_right() -> None:
     files = [*ROOT.glob("inventory/**/*.yaml"), *ROOT.glob("test_suites/*.yaml")]
     assert len(files) >= 5 + 3 + 1 + 1 + 4
-    assert [str(problem) for problem in lint(files, HEATS, METRICS)] == []
+    assert [str(problem) for problem in lint(files, OFFERS, METRICS)] == []
 
 
 def test_what_is_no_file_of_ours_says_so_and_does_not_hide_the_others(tmp_path: Path) -> None:
     alien, wrong = tmp_path / "a.yaml", tmp_path / "b.yaml"
     alien.write_text("services: {}\n")
     wrong.write_text("suite: x\n")
-    said = [str(problem) for problem in lint([alien, tmp_path / "none.yaml", wrong], HEATS, METRICS)]
+    said = [str(problem) for problem in lint([alien, tmp_path / "none.yaml", wrong], OFFERS, METRICS)]
     assert said[0].startswith(f"{alien}:1:1: this is no file of burnin's; expected a key that says what it is")
     assert [text.split(": ")[0] for text in said[1:]] == [f"{wrong}:1:1", f"{wrong}:1:1", f"{tmp_path}/none.yaml"]
 
@@ -214,7 +214,7 @@ def test_a_waiver_that_ran_out_or_sets_nothing_aside_is_noted(tmp_path: Path) ->
         "  - {interlock: leak, by: A. Person, why: there is no coolant, until: 2030-01-01}\n"
         "  - {interlock: gpu_margin, by: A. Person, why: it was on the bench, until: 2026-11-20}\n"
     )
-    assert lint([path], HEATS, METRICS) == []
+    assert lint([path], OFFERS, METRICS) == []
     pointless, expired = (str(note) for note in warnings([path], dt.date(2026, 11, 21)))
     assert pointless.startswith(f"{path}:5:17: a h200-1gpu does not ask for leak")
     assert expired.startswith(f"{path}:6:77: the waiver of gpu_margin by A. Person ran out on 2026-11-20")

@@ -12,7 +12,7 @@ import pytest
 from burnin import wire
 from burnin.checks import CHECKS
 from burnin.errors import AgentBusy, HostKeyError, InputError, LinkLost, TrayError
-from burnin.events import LogLine, Tick, TrayState
+from burnin.events import Attached, LogLine, Tick, TrayState
 from burnin.run import interlocks, plan
 from burnin.run.tray import BEAT_LOST_S, TraySession
 from tests import build
@@ -288,7 +288,7 @@ class Rig:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.agent = FakeAgent(self.clock)
-        self.events: list[Tick | LogLine | TrayState] = []
+        self.events: list[Attached | Tick | LogLine | TrayState] = []
         self.session = TraySession(
             "t07", self.agent.connect, self.events.append, self.clock, 100.0, 10.0, {"fast_s": 1.0, "slow_s": 5.0}
         )
@@ -390,6 +390,22 @@ async def test_a_new_agent_behind_the_same_address_is_noticed() -> None:
     assert any("a new one has started" in text for text in notes)
     assert rig.ticks()[-1].values[0] == 40.0, "its numbering starts anew"
     assert rig.agent.orders == ["sample", "sample"]
+    rig.life.cancel()
+
+
+async def test_a_fresh_agent_is_told_again_what_to_read_within_a_second_until_its_time_is_over() -> None:
+    rig = Rig()
+    with pytest.raises(TrayError):
+        await rig.session.read_transients(0.2, 4.0)
+    await settle()
+    assert rig.agent.orders == ["sample", "transient"], "what was wanted before it was there"
+    await rig.session.read_transients(0.2, 4.0)
+    assert rig.agent.orders == ["sample", "transient", "transient"]
+    for _ in range(2):
+        rig.agent.links[-1].cut()
+        rig.agent.holder, rig.agent.spool = rig.agent.holder + "+", []
+        await rig.clock.pass_time(5)
+    assert rig.agent.orders[3:] == ["sample", "transient", "sample"]
     rig.life.cancel()
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from burnin.errors import InputError, StoreError
 from burnin.events import (
+    Attached,
     Coverage,
     Finding,
     Hold,
@@ -31,7 +32,7 @@ from burnin.events import (
     Verdict,
     Word,
 )
-from burnin.store import Attempt, Enrollment, Evidence, RunStart, Store, Tray, open_store
+from burnin.store import Attempt, Enrollment, Evidence, RunStart, Store, Tray, Voided, open_store
 from burnin.store.hot import WINDOW_MS
 from burnin.telemetry.rollup import Rollup
 from burnin.telemetry.series import Stretch, gather
@@ -471,12 +472,14 @@ def test_a_run_goes_with_all_that_was_its_own(path: Path, store: Store) -> None:
         store.begin_run(start(run))
         store.keep(
             [
+                Attached("t00", 0.0, "h1"),
                 Tick("t00", 1.0, COLUMNS, (1.0, None), {1: "hung"}),
-                LogLine("t00", 1.0, "note", "", "", ""),
+                LogLine("t00", 1.0, "note", "", "", "", 1),
                 TrayState("t00", 0.0, "ready"),
             ]
         )
         store.keep([StageBegan(0, "base", "idle", 1.0, 0.0)])
+        store.void([Voided("t00.g3", 0.5, "replaced")])
         store.keep_tray(Tray("t00", "10.1.1.11"))
         store.keep_evidence(Evidence("base", "ecc", "t00", 1, 0, "read", ""))
         store.end_attempt(Attempt("base", "ecc", "t00", 1, Status.COMPLETE, Result.PASS, 0.0, 1.0))

@@ -194,7 +194,7 @@ def test_a_newer_one_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE alembic_version SET version_num = '0999'")
         db.commit()
-    with pytest.raises(StoreError, match=r"newer burnin \(schema 0999, this one knows 0002\): upgrade burnin"):
+    with pytest.raises(StoreError, match=r"newer burnin \(schema 0999, this one knows 0003\): upgrade burnin"):
         open_store(path)
 
 

@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
+from burnin.checks.base import NoArgs
 from burnin.errors import InputError
-from burnin.suites.load import list_suites, load_suite
+from burnin.rack.data import Data
+from burnin.suites.load import Offer, list_suites, load_suite
 from burnin.suites.schema import Suite, seconds
 
-CHECKS = {"inventory": False, "idle-baseline": False, "gpu-load": False, "ecc": False, "hbm": True}
+
+class Args(Data):
+    """What a step of ecc may say here."""
+
+    a: int | None = Field(default=None, ge=1)
+
+
+CHECKS = {
+    name: Offer(name == "hbm", Args if name == "ecc" else NoArgs)
+    for name in ("inventory", "idle-baseline", "gpu-load", "ecc", "hbm")
+}
 METRICS = {"gpu.temp", "gpu.power"}
 SUITE = """\
 suite: mine
@@ -65,6 +78,12 @@ WRONG = {
     "no stages": (SUITE[SUITE.index("stages:") :], "stages: []\n", "5:9: stages is an empty list; expected at least one stage"),
     "settles all along": ("settle: 5 s", "settle: 30 s", "7:51: stage idle: nothing is left to judge after settling 30 of 30 s"),
     "settles without a phase": ("{stage: audit,", "{stage: audit, settle: 5 s,", "6:28: stage audit: settling needs a phase"),
+    "power without a phase": (
+        "{stage: audit,", "{stage: audit, sample_power: 200 ms,", "6:34: stage audit: reading power needs a phase"
+    ),
+    "power too often": (
+        "settle: 5 s", "sample_power: 10 ms", "7:57: stages[1].sample_power: 0.01 s is too short; readings are 50 ms to 1 h apart"
+    ),
     "too short": ("settle: 5 s", "settle: 28 s", "7:37: stage idle: 2 s are judged, fewer than 3 samples of 1 s"),
     "twice": ("stage: again", "stage: load", "9:13: stage name 'load' is used twice"),
     "bad name": ("suite: mine", "suite: My Suite", "1:8: suite is 'My Suite'; expected lower-case letters, digits and dashes"),
@@ -85,6 +104,10 @@ WRONG = {
     "short lease": ("lease: 15 s", "lease: 999 ms", "3:8: lease: 0.999 s is too short; a lease is 1 s to 4 h"),
     "lease": ("lease: 15 s", "lease: 5 h", "3:8: lease: 18000 s is too long; a lease is 1 s to 4 h"),
     "two loads": ("[gpu-load]", "[gpu-load, hbm]", "9:88: hbm loads the GPUs by itself, but stage again loads them"),
+    "args, value": ("with: {a: 1}", "with: {a: 0}", "8:106: a is 0; expected at least 1"),
+    "args, kind": ("with: {a: 1}", "with: {a: x}", "8:106: a is 'x'; expected a whole number"),
+    "args, key": ("with: {a: 1}", "with: {aa: 1}", "8:103: unknown key 'aa'; expected a (did you mean a?)"),
+    "args of none": ("[gpu-load, {check", "[{check: gpu-load, with: {b: 1}}, {check", "8:98: unknown key 'b'"),
     "ships": ("about: a test", "about: a test\nships: yes", "3:8: ships is 'yes'; expected true or false"),
 }  # fmt: skip
 

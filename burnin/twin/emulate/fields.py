@@ -26,6 +26,11 @@ _COUNTED = {
     214: ("recovery_failed",), 215: ("recovery_ok", "recovery_failed"), 219: ("effective_errors",), 221: ("symbol_errors",),
 }  # fmt: skip
 _RATES = {220: "effective_ber", 222: "symbol_ber"}
+_RAW_ERRORS, _RAW_RATES = (289, 290), (291, 292, 293)
+_RAW_SINCE = 595
+"""Errors and rates before error correction: this branch brought them."""
+_RAW_ATTO = 2 * 10**12
+"""2e-6: what a PAM4 link lives with before its error correction."""
 _ATTO = 18
 """A rate of the state is in parts of 10^-18."""
 
@@ -62,11 +67,17 @@ def read_field(gpu: Gpu, field: int, scope: int) -> _Answer:
         return _of_link(scope, gpu.facts["c2c_links"], lambda: _C2C[field](gpu))
     if gpu.blackwell and (201 <= field <= 204 or field in _LINK_ERRORS or 220 <= field <= 222 or 235 <= field <= 250):
         return _nvlink(gpu, field, scope)
+    if gpu.blackwell and (field in _RAW_ERRORS or field in _RAW_RATES) and _branch(gpu.driver) >= _RAW_SINCE:
+        return _nvlink(gpu, field, scope)
     if 164 <= field <= 167:
         return _of_link(scope, gpu.facts["nvlinks"], lambda: (UINT, _link_setting(gpu, field, scope)))
     if not gpu.blackwell and 161 <= field <= 163:
         return _of_link(scope, gpu.facts["nvlinks"], lambda: (ULL, 0))
     return NOT_SUPPORTED
+
+
+def _branch(driver: str) -> int:
+    return int(driver.split(".")[0])
 
 
 def _of_link(link: int, links: int, of: Callable[[], tuple[int, int]]) -> _Answer:
@@ -90,6 +101,8 @@ def _nvlink(gpu: Gpu, field: int, scope: int) -> _Answer:
         none = NO_ERRORS_SUMMED if scope == ALL_LINKS and field == 222 else NO_ERRORS
         worst = max(row[_RATES[field]] for row in rows)
         return ULL, _packed(worst) if worst else none
+    if field in _RAW_RATES:
+        return ULL, _packed(max(_RAW_ATTO, *(row["effective_ber"] for row in rows)))
     if field in (201, 203):  # packets of 128 bytes
         return ULL, sum(row["tx_bytes" if field == 201 else "rx_bytes"] for row in rows) // 128
     if field in _COUNTED:

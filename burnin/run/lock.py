@@ -1,0 +1,88 @@
+"""Who keeps a run, and is that process still there? A number alone does not say: it may be another process's by now."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from burnin.errors import NotReady
+from burnin.store import RUNNING, Run, Session, Store
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process for all time: host, its boot (and pid namespace), its number, and when it began (kernel ticks since boot)."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def me(cls) -> Process:
+        """This process."""
+        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()) or "")
+
+    @classmethod
+    def of(cls, session: Session) -> Process:
+        """The one that kept this session."""
+        return cls(session.host, session.boot, session.pid, session.pid_started)
+
+    def gone(self) -> bool | None:
+        """True when it is provably not there any more, False when it is, None when that cannot be known from here."""
+        if self.host != socket.gethostname() or not self.boot or not self.started:
+            return None
+        return self.boot != _boot() or _started(self.pid) != self.started
+
+    def __str__(self) -> str:
+        return f"{self.pid}@{self.host}/{self.boot}/{self.started}"
+
+
+def _boot() -> str:
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Field 22 of /proc/PID/stat; None when there is no such process, or only its remains."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def keeper(store: Store, run: Run) -> Process | None:
+    """Who keeps this run, as far as the database knows; None when it has ended."""
+    sessions = store.sessions(run.id)
+    if run.status != RUNNING or not sessions or sessions[-1].t1_s is not None:
+        return None
+    return Process.of(sessions[-1])
+
+
+def refuse_second(store: Store, rack: str, run: str | None = None) -> None:
+    """Raises NotReady when a controller that is alive here keeps a run of this rack (`run`: also that one, to go on with it).
+
+    A controller elsewhere cannot be seen from here: the trays know it, and refuse (burnin.agent.claims).
+    """
+    for one in store.runs():
+        if one.rack == rack and (who := keeper(store, one)) is not None and who.gone() is False:
+            what = "it still lives" if one.id == run else f"one controller at a time: wait for it, or `burnin stop {one.id}`"
+            began = store.sessions(one.id)[-1].started
+            raise NotReady(f"rack {rack} is held by run {one.id} (process {who.pid} on {who.host}, since {began}): {what}")
+
+
+def unfinished(store: Store, rack: str, suite: str) -> Run | None:
+    """The rack's latest run of this suite, when it was stopped or its controller is gone."""
+    run = store.last_run(rack, suite)
+    if run is None or run.status == "COMPLETE":
+        return None
+    who = keeper(store, run)
+    return run if who is None or who.gone() else None

@@ -1,0 +1,175 @@
+"""The process of a rack's Redfish services, and of what stands around its trays: it moves the loop and serves every address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import NoReturn
+
+from burnin.rack.parts import tray_of
+from burnin.twin import identity
+from burnin.twin.facility import STALE_S, Facility
+from burnin.twin.faults import Plant
+from burnin.twin.identity import TrayId
+from burnin.twin.model import Model
+from burnin.twin.rackstate import FloatRow
+from burnin.twin.redfish import bmc, cdu, shelf, switch
+from burnin.twin.redfish.http import Connection
+from burnin.twin.redfish.root import Account, Made
+from burnin.twin.state import Row, State
+from burnin.twin.tray import die_with
+
+STEP_S = 0.1
+_MANNERS = ("bmc_dead", "bmc_slow", "bmc_errors")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One rack as its Redfish services need it. `standing`: whom each BMC says it serves; `folder`: the trays' files."""
+
+    model: Model
+    facility: Facility
+    standing: Mapping[str, TrayId]
+    plants: Sequence[Plant]
+    folder: Path
+    seed: int
+    user: str
+    password: str
+
+
+class TrayHost:
+    """A compute tray as its BMC sees it: through the files that the tray's process writes."""
+
+    def __init__(self, row: FloatRow, path: Path, clock_s: Callable[[], float]) -> None:
+        self.row, self._path, self._clock_s = row, path, clock_s
+        self._state: State | None = None
+        self._file = 0
+
+    def gpu(self, position: int) -> Row | None:
+        """The GPU's words; None while the tray is dark."""
+        if not self.on():
+            return None
+        if self._state is None:
+            self.look()
+        return self._state.gpus[position] if self._state is not None else None
+
+    def on(self) -> bool:
+        """True while the tray writes."""
+        return self.row["off"] == 0.0 and self._clock_s() - self.row["beat_s"] < STALE_S
+
+    def order(self, what: str) -> None:
+        """Take the tray's power. What has gone dark stays so."""
+        if what in ("ForceOff", "GracefulShutdown"):
+            self.row["off"] = 1.0
+        elif not self.on() or what not in ("On", "ForceOn"):
+            raise ValueError(f"this version of the twin cannot {what} a tray")
+
+    def look(self) -> None:
+        """Open the tray's state; a tray that started anew has a new one."""
+        with contextlib.suppress(OSError, ValueError):
+            number = self._path.stat().st_ino
+            if number != self._file:
+                if self._state is not None:
+                    self._state.close()
+                self._state, self._file = State.open(str(self._path)), number
+
+
+def make_services(
+    site: Site, now: Callable[[], float] = time.time, clock_s: Callable[[], float] = time.monotonic
+) -> dict[str, Made]:
+    """Every service of a rack: t00.bmc ..., s0.bmc ..., p0 ..., cdu. `now`: time of day; `clock_s`: monotonic."""
+    model, state = site.model, site.facility.state
+    assert model.housing is not None and model.loop is not None
+    serials = identity.serials(model, site.seed)
+    foreign = identity.serials(model, f"{site.seed}-next")
+    swapped = {tray_of(p.part) for p in site.plants if p.kind == "wrong_serial" and p.part.endswith(".bmc")}
+    account = Account(site.user, site.password, now, clock_s, Random(f"{model.profile}/{site.seed}/manners"))
+    made: dict[str, Made] = {}
+    for part, tray in site.standing.items():
+        host = TrayHost(state.tray(part), site.folder / part / "state", clock_s)
+        made[f"{part}.bmc"] = bmc.make(model, tray, host, account)
+    for part in model.topology.switches():
+        made[f"{part}.bmc"] = switch.make((foreign if part in swapped else serials)[part], state.tray(part), account)
+    psus = model.housing.psus
+    for number in range(model.housing.shelves):
+        own = [serials[f"p{number}"], *(serials[f"p{number}.u{i}"] for i in range(psus))]
+        made[f"p{number}"] = shelf.make(own, state.psus[number * psus : (number + 1) * psus], model.housing, account)
+    made["cdu"] = cdu.make(serials["cdu"], state.cdu, model.loop, account)
+    return made
+
+
+def run(site: Site, sockets: Mapping[str, socket.socket], pems: Mapping[str, Path], ready_fd: int, parent: int) -> NoReturn:
+    """Serve the parts that have a socket, in a freshly forked process, until SIGTERM or the parent's death. `pems`: key and
+    certificate of each part. One byte on `ready_fd` says that all of them listen."""
+    code = 1
+    try:
+        die_with(parent, signal.SIGTERM)
+        asyncio.run(_serve(site, sockets, pems, ready_fd))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+async def _serve(site: Site, sockets: Mapping[str, socket.socket], pems: Mapping[str, Path], ready_fd: int) -> None:
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    made = {part: one for part, one in make_services(site).items() if part in sockets}
+    servers: dict[str, asyncio.Server] = {}
+    for part, one in made.items():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(pems[part])
+        servers[part] = await listen(one, sockets[part], context)
+    _beat(site, made, servers, loop.time())
+    os.write(ready_fd, b"!")
+    os.close(ready_fd)
+    await over.wait()
+
+
+async def listen(made: Made, sock: socket.socket, context: ssl.SSLContext | None) -> asyncio.Server:
+    """Answer on a bound socket."""
+    service = made.service
+    return await asyncio.get_running_loop().create_server(
+        lambda: Connection(service.answer, service.connections), sock=sock, ssl=context
+    )
+
+
+def _beat(site: Site, made: Mapping[str, Made], servers: dict[str, asyncio.Server], due_s: float) -> None:
+    """One step of the loop and of everything that watches it, and the appointment for the next."""
+    now_s = time.monotonic()
+    site.facility.step(now_s)
+    for one in made.values():
+        one.beat(now_s)
+    for plant in site.plants:
+        if plant.kind in _MANNERS and plant.part in made:
+            began = site.facility.began_s(plant)
+            if began is not None and now_s >= began:
+                _misbehave(plant, made[plant.part], servers)
+    loop = asyncio.get_running_loop()
+    following = max(due_s + STEP_S, loop.time())
+    loop.call_at(following, _beat, site, made, servers, following)
+
+
+def _misbehave(plant: Plant, made: Made, servers: dict[str, asyncio.Server]) -> None:
+    if plant.kind == "bmc_slow":
+        made.service.manners.slow_s = plant.severity
+    elif plant.kind == "bmc_errors":
+        made.service.manners.errors = plant.severity
+    elif plant.part in servers:
+        servers.pop(plant.part).close()
+        made.service.hang_up()

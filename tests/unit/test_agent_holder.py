@@ -1,0 +1,213 @@
+"""The holder on a tray's emulated NVML: what it costs, what it does with a driver that hangs, and how it lets NVML go."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+
+from burnin import wire
+from burnin.agent import host
+from burnin.agent.holder import Holder
+from burnin.twin.emulate import nvml
+from tests.unit.twin_tray import Bench, bench
+
+
+class Rig:
+    """A holder without a socket: `give` is an order, `until` lets its loop turn until something is so."""
+
+    def __init__(self, where: Path, monkeypatch: pytest.MonkeyPatch, *plants: str) -> None:
+        self.tray: Bench = bench(where, *plants)
+        self.tray.run(1)
+        monkeypatch.setattr(pynvml, "nvmlLib", nvml.library(self.tray.facts, self.tray.state))
+        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        empty = where / "empty"
+        empty.mkdir()
+        at = host.Roots("/proc", str(empty), str(empty))
+        self.holder = Holder("run", "agent", lambda: pynvml, self._spawn, at, 600.0, str(where / "clocks.json"))
+        self.holder.start()
+        self._ids = 0
+
+    def _spawn(self, *_: Any) -> Any:
+        raise OSError("no load in this test")
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """Bodies of all records of a kind."""
+        lines, _ = self.holder.spool.lines(0, most=1 << 30)
+        rows = [json.loads(line) for line in lines.splitlines()]
+        return [row[4] for row in rows if row[0] == kind]
+
+    def notes(self) -> str:
+        return "\n".join(body["text"] for body in self.records("note"))
+
+    def until(self, so: Callable[[], Any], seconds: float = 20) -> Any:
+        end = time.monotonic() + seconds
+        while not (found := so()):
+            assert time.monotonic() < end, self.records("note")
+            self.holder._run_posts()
+            self.holder.tick()
+            threading.Event().wait(0.002)
+        return found
+
+    def give(self, verb: str, **args: Any) -> dict[str, Any]:
+        """An order and its reply."""
+        self._ids += 1
+        self.holder.hear(wire.Order(str(self._ids), verb, args))
+        reply: dict[str, Any] = self.until(lambda: next((r for r in self.records("reply") if r["id"] == str(self._ids)), None))
+        return reply
+
+    def sample(self, fast_s: float = 0.05, slow_s: float = 0.1, links_s: float = 60.0) -> None:
+        assert self.give("sample", fast_s=fast_s, slow_s=slow_s, links_s=links_s)["ok"]
+
+    def rows(self, table: int) -> list[dict[tuple[str, str], float | None]]:
+        """Every sample of a table: column -> value."""
+        columns = self.holder._tables()[table]
+        return [dict(zip(columns, body["v"], strict=True)) for body in self.records("sample") if body["c"] == table]
+
+    def why(self, table: int) -> dict[tuple[str, str], str]:
+        """Reasons of the last `absent` record of a table."""
+        columns = self.holder._tables()[table]
+        said = [body["why"] for body in self.records("absent") if body["c"] == table]
+        return {columns[int(i)]: why for i, why in said[-1].items()} if said else {}
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(*plants: str) -> Rig:
+        made.append(Rig(tmp_path, monkeypatch, *plants))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for gpu in one.tray.state.gpus:
+            gpu["hung"] = 0
+        one.holder.end()
+        if one.holder._sampler is not None:
+            one.holder._sampler.stop()
+
+
+FAST, SLOW, LINKS, TRANSIENT = range(4)
+
+
+def test_it_tells_what_it_costs_and_how_fast_the_driver_answers(rig: Callable[..., Rig]) -> None:
+    one = rig()
+    one.sample()
+    row = one.until(lambda: next((r for r in one.rows(SLOW)[1:] if r[("", "nvml.latency")] is not None), None))
+    cpu = {metric: value for (part, metric), value in row.items() if metric.startswith("agent.cpu")}
+    assert set(cpu) == {"agent.cpu", "agent.cpu_fast", "agent.cpu_slow", "agent.cpu_links", "agent.cpu_transient"}
+    share, whole = cpu["agent.cpu_fast"], cpu["agent.cpu"]
+    assert share is not None and whole is not None and 0 < share < whole < 4
+    assert cpu["agent.cpu_transient"] == 0, "nobody has asked for it"
+    assert row[("", "agent.stretch")] == 1
+    latency, longest = row[("", "nvml.latency")], row[("", "nvml.latency_max")]
+    assert latency is not None and longest is not None and 0 < latency <= longest < 2000
+    first = one.rows(SLOW)[0]
+    assert first[("", "agent.cpu")] is None, "a share needs two looks"
+
+
+def test_what_changes_within_a_second_is_read_only_when_asked_and_as_long(rig: Callable[..., Rig]) -> None:
+    one = rig()
+    assert "nothing is sampled" in one.give("transient", period_s=0.05, seconds=1.0)["error"]
+    one.sample()
+    one.until(lambda: len(one.rows(FAST)) > 5)
+    assert one.rows(TRANSIENT) == []
+    for wrong in (
+        {"period_s": 0.01, "seconds": 1.0},
+        {"period_s": 0.1, "seconds": 1e6},
+        {"period_s": float("nan"), "seconds": 1.0},
+    ):
+        assert not one.give("transient", **wrong)["ok"]
+    assert one.give("transient", period_s=0.05, seconds=0.5)["ok"]
+    one.until(lambda: len(one.rows(TRANSIENT)) >= 6)
+    row = one.rows(TRANSIENT)[0]
+    assert set(row) == {(f"g{i}", metric) for i in range(4) for metric in ("transient.power", "transient.clock_sm")}
+    assert all(value is not None and value > 0 for value in row.values())
+    before = len(one.rows(FAST))
+    one.until(lambda: len(one.rows(FAST)) > before + 15)
+    assert len(one.rows(TRANSIENT)) <= 11, "half a second has ten of them, and the first"
+    again = len(one.rows(TRANSIENT))
+    assert one.give("transient", period_s=0.05, seconds=5.0)["ok"]
+    one.until(lambda: len(one.rows(TRANSIENT)) > again + 3)
+
+
+def test_a_hung_call_is_found_reported_and_the_others_are_read(rig: Callable[..., Rig]) -> None:
+    one = rig()
+    one.sample()
+    one.until(lambda: one.rows(FAST))
+    one.tray.state.gpus[2]["hung"] = 1
+    one.until(lambda: "g2: a driver call has not come back for 2 s" in one.notes())
+    one.until(lambda: one.why(FAST).get(("g2", "gpu.temp")) == "hung")
+    assert {part for (part, _), why in one.why(FAST).items() if why == "hung"} == {"g2"}
+    last = one.rows(FAST)[-1]
+    assert last[("g2", "gpu.temp")] is None and last[("g1", "gpu.temp")] is not None
+    assert one.give("identify")["result"]["hung"] == ["g2"], "it still answers"
+    one.tray.state.gpus[2]["hung"] = 0
+    one.until(lambda: one.rows(FAST)[-1][("g2", "gpu.temp")] is not None)
+
+
+def test_nvml_is_let_go_and_taken_again_and_the_counters_go_on(rig: Callable[..., Rig]) -> None:
+    one = rig()
+    one.sample()
+    one.until(lambda: len(one.rows(FAST)) > 2)
+    energy = one.rows(FAST)[-1][("g1", "gpu.energy")]
+    users = pynvml.nvmlDeviceGetCount()
+    assert users == 4
+    assert one.give("release") == {"id": "2", "ok": True, "result": "let go by order"}
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetCount()  # nothing of this process holds the library any more
+    one.until(lambda: one.why(FAST).get(("g0", "gpu.temp")) == "missing")
+    seen = len(one.rows(FAST))
+    row = one.until(lambda: one.rows(FAST)[seen + 3 :])[-1]
+    assert {v for (_, metric), v in row.items() if not metric.startswith("load.")} == {None}
+    assert one.rows(SLOW)[-1][("", "host.load1")] is not None, "the host is read on"
+    assert one.give("identify")["result"]["nvml"] == "let go by order"
+    assert "NVML is let go" in one.give("state")["error"]
+    assert "no GPU is being sampled" in one.give("load", gpus=["g0"], kernel="fma_burn", cutoff_margin_c=1, max_s=9)["error"]
+    assert one.give("release")["ok"], "twice is once"
+    one.tray.run(5)
+    taken = one.give("take")["result"]
+    assert taken == {"gpus": ["g0", "g1", "g2", "g3"], "lost": []}
+    one.until(lambda: one.rows(FAST)[-1][("g1", "gpu.energy")] is not None)
+    later = one.rows(FAST)[-1][("g1", "gpu.energy")]
+    assert energy is not None and later is not None and later > energy
+    assert one.why(FAST).keys() == {(f"g{i}", f"load.{what}") for i in range(4) for what in ("launches", "wrong")}
+    assert "let go by order: its metrics are missing" in one.notes() and "taken again" in one.notes()
+    assert set(one.give("state")["result"]) == {"g0", "g1", "g2", "g3"}
+    one.until(lambda: one.holder._handles.xid_reason is None)
+
+
+def test_a_gpu_that_does_not_come_back_is_lost_and_the_columns_stay(rig: Callable[..., Rig]) -> None:
+    one = rig()
+    one.sample()
+    columns = one.holder._tables()
+    assert one.give("release")["ok"]
+    one.tray.state.gpus[3]["lost"] = 1
+    assert one.give("take")["result"] == {"gpus": ["g0", "g1", "g2"], "lost": ["g3"]}
+    one.until(lambda: one.why(FAST).get(("g3", "gpu.temp")) == "lost")
+    assert one.holder._tables() == columns
+    assert one.rows(FAST)[-1][("g2", "gpu.temp")] is not None
+    assert "g3 did not come back" in one.notes()
+    one.holder.hear(wire.Lease(60))
+    started = one.give("load", gpus=["g3"], kernel="fma_burn", cutoff_margin_c=1, max_s=9)["result"]
+    assert started == {"g3": "not readable"}
+
+
+def test_nvml_is_not_let_go_while_a_call_is_out(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("burnin.agent.grip.LEAVE_S", 0.2)
+    one = rig()
+    one.sample()
+    one.until(lambda: one.rows(FAST))
+    one.tray.state.gpus[0]["hung"] = 1
+    one.until(lambda: one.why(FAST).get(("g0", "gpu.temp")) == "hung")
+    assert "has not come back" in one.give("release")["error"]
+    one.until(lambda: one.rows(FAST)[-1][("g1", "gpu.temp")] is not None)
+    one.tray.state.gpus[0]["hung"] = 0
+    one.until(lambda: one.rows(FAST)[-1][("g0", "gpu.temp")] is not None)

@@ -1,0 +1,292 @@
+"""Racks that are computed instead of run: the live rack's physics, the readings of a run, faults where they belong."""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+import numpy as np
+import pytest
+
+from burnin.checks import HEATS
+from burnin.rack.load import load_catalogue
+from burnin.rack.parts import within
+from burnin.suites.load import load_suite
+from burnin.suites.schema import Suite
+from burnin.twin import laws, physics
+from burnin.twin.batch import Recorded, simulate
+from burnin.twin.faults import KINDS, RECORDED, Plant, parse
+from burnin.twin.model import load
+from burnin.twin.plan import plan
+from burnin.twin.schedule import Condition
+from burnin.twin.steady import rest
+
+GB300 = load("gb300-nvl72")
+HOURS = 2.0
+FIRST_LOAD_S = HOURS / 48 * 1800
+
+
+@cache
+def l11() -> Suite:
+    return load_suite("l11-rack-48h", checks=HEATS, metrics=load_catalogue().metrics)
+
+
+@cache
+def rack(*planted: str, seed: int = 3, tails: physics.Tails = "normal") -> Recorded:
+    (one,) = simulate("gb300-nvl72", l11(), [seed], lambda _: [parse(text) for text in planted], tails, hours=HOURS)
+    return one
+
+
+# ---------------------------------------------------------------- physics
+
+
+@pytest.mark.parametrize(
+    "planted", ["", "tim_void:t07.g2:1", "coldplate_clog:t07.g1:2", "leaky_die:t07.g0", "vr_loss:t07.g3", "tray_flow:t07:0.5"]
+)
+def test_it_comes_to_rest_where_the_live_rack_does(planted: str) -> None:
+    """Watts, clocks and temperatures of a tray that is stepped, against those that are solved for."""
+    trays = physics.weaken(physics.draw(GB300, 1), [parse(planted)] if planted else [])
+    from burnin.twin.population import silicon
+
+    parts = silicon(GB300, trays)
+    live = physics.Tray(GB300, trays["t07"], Random(1))
+    for activity in (0.0, 1.0):
+        live.step(90, [activity] * 4)
+        at = rest(GB300, parts, Condition(activity), np.array([[GB300.coolant.supply_c]]))
+        for j, gpu in enumerate(live.gpus):
+            k = 28 + j
+            assert at.power[k, 0] == pytest.approx(gpu.power_w, rel=3e-3)
+            assert at.die[k, 0] == pytest.approx(gpu.die_c, abs=0.2)
+            assert at.hbm[k, 0] == pytest.approx(gpu.hbm_true_c, abs=0.2)
+            assert at.clock[k, 0] == pytest.approx(gpu.clock_mhz, rel=3e-3)
+
+
+def test_after_a_step_of_load_it_warms_as_the_live_rack_does() -> None:
+    trays = physics.draw(GB300, 1)
+    from burnin.twin.population import silicon
+
+    parts, supply = silicon(GB300, trays), np.array([[GB300.coolant.supply_c]])
+    cold, warm = (rest(GB300, parts, Condition(a), supply) for a in (0.0, 1.0))
+    live = physics.Tray(GB300, trays["t07"], Random(1))
+    live.step(90, [0.0] * 4)
+    for second in range(1, 41):
+        live.step(1, [1.0] * 4)
+        left, _ = laws.step_response(GB300.thermal, warm.r_core, warm.r_plate + warm.r_loop, np.array([[float(second)]]))
+        die = warm.die + left * (cold.die - warm.die)
+        for j, gpu in enumerate(live.gpus):
+            assert die[28 + j, 0] == pytest.approx(gpu.die_c, abs=1.0), second
+
+
+def test_raw_error_rates_follow_erfc() -> None:
+    import math
+
+    for db in (18.0, 20.0, 21.6, 23.0):
+        exact = 0.375 * math.erfc(math.sqrt(10 ** (db / 10) / 10))
+        assert laws.raw_ber(np.array([db]))[0] == pytest.approx(exact, rel=0.005)
+    assert 1e-8 < laws.raw_ber(np.array([21.6]))[0] < 1e-7  # reference: median 3e-8
+
+
+def test_the_code_mends_what_rs_544_514_mends() -> None:
+    """More than 15 of 544 symbols: by the binomial, summed here."""
+    import math
+
+    for raw in (2e-4, 1e-3):
+        p = 1 - (1 - raw) ** 10
+        exact = math.fsum(math.comb(544, k) * p**k * (1 - p) ** (544 - k) for k in range(16, 60))
+        assert laws.code_word_loss(raw) == pytest.approx(exact, rel=0.3)  # a Poisson tail is a little fatter
+    assert laws.code_word_loss(3e-8) < 1e-60
+    assert laws.code_word_loss(0.0) == 0.0
+
+
+# ---------------------------------------------------------------- readings
+
+
+def test_a_suite_of_48_hours_takes_48_hours() -> None:
+    when = plan(GB300, l11())
+    assert when.spans[0].stage == "idle" and when.spans[-1].t1_s == 48 * 3600
+    assert when.cells.sum() == pytest.approx(48 * 3600) and when.minute_cells.sum() == pytest.approx(48 * 3600)
+    steps = np.diff(when.t)
+    assert steps.min() == 10 and steps.max() == 60
+    soak = (when.t > 2400 + 1900) & (when.t < 2400 + 330 * 60)
+    assert set(np.diff(when.t[soak])) == {60.0}
+    assert len([s for s in when.spans if s.phase.startswith("load")]) == 8
+
+
+def test_trays_come_up_one_after_the_other() -> None:
+    one = rack()
+    ramp = next(s for s in one.stretches if s.phase == "ramp")
+    first, last = (one.of(f"{tray}.g0", "gpu.power").between(ramp.t0_s, ramp.t1_s).v for tray in ("t00", "t17"))
+    assert first[0] > 1300 and last[0] < 250
+
+
+def test_a_seed_is_one_rack_and_faults_change_nothing_else() -> None:
+    again = next(simulate("gb300-nvl72", l11(), [3], hours=HOURS))
+    assert all(np.array_equal(one.v, again.series[key].v, equal_nan=True) for key, one in rack().series.items())
+    assert not np.array_equal(rack().of("t00.g0", "gpu.temp").v, rack(seed=4).of("t00.g0", "gpu.temp").v)
+
+
+def test_the_energy_counter_is_the_integral_of_power() -> None:
+    one = rack()
+    for gpu in ("t00.g0", "t17.g3"):
+        power, energy = one.of(gpu, "gpu.power_avg"), one.of(gpu, "gpu.energy")
+        cells = plan(GB300, l11(), HOURS).cells
+        assert energy.growth() == pytest.approx(float((power.v * cells).sum()), rel=0.01)
+        assert np.all(np.diff(energy.v) > 0)
+
+
+def test_72_healthy_gpus_sit_where_the_live_ones_do() -> None:
+    one = rack()
+    load_1 = next(s for s in one.stretches if s.phase == "load")
+    idle = next(s for s in one.stretches if s.phase == "idle")
+    hot = np.array([one.window(p, "gpu.temp", load_1).mean() for p in one.parts("gpu.temp")])
+    cold = np.array([one.window(p, "gpu.temp", idle).mean() for p in one.parts("gpu.temp")])
+    watts = np.array([one.window(p, "gpu.power", load_1).mean() for p in one.parts("gpu.temp")])
+    assert hot.size == 72 and 60 < hot.min() < hot.max() < 78 and 31 < cold.min() < cold.max() < 41
+    assert np.abs(watts / 1400 - 1).max() < 0.01  # the cap acts on what is metered
+    assert {float(x) % 1 for x in one.of("t00.g0", "gpu.temp").v} == {0.0}  # whole degrees
+
+
+def test_heavy_tails_are_heavier_and_as_wide() -> None:
+    def factors(tails: physics.Tails) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        draws = [physics.draw(GB300, seed, tails) for seed in range(60)]
+        return np.array([gpu.tim - 1 for d in draws for tray in d.values() for gpu in tray.gpus]) / GB300.spread.tim
+
+    normal, heavy = factors("normal"), factors("t5")
+    assert normal.std() == pytest.approx(1, abs=0.05) and heavy.std() == pytest.approx(1, abs=0.1)
+    assert np.mean(np.abs(heavy) > 3.5) > 3 * np.mean(np.abs(normal) > 3.5)
+
+
+def test_links_err_as_published_and_none_loses_words() -> None:
+    one = rack()
+    links = one.parts("nvlink.raw_ber")
+    rates = np.array([one.of(link, "nvlink.raw_ber").mean() for link in links])
+    assert len(links) == 1296
+    assert 1e-8 < np.median(rates) < 1e-7 and np.quantile(rates, 0.99) < 2e-6
+    assert not any(one.of(link, "nvlink.effective_errors").v.any() for link in links)
+
+
+# ---------------------------------------------------------------- faults
+
+HEAT = {"gpu.temp", "gpu.tlimit", "gpu.clock_sm", "load.launches"}
+"""A warmer die leaks, so its clock at the power limit falls, and with it the work done."""
+IDLES = {"gpu.power", "gpu.power_avg", "gpu.energy", "module.power", "tray.power", "hbm.temp"}
+"""And it draws more at rest, which the plate feels, and the memory on it."""
+RETURN = {"coolant.return_temp", "psu.power"}
+"""What all GPUs draw, the loop carries and the shelves give."""
+MARGIN = {"nvlink.raw_ber"}
+MOVES: dict[str, tuple[str, set[str]]] = {
+    "tim_void": ("t07.g2:1", HEAT | IDLES),
+    "coldplate_clog": ("t07.g2:0.7", HEAT | IDLES),
+    "plate_tilt": ("t07.g2:1", HEAT | IDLES),
+    "hbm_tim": ("t07.g2:2", {"hbm.temp"}),
+    "leaky_die": ("t07.g2:2", HEAT | IDLES),
+    "weak_vmin": ("t07.g2:0.2", HEAT | IDLES),
+    "vr_loss": ("t07.g2", HEAT | IDLES),
+    "clock_cap": ("t07.g2:0.4", HEAT | IDLES | {"throttle.sw_power", "psu.power"}),
+    "tsensor_off": ("t07.g2", {"gpu.temp", "gpu.tlimit"}),
+    "psensor_gain": ("t07.g2", HEAT | IDLES),
+    "tray_flow": ("t07", HEAT | IDLES | {"coolant.flow", "coolant.return_temp"}),
+    "tim_pumpout": ("t07.g2:10", HEAT | IDLES),
+    "dryout": ("t07.g2:1", HEAT | IDLES),
+    "ecc_ce_rate": ("t07.g2:20", {"ecc.dram_ce"}),
+    "row_cluster": ("t07.g2", {"ecc.dram_ce", "remap.correctable", "remap.pending"}),
+    "ecc_ue": ("t07.g2", {"ecc.dram_ue", "remap.uncorrectable", "remap.pending"}),
+    "sram_ue": ("t07.g2", {"ecc.sram_ue"}),
+    "sdc": ("t07.g2", {"load.wrong"}),
+    "slow_gpu": ("t07.g2", {"load.launches"}),
+    "xid": ("t07.g2", set()),
+    "sensor_stuck": ("t07.g2:600", {"gpu.temp", "gpu.tlimit"}),
+    "fabric_unhealthy": ("t07.g2", {"fabric.health"}),
+    "c2c_crc": ("t07.g2:20", {"c2c.crc", "c2c.replay"}),
+    "pcie_replay": ("t07.g2", {"pcie.replay"}),
+    "pcie_downtrain": ("t07.n2", {"pcie.width"}),
+    "nic_flap": ("t07.n2", {"nic.link_flaps"}),
+    "nvme_media": ("t07.d1", {"nvme.media_errors"}),
+    "cpu_edac": ("t07", {"cpu.edac_ue"}),
+    "link_margin": ("t07.g2.l13:2", MARGIN),
+    "link_down": ("t07.g2.l13", {"nvlink.state", "nvlink.speed", "nvlink.recovery_failed"}),
+    "lane_flap": ("t07.g2.l13", {"nvlink.recovery_ok"}),
+    "cartridge_margin": ("x2", MARGIN),
+    "switchport_margin": ("s3.a1.p44", MARGIN),
+    "cpu_hot": ("t07.c1", {"cpu.temp"}),
+    "leak": ("t07", {"leak.voltage", "leak.state"}),
+    "leak_decay": ("manifold", {"coolant.pressure"}),
+    "cdu_lowdp": ("cdu", HEAT | IDLES | {"coolant.return_temp", "coolant.flow", "coolant.dp", "coolant.pressure", "pump.speed"}),
+    "supply_warm": ("cdu", HEAT | IDLES | RETURN | {"coolant.supply_temp"}),
+    "pump_osc": ("cdu", {"gpu.temp", "gpu.tlimit", "hbm.temp", "coolant.flow", "pump.speed"}),
+    "flowmeter_gain": ("cdu", {"coolant.flow"}),
+    "rtd_offset": ("cdu", {"coolant.return_temp"}),
+    "shelf_lost": ("p3", {"psu.power"}),
+    "psu_imbalance": ("p3.u2", {"psu.power"}),
+}
+"""Kind -> where, and everything that it moves."""
+SILENT = {"gpu_off_bus": "t07.g2", "nvml_hang": "t07.g2", "tray_dead": "t07"}
+"""Kinds after which nothing more is read of their part."""
+ELSEWHERE = {"x2": ".l", "s3.a1.p44": "t11.g0.l7", "p3": "p", "p3.u2": "p"}
+LOGGED = {"ecc_ue", "sram_ue", "row_cluster", "xid", "gpu_off_bus", "nic_flap", "nvme_media", "cpu_edac"}
+
+
+SMALL = {"psu.power": 5.0, "coolant.return_temp": 0.15}
+"""What one part's fault may add to what the whole rack shares, and nobody sees."""
+
+
+def changed(one: Recorded) -> dict[str, set[str]]:
+    """Metric -> parts whose readings differ from those of the healthy rack."""
+    out: dict[str, set[str]] = {}
+    for (part, metric), series in one.series.items():
+        if np.abs(series.v - rack().series[part, metric].v).max() > SMALL.get(metric, 0.0):
+            out.setdefault(metric, set()).add(part)
+    return out
+
+
+@pytest.mark.parametrize("kind", sorted(MOVES))
+def test_a_fault_moves_its_signals_and_no_others(kind: str) -> None:
+    where, metrics = MOVES[kind]
+    part = where.split(":")[0]
+    one = rack(f"{kind}:{where}")
+    moved = changed(one)
+    assert set(moved) == metrics
+    parts = {name for names in moved.values() for name in names if name != "cdu"}
+    if part in ELSEWHERE:
+        assert parts and all(ELSEWHERE[part] in name for name in parts)
+    elif part.startswith("t"):
+        # heat also reaches the GPU behind it in the loop, and power the other GPU of the module
+        assert all(within(name, "t07") for name in parts)
+        assert not parts or any(within(name, part) or within(part, name) for name in parts)
+    assert bool(one.log) == (kind in LOGGED)
+
+
+@pytest.mark.parametrize(("kind", "part"), sorted(SILENT.items()))
+def test_what_is_gone_is_read_no_more(kind: str, part: str) -> None:
+    one = rack(f"{kind}:{part}:600")
+    for (name, metric), series in one.series.items():
+        if within(name, part):
+            assert series.t_s.size == 0 or series.t_s[-1] < FIRST_LOAD_S + 600, (name, metric)
+        else:
+            assert np.array_equal(series.v, rack().series[name, metric].v)
+    assert [line.code for line in one.log] == (["79"] if kind == "gpu_off_bus" else [])
+
+
+def test_every_kind_that_says_recorded_is_here() -> None:
+    assert {kind.kind for kind in KINDS.values() if RECORDED in kind.seams} == {*MOVES, *SILENT}
+
+
+def test_a_link_at_its_end_loses_code_words() -> None:
+    one = rack("link_margin:t07.g2.l13:5")
+    grew = [one.of(link, "nvlink.effective_errors").growth() for link in ("t07.g2.l13", "t07.g2.l12")]
+    assert grew[0] > 0 and grew[1] == 0
+
+
+def test_a_fault_may_begin_late_and_grow() -> None:
+    slow = Plant("tim_void", "t07.g2", 3.0, start_s=1800, growth="linear", over_s=3600)
+    late = Plant("link_margin", "t02.g1.l3", 3.0, start_s=3600)
+    (one,) = simulate("gb300-nvl72", l11(), [3], lambda _: [slow, late], hours=HOURS)
+    healthy = rack()
+    warmer = one.of("t07.g2", "gpu.temp").v - healthy.of("t07.g2", "gpu.temp").v
+    t = one.of("t07.g2", "gpu.temp").t_s - FIRST_LOAD_S
+    loaded = one.of("t07.g2", "gpu.power").v > 1000
+    assert not warmer[t < 1790].any()
+    assert 0 < warmer[(t > 2500) & (t < 3500) & loaded].mean() < warmer[(t > 5000) & loaded].mean()
+    worse = one.of("t02.g1.l3", "nvlink.raw_ber").v / healthy.of("t02.g1.l3", "nvlink.raw_ber").v
+    minutes = one.of("t02.g1.l3", "nvlink.raw_ber").t_s - FIRST_LOAD_S
+    assert np.allclose(worse[minutes < 3600], 1) and worse[minutes > 3600].min() > 100
