@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import socket
 import subprocess
@@ -66,7 +65,7 @@ class Holder:
     ) -> None:
         self.run, self.agent, self._spawn, self._at = run, agent, spawn, at
         self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
-        self.ident = secrets.token_hex(8)
+        self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
         self._kmsg = host.KernelLog(at)
