@@ -33,6 +33,8 @@ def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     wave = pulse.wave(args.get("pulse"))
     launch_ms = LAUNCH_MS if wave is None else min(LAUNCH_MS, max(wave.on_ns / 1e6 / PULSE_LAUNCHES, 1.0))
     load, which = chosen(talk, cuda, device, args, launch_ms)
+    if wave is not None:
+        wave.begin(talk.now_ns())
 
     def count() -> dict[str, Any]:
         counts = {"launches": load.launches, "busy_ms": round(load.busy_ms, 1), "wrong": load.wrong(), "iters": load.iters}

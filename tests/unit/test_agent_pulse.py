@@ -57,6 +57,15 @@ def test_an_edge_that_is_late_by_a_tenth_is_missed_and_so_is_one_that_nobody_saw
     assert one.counts()["late_ms"] == 80.0
 
 
+@pytest.mark.parametrize(("ready_ms", "first_ms"), [(0, 700), (700, 700), (701, 1700), (1700, 1700), (5000, 5700)])
+def test_who_is_ready_late_joins_at_the_next_edge_and_missed_none(ready_ms: int, first_ms: int) -> None:
+    one = Wave(1000 * MS, 500 * MS, 700 * MS)
+    one.begin(ready_ms * MS)
+    assert one.wait_ns(ready_ms * MS, 1 * MS) == (first_ms - ready_ms) * MS
+    assert one.wait_ns(first_ms * MS, 1 * MS) == 0
+    assert one.counts() == {"edges": 1, "missed": 0, "late_ms": 0.0}
+
+
 @pytest.mark.parametrize("args", [{"period_ns": 5, "on_ns": 5, "first_ns": 0}, {"period_ns": 0, "on_ns": 0, "first_ns": 0}])
 def test_a_wave_that_is_none_is_refused(args: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="no pulse"):
