@@ -11,8 +11,9 @@ from typing import Any
 
 from burnin.agent import pulse
 from burnin.agent.cuda import Burn, Cuda, CudaError, capability
+from burnin.agent.exchange import Exchange
 from burnin.agent.talk import Talk
-from burnin.agent.work import Again, kernels
+from burnin.agent.work import Again, kernels, uuid_bytes
 
 REPORT_NS = 1_000_000_000
 LAUNCH_MS, PULSE_LAUNCHES = 40.0, 25
@@ -26,18 +27,21 @@ TRIAL = 100
 
 def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     """Job kind "burn". args: kernel (tensor_burn; mma_burn: tensor_burn of the kernels for all; fma_burn); pulse (the wave that
-    launches keep to, see burnin.agent.pulse); portable (why the family's kernel is not to be tried again).
+    launches keep to, see burnin.agent.pulse); peer (UUID of the GPU that copies go to meanwhile); portable (why the family's
+    kernel is not to be tried again).
 
     Tells its counts once a second. The deadline is read before every launch.
     """
     wave = pulse.wave(args.get("pulse"))
     launch_ms = LAUNCH_MS if wave is None else min(LAUNCH_MS, max(wave.on_ns / 1e6 / PULSE_LAUNCHES, 1.0))
     load, which = chosen(talk, cuda, device, args, launch_ms)
+    exchange, without = beside(cuda, device, args.get("peer"))
     if wave is not None:
         wave.begin(talk.now_ns())
 
     def count() -> dict[str, Any]:
         counts = {"launches": load.launches, "busy_ms": round(load.busy_ms, 1), "wrong": load.wrong(), "iters": load.iters}
+        counts |= {"copied": exchange.copied} if exchange is not None else {}
         return {**counts, **(wave.counts() if wave is not None else {})}
 
     def rest() -> bool:
@@ -51,14 +55,26 @@ def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
         return True
 
     told = talk.now_ns()
-    talk.state({"state": "burning", "grid": load.grid, "why": which})
+    talk.state({"state": "burning", "grid": load.grid, "why": which + without})
     while talk.going():
         if not rest():
             load.launch()
+            if exchange is not None:
+                exchange.go_on()
         if talk.now_ns() - told >= REPORT_NS:
             told = talk.now_ns()
             talk.state(count())
     talk.state({**count(), "state": "ended"})
+
+
+def beside(cuda: Cuda, device: int, peer: Any) -> tuple[Exchange | None, str]:
+    """Copies to a peer (its UUID) beside the load, and in words why there are none where they were asked for."""
+    if not peer:
+        return None, ""
+    try:
+        return Exchange(cuda, device, cuda.device(uuid_bytes(str(peer)))), ""
+    except (CudaError, ValueError) as error:
+        return None, f"; no copies beside it: {error}"
 
 
 def chosen(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any], launch_ms: float) -> tuple[Burn, str]:

@@ -43,6 +43,7 @@ SYMBOLS: dict[str, tuple[Any, ...]] = {
     "cuEventCreate": (_P(_VOID), _UINT),
     "cuEventRecord": (_VOID, _VOID),
     "cuEventSynchronize": (_VOID,),
+    "cuEventQuery": (_VOID,),
     "cuEventElapsedTime": (_P(c.c_float), _VOID, _VOID),
     "cuGetErrorName": (_INT, _P(c.c_char_p)),
 }
@@ -101,6 +102,13 @@ class Cuda:
         if self._lib.cuStreamQuery(stream) == _NOT_READY:
             return False
         self.call("cuStreamQuery", stream)
+        return True
+
+    def happened(self, event: Any) -> bool:
+        """Has its stream come to an event. Raises CudaError when its context died."""
+        if self._lib.cuEventQuery(event) == _NOT_READY:
+            return False
+        self.call("cuEventQuery", event)
         return True
 
     def device(self, uuid: bytes) -> int:
@@ -191,6 +199,11 @@ class Gpu:
     def timed(self, times: int, name: str, *args: Any) -> float:
         """Queue an asynchronous call so many times (the stream is its last argument), and wait: milliseconds all took."""
         return self._time([(name, *args, self.stream)] * times)
+
+    def queue(self, times: int, name: str, *args: Any) -> None:
+        """Queue an asynchronous call so many times (the stream is its last argument), and do not wait."""
+        for _ in range(times):
+            self.cuda.call(name, *args, self.stream)
 
     def launch(self, function: c.c_void_p, blocks: int, *values: Any) -> float:
         """Run one kernel of THREADS threads a block with these ctypes values: milliseconds it took."""

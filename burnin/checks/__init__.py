@@ -19,6 +19,7 @@ from burnin.checks import (
     pulse,
     thermal_margin,
     throttling,
+    together,
     xid,
 )
 from burnin.checks.base import Check
@@ -31,6 +32,7 @@ CHECKS: dict[str, Check] = {
         idle_baseline,
         gpu_load,
         pulse,
+        together,
         thermal_margin,
         throttling,
         ecc,

@@ -236,6 +236,12 @@ def _event_synchronize(cuda: Cuda, event: Any) -> None:
         cuda.wait(cuda.context(), at_ns)
 
 
+def _event_query(cuda: Cuda, event: Any) -> int:
+    cuda.context()
+    at_ns = cuda.thing(Event, event).at_ns
+    return NOT_READY if at_ns is not None and at_ns > time.monotonic_ns() else 0
+
+
 def _elapsed(cuda: Cuda, out: Any, begin: Any, end: Any) -> int:
     cuda.context()
     first, last = cuda.thing(Event, begin).at_ns, cuda.thing(Event, end).at_ns
@@ -305,6 +311,7 @@ _API: dict[str, Callable[..., Any]] = {
     "cuEventCreate": _create(Event),
     "cuEventRecord": _record,
     "cuEventSynchronize": _event_synchronize,
+    "cuEventQuery": _event_query,
     "cuEventElapsedTime": _elapsed,
     "cuGetErrorName": _error_name,
     "cuGetErrorString": _error_name,
