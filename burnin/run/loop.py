@@ -309,6 +309,7 @@ class Run:
             "kernel": f"{stage.load.kernel}_burn",
             "cutoff_margin_c": cutoff,
             "max_s": self.job.plan.load_seconds(leg.index) + LOAD_SPARE_S,
+            **({"nvlink": True} if stage.load.nvlink else {}),
         }
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))

@@ -216,7 +216,9 @@ def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves
     assert run(["run", "l10-tray", "rack.yaml", "--dry-run", "--parts", "t07"]) == 0
     said = " ".join(capfd.readouterr().out.split())
     assert "hbm: 4 GPUs" in said
-    assert "memory: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
+    assert "hbm: 4 GPUs, up to 6 kW" in said
+    assert "load stays within 107.1 kW of GPUs, and rises and falls by 20 kW/s after 0.0 s: load of t07.g0, 1.4 kW" in said
+    assert "memory, 1:03: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
     assert said.count(" to t07") == 4, "copies, hbm, consensus, collective"
 
 
