@@ -46,7 +46,14 @@ def faults(json: Annotated[bool, typer.Option("--json", help="as JSON")] = False
 
     if json:
         rows = [
-            {"kind": k.kind, "parts": k.parts, "unit": k.unit, "severity": k.default, "starts": k.starts, "about": k.about}
+            {
+                "kind": k.kind,
+                "parts": k.parts,
+                "unit": k.unit,
+                "severity": k.default,
+                "starts": k.starts,
+                "about": k.about,
+            }
             for k in KINDS.values()
         ]
         typer.echo(pretty(rows), nl=False)

@@ -217,7 +217,7 @@ def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str])
     assert run(["twin", "faults", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in rows} >= {"tim_void", "tray_flow", "clock_cap", "ecc_ue", "xid", "gpu_off_bus", "tray_dead"}
-    assert all(set(row) == {"kind", "parts", "unit", "severity", "about"} for row in rows)
+    assert all(set(row) == {"kind", "parts", "unit", "severity", "starts", "about"} for row in rows)
 
 
 def test_version_and_help(capfd: pytest.CaptureFixture[str]) -> None:
