@@ -29,11 +29,13 @@ _CLOSE_S = 2.0
 PUSH_S = 60.0
 
 
-def _start(at: Endpoint, agent: Agent, *words: str) -> str:
-    check = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
+def _start(at: Endpoint, agent: Agent, *words: str, check: bool = True) -> str:
+    """`check` False: what lies there under the agent's name is run as it is; the directory is this user's own."""
+    same = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
     become = "sudo -n " if at.become else ""
+    same = same if check else f"[ -f {agent.name} ] || exit {_NOT_THERE}"
     command = f"{become}{shlex.quote(at.python)} -I -S {agent.name} {shlex.join(words)}"
-    return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {check}; exec {command}"
+    return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {same}; exec {command}"
 
 
 async def push(connection: asyncssh.SSHClientConnection, at: Endpoint, agent: Agent) -> None:
@@ -133,11 +135,11 @@ class AgentLink:
             )
         return self.hello
 
-    async def _exec(self, *words: str) -> _Session:
+    async def _exec(self, *words: str, check: bool = True) -> _Session:
         assert self._connection is not None
         self.gone = asyncio.get_running_loop().create_future()
         session = _Session(self._take, self.gone)
-        command = script(_start(self.at, self._agent, *words))
+        command = script(_start(self.at, self._agent, *words, check=check))
         try:
             channel, _ = await self._connection.create_session(lambda: session, command, encoding=None)
             self._channel = channel
@@ -236,11 +238,14 @@ class GuardLink(AgentLink):
         """Only the connection. Raises TrayError."""
         self._connection = await self._dialer.connect(self.part)
 
-    async def watch(self) -> wire.Record:
-        """Attach: the hello record. Raises TrayError, NoHolder where there is none. Never starts or pushes anything."""
+    async def watch(self, *, by_name: bool = False) -> wire.Record:
+        """Attach: the hello record. Raises TrayError, NoHolder where there is none. Never starts or pushes anything.
+
+        `by_name`: only the beginning of the agent's hash is known, as a run's versions tell it.
+        """
         if self._connection is None:
             await self.connect()
-        session = await self._exec("guard", self._run)
+        session = await self._exec("guard", self._run, check=not by_name)
         if session.status in (_NOT_THERE, _NO_HOLDER) and self.hello is None:
             raise NoHolder(f"{self.part}: no agent of run {self._run} is there")
         return self._met(session)
