@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from burnin.twin import identity
 from burnin.twin.addresses import bound
@@ -23,7 +25,7 @@ from burnin.twin.model import load
 from burnin.twin.redfish import http
 from burnin.twin.redfish.certs import Authority
 from burnin.twin.redfish.process import listen
-from burnin.twin.redfish.service import MOST_SESSIONS, SESSION_S
+from burnin.twin.redfish.service import BREATH_S, MOST_SESSIONS, SESSION_S
 from tests.unit.twin_rack import PASSWORD, USER, Ward, ward
 
 ROOT = "/redfish/v1"
@@ -303,6 +305,18 @@ async def test_tls_is_strict_and_a_connection_stays(tmp_path: Path) -> None:
                 await stranger.get(ROOT)
 
 
+async def test_a_resource_that_breaks_is_500_and_nothing_else_breaks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def broken() -> dict[str, str]:
+        raise KeyError("broken")
+
+    rack = await asyncio.to_thread(ward, tmp_path)
+    rack.services["p0"].service.tree.live(f"{ROOT}/Broken", "Chassis.v1_22_0.Chassis", broken)
+    async with served(rack, tmp_path, "p0") as (url, ca), client(ca, url) as one:
+        assert (await one.get(f"{ROOT}/Broken")).status_code == 500
+        assert (await one.get(ROOT)).status_code == 200
+    assert "KeyError" in capfd.readouterr().err
+
+
 async def test_events_reach_who_listens(tmp_path: Path) -> None:
     rack = await asyncio.to_thread(ward, tmp_path)
     async with served(rack, tmp_path, "t00.bmc") as (url, ca), client(ca, url) as one:
@@ -310,6 +324,8 @@ async def test_events_reach_who_listens(tmp_path: Path) -> None:
         async with one.stream("GET", where, timeout=10) as stream:
             lines = stream.aiter_lines()
             assert await anext(lines) == ": here"
+            rack.services["t00.bmc"].service.breathe(rack.clock.now_ns / 1e9 + BREATH_S)
+            assert (await anext(lines), await anext(lines)) == ("", ": here")
             _sel(rack).add("Critical", "Test.1.0.Leak", ["x"], "a leak", DETECTORS)
             async for line in lines:
                 if line.startswith("data: "):
@@ -345,6 +361,16 @@ async def test_garbage_ends_its_own_connection_only(tmp_path: Path, sent: bytes)
         assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400")
         writer.close()
         assert (await one.get(ROOT)).status_code == 200
+
+
+@given(st.binary(max_size=300) | st.text(max_size=80).map(lambda text: f"GET {text} HTTP/1.1\r\n\r\n".encode()))
+def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
+    buffer = bytearray(data)
+    try:
+        request = http.parse(buffer)
+    except ValueError:
+        return
+    assert request is None or (request.path and len(buffer) < len(data))
 
 
 def test_a_request_may_come_in_pieces_and_two_at_once() -> None:

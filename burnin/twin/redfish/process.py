@@ -170,6 +170,7 @@ def _beat(site: Site, made: Mapping[str, Made], servers: dict[str, asyncio.Serve
     site.facility.step(now_s)
     for one in made.values():
         one.beat(now_s)
+        one.service.breathe(now_s)
     for plant in site.plants:
         if plant.kind in _MANNERS and plant.part in made:
             began = site.facility.began_s(plant)
