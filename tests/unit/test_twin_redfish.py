@@ -263,6 +263,19 @@ def test_a_leak_under_an_enabled_policy_takes_the_trays_power(tmp_path: Path) ->
     assert "power is off" in rack.get("t00.bmc", f"{SEL}/Entries/2")["Message"]
 
 
+def test_the_hgx_log_keeps_what_the_driver_told(tmp_path: Path) -> None:
+    rack = ward(tmp_path, "xid:t00.g2:79")
+    entries = f"{ROOT}/Systems/HGX_Baseboard_0/LogServices/EventLog/Entries"
+    assert rack.get("t00.bmc", entries)["Members"] == []
+    rack.load(1.0, os.getpid())
+    rack.run(6)
+    (entry,) = rack.get("t00.bmc", entries)["Members"]
+    assert entry["MessageArgs"] == ["GPU_2 Driver Event Message", "XID 79"]
+    assert entry["Links"]["OriginOfCondition"]["@odata.id"].endswith("/Processors/GPU_2")
+    rack.run(5)
+    assert rack.get("t00.bmc", entries)["Members@odata.count"] == 1
+
+
 # ---------------------------------------------------------------- over TLS, with clients that are not ours
 
 
