@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import socket
 import subprocess
@@ -69,7 +68,7 @@ class Holder:
     ) -> None:
         self.run, self.agent, self._spawn, self._at = run, agent, spawn, at
         self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
-        self.ident = secrets.token_hex(8)
+        self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
         self._kmsg = host.KernelLog(at)
@@ -84,6 +83,8 @@ class Holder:
         self._note = note
         self._halted: dict[str, str] = {}
         self._guards = Guards(self._unnumbered, self._halt)
+        self._margins: dict[int, list[tuple[int, str]]] = {}
+        """Table -> columns that hold a GPU's T.Limit margin."""
         self._absent: dict[int, dict[int, str]] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
@@ -281,6 +282,10 @@ class Holder:
                 Table("transient", self._sources("transient"), 0),
             ]
             self._cost.tables = tables
+            self._margins = {
+                number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
+                for number, table in enumerate(tables)
+            }
             emit: Callable[[Sample], None] = lambda sample: self._post(lambda: self._sampled(sample))  # noqa: E731
             self._sampler = Sampler(tables, emit, self._now_ns, paced=self._paced)
             self._sampler.start()
@@ -350,8 +355,9 @@ class Holder:
         if self._sampler is not None:
             self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
         if self._sampler is not None and self._loads is not None:
-            for (gpu, metric), value in zip(self._sampler.tables[sample.table].columns, sample.values):
-                if metric == "gpu.tlimit" and value is not None:
+            for i, gpu in self._margins.get(sample.table, ()):
+                value = sample.values[i]
+                if value is not None:
                     self._loads.margin(gpu, value, sample.taken_ns)
 
     def _read_kernel_log(self) -> None:

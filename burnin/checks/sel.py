@@ -34,7 +34,10 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """What was added to every log."""
     tray, found = context.tray, asked.bodies(evidence)
     logs = entries(found)
-    began = {line.code: line.text for line in evidence.log if line.kind == KIND and line.part.split(".")[0] == tray}
+    began: dict[str, str] = {}
+    for line in evidence.log:
+        if line.kind == KIND and line.part.split(".")[0] == tray:
+            began.setdefault(line.code, line.text)  # a run that goes on notes again
     out = asked.unread(LOGS, tray, {path: body for path, body in found.items() if "LogServices" in path})
     fresh: list[Entry] = []
     for log, lines in sorted(logs.items()):
@@ -54,7 +57,7 @@ def since(note: str | None, lines: list[Entry]) -> tuple[list[Entry], str]:
         return [], "nobody noted how long it was when the run began"
     began = json.loads(note)
     if "failed" in began:
-        return [], f"it could not be read when the run began: {began['failed']}"
+        return [], f"it was not read when the run began: {began['failed']}"
     if began["count"] == 0:
         return lines, ""
     idents = [line.ident for line in lines]
@@ -66,8 +69,10 @@ def since(note: str | None, lines: list[Entry]) -> tuple[list[Entry], str]:
     return lines[:first] + lines[last + 1 :], ""  # newest last, or newest first
 
 
-def note(lines: list[Entry]) -> str:
-    """What the run notes of a log when it begins."""
+def note(lines: list[Entry], failed: str = "") -> str:
+    """What the run notes of a log when it begins; `failed`: why that says nothing of what came since."""
+    if failed:
+        return json.dumps({"failed": failed})
     first, last = (lines[0].ident, lines[-1].ident) if lines else ("", "")
     return json.dumps({"count": len(lines), "first": first, "last": last})
 

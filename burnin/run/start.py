@@ -19,8 +19,10 @@ from burnin.assess.judge import judge
 from burnin.checks import CHECKS
 from burnin.events import LogLine, Verdict
 from burnin.rack.load import RackFile
+from burnin.rack.parts import tray_of
 from burnin.rack.schema import Catalogue
 from burnin.run.ending import Stop
+from burnin.run.facility import Facility
 from burnin.run.guard import Guardian, configuration
 from burnin.run.job import Event, Job, Kept
 from burnin.run.keep import Keep
@@ -209,19 +211,29 @@ async def _run(
         known = proof(store, run_id, {}, 0.0)
         return rest(request.plan, owed(request.plan, suite, CHECKS, known), known)
 
+    sessions = {tray: session(tray) for tray in request.plan.trays}
+
+    def spoken(part: str, metric: str) -> bool:
+        agent_says = sessions.get(tray_of(part))
+        return agent_says is not None and agent_says.latest.get((part, metric), (0.0, None))[1] is not None
+
+    asked = [part for part in bmcs.parts if part not in request.file.rack.trays or part in (*sessions, *request.plan.switches)]
     job = Job(
         plan=request.plan,
         rack=request.file.rack,
         profile=request.file.profile,
         suite=suite,
         catalogue=request.catalogue,
-        sessions={tray: session(tray) for tray in request.plan.trays},
+        sessions=sessions,
         knock=lambda part: _knock(dial, part),
         keeper=keep,
         clock=clock,
         start_s=start_s,
         today=today,
         doors={"shell": Shell(dial).order, "redfish": bmcs.order},
+        facility=Facility(bmcs.order, asked, request.file.rack, keep.event, clock, start_s, suite.sample_slow, spoken)
+        if asked
+        else None,
         stop=stop.asked,
         gently=lambda: stop.gentle,
         guard=guard,

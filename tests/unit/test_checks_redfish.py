@@ -393,7 +393,7 @@ def test_newest_first_and_newest_last() -> None:
     assert [line.ident for line in sel.since(note, entries("5", "4", "3", "2", "1"))[0]] == ["5", "4"]
     assert [line.ident for line in sel.since(sel.note(entries("1", "2")), entries("1", "2", "3"))[0]] == ["3"]
     assert "gone" in sel.since(note, entries("3", "1"))[1]
-    assert "could not be read" in sel.since(json.dumps({"failed": "late"}), [])[1]
+    assert "was not read" in sel.since(sel.note([], "late"), [])[1]
 
 
 # ---------------------------------------------------------------- firmware
