@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from burnin.run import sockets
+from burnin.twin.faults import parse
 from burnin.twin.tray import descendants
 from burnin.twin.up import Twin, running
 from tests.twin.runs import Running, alive, burnin, kill, wait_for, workers
@@ -201,3 +202,22 @@ def test_emergency_stop_without_any_controller(loaded_run: Make, twin: Twin, tmp
     out, _ = asked.communicate(timeout=20)
     assert asked.returncode == 0, out
     assert "t00: 4 GPUs were loaded" in out
+
+
+def test_a_leak_under_load_ends_the_racks_load_and_tells_the_operator(tmp_path: Path) -> None:
+    with running("gb300-nvl72", 22, [parse("leak:t01:600@12")], where=tmp_path, trays=2, switches=0) as leaky:
+        lines = leaky.rack_file.read_text().splitlines(keepends=True)
+        leaky.rack_file.write_text("".join(line for line in lines if "interlock: leak," not in line))  # now it is watched
+        loaded = Loaded(leaky, tmp_path)
+        assert loaded.said("leak") == ""
+        loaded.off(40)
+        code, out = loaded.run.end()
+    assert code == 3, out
+    said = loaded.said("leak")
+    assert "leak of t01 is wet: " in said and "isolate power and liquid of this rack now" in said
+    assert "to do: isolate power" in out
+    document = loaded.run.verdict()
+    assert document["holds"][0]["kind"] == "aborted" and "leak of t01" in document["holds"][0]["why"], "the cause first"
+    assert {(f["part"], f["signature"]) for f in document["findings"]} >= {("t01", "guard.leak")}
+    took = re.search(r"the last load process gone ([\d.]+) s after the reading", loaded.said("outcome"))
+    assert took is not None and float(took[1]) < 1.5
