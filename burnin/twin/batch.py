@@ -173,7 +173,7 @@ def _wave(canvas: Canvas, plants: Sequence[Plant], die: Floats, hbm: Floats) -> 
 def swing_k(canvas: Canvas, plant: Plant) -> Floats:
     """Kelvin by which a loaded GPU's temperature swings, at each reading, by pumps that hunt."""
     model, when, thermal = canvas.model, canvas.plan, canvas.model.thermal
-    flow = plant.severity * canvas.grown(plant, when.t) * hunting(when.t)
+    flow = plant.severity * canvas.grown(plant, when.t) * hunting(canvas, when.t)
     branch = model.coolant.tray_lpm / len(model.coolant.loops) * model.coolant.w_per_k_per_lpm
     per_share = thermal.r_convection * thermal.flow_exponent + model.coolant.own_rise / branch
     lag = 2 * np.pi / SWING_S * thermal.c_plate * (thermal.r_plate + thermal.r_convection)
