@@ -51,6 +51,7 @@ class Attachment:
     """A channel's socket. The first line is `["attach", run, holder, from_seq, claim]`, the answer `["ok"]`, `["stale", run]`, or
     `["busy" | "fenced", run, who]`. Without a claim (it may be left out) a channel commands nobody away and may be sent away.
 
+    A guard's says `guard` in place of `attach`; it is `busy` for every run but this one.
     `from_seq` counts the records of `holder`; another holder's, which this may be, are sent from its first.
     """
 
@@ -60,6 +61,7 @@ class Attachment:
         self._lines = wire.Lines()
         self._out = b""
         self._seq = 0
+        self.guard = False
 
     def attach(self) -> bool:
         """Answer the attach line; False when this channel may not stay, and was told why.
@@ -72,8 +74,9 @@ class Attachment:
         try:
             word, run, holder, seq, *rest = json.loads(self._first_line())
             claim = rest[0] if rest and isinstance(rest[0], dict) else None
-            if word != "attach" or not isinstance(seq, int):
+            if word not in ("attach", "guard") or not isinstance(seq, int):
                 return False
+            self.guard = word == "guard"
             answer = self._refusal(run, claim)
             if answer is not None:
                 self.socket.sendall(json.dumps([answer, owner.run, owner.claims.who]).encode() + b"\n")
@@ -91,7 +94,7 @@ class Attachment:
         owner = self._owner
         if run != owner.run:
             gone = claim is not None and claim.get("gone") is not None and claim["gone"] == owner.claims.who.get("id")
-            return "busy" if owner.busy and not gone else "stale"
+            return "busy" if self.guard or (owner.busy and not gone) else "stale"
         return owner.claims.take(claim, owner.leased) if claim is not None else None
 
     def _first_line(self) -> bytes:

@@ -45,12 +45,13 @@ class Claim:
         return json.dumps({"who": dict(self.who), "token": self.tokens.get(part), "gone": gone}, separators=(",", ":"))
 
 
-def _start(at: Endpoint, agent: Agent, run: str, holder: str, seq: int, claim: str) -> str:
-    check = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
+def _start(at: Endpoint, agent: Agent, *words: str, check: bool = True) -> str:
+    """`check` False: what lies there under the agent's name is run as it is; the directory is this user's own."""
+    same = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
     become = "sudo -n " if at.become else ""
-    names = " ".join(map(shlex.quote, (run, holder, str(seq), claim)))
-    words = f"{become}{shlex.quote(at.python)} -I -S {agent.name} channel {names}"
-    return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {check}; exec {words}"
+    same = same if check else f"[ -f {agent.name} ] || exit {_NOT_THERE}"
+    command = f"{become}{shlex.quote(at.python)} -I -S {agent.name} {shlex.join(words)}"
+    return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {same}; exec {command}"
 
 
 async def push(connection: asyncssh.SSHClientConnection, at: Endpoint, agent: Agent) -> None:
@@ -152,33 +153,41 @@ class AgentLink:
     async def open(self, holder: str = "-", seq: int = 0) -> wire.Record:
         """Connect, push if needed, attach from record `seq` of `holder`: the hello record. Raises TrayError."""
         self._connection = await self._dialer.connect(self.part)
-        session = await self._exec(holder, seq)
+        words = self._words(holder, seq)
+        session = await self._exec(*words)
         if session.status == _NOT_THERE:
             await push(self._connection, self.at, self._agent)
-            session = await self._exec(holder, seq)
+            session = await self._exec(*words)
         if session.status == _BUSY and self._claim is not None and (gone := self._provably_gone(session)):
-            session = await self._exec(holder, seq, gone)
-        if self.hello is None:
-            raise self._unfit(session)
-        if self.hello.body.get("protocol") != wire.PROTOCOL:
-            raise ProtocolError(
-                f"{self.part}: the agent speaks protocol {self.hello.body.get('protocol')}, we speak {wire.PROTOCOL}"
-            )
+            session = await self._exec(*self._words(holder, seq, gone))
+        hello = self._met(session)
         if self._claim is not None:
-            self._claim.tokens[self.part] = int(self.hello.body["fence"])
-        return self.hello
+            self._claim.tokens[self.part] = int(hello.body["fence"])
+        return hello
+
+    def _words(self, holder: str, seq: int, gone: str | None = None) -> tuple[str, ...]:
+        claim = () if self._claim is None else (self._claim.words(self.part, gone),)
+        return ("channel", self._run, holder, str(seq), *claim)
 
     def _provably_gone(self, session: _Session) -> str | None:
         """The id of the controller that holds the tray, when it is known here not to live any more."""
         word, _, who = _holder(session)
         return str(who["id"]) if self._claim and word == "busy" and who.get("id") and self._claim.gone(who) else None
 
-    async def _exec(self, holder: str, seq: int, gone: str | None = None) -> _Session:
+    def _met(self, session: _Session) -> wire.Record:
+        if self.hello is None:
+            raise self._unfit(session)
+        if self.hello.body.get("protocol") != wire.PROTOCOL:
+            raise ProtocolError(
+                f"{self.part}: the agent speaks protocol {self.hello.body.get('protocol')}, we speak {wire.PROTOCOL}"
+            )
+        return self.hello
+
+    async def _exec(self, *words: str, check: bool = True) -> _Session:
         assert self._connection is not None
         self.gone = asyncio.get_running_loop().create_future()
         session = _Session(self._take, self.gone)
-        claim = self._claim.words(self.part, gone) if self._claim is not None else "null"
-        command = script(_start(self.at, self._agent, self._run, holder, seq, claim))
+        command = script(_start(self.at, self._agent, *words, check=check))
         try:
             channel, _ = await self._connection.create_session(lambda: session, command, encoding=None)
             self._channel = channel
@@ -277,3 +286,27 @@ class AgentLink:
         self.abort()
         if self._connection is not None:
             await self._connection.wait_closed()
+
+
+class GuardLink(AgentLink):
+    """A guard's channel to a holder that is there, on a connection that may have been opened long before."""
+
+    async def connect(self) -> None:
+        """Only the connection. Raises TrayError."""
+        self._connection = await self._dialer.connect(self.part)
+
+    async def watch(self, *, by_name: bool = False) -> wire.Record:
+        """Attach: the hello record. Raises TrayError, NoHolder where there is none. Never starts or pushes anything.
+
+        `by_name`: only the beginning of the agent's hash is known, as a run's versions tell it.
+        """
+        if self._connection is None:
+            await self.connect()
+        session = await self._exec("guard", self._run, check=not by_name)
+        if session.status in (_NOT_THERE, _NO_HOLDER) and self.hello is None:
+            raise NoHolder(f"{self.part}: no agent of run {self._run} is there")
+        return self._met(session)
+
+
+class NoHolder(TrayError):
+    """Nothing of this run lives on the tray, so nothing of it heats there."""

@@ -40,6 +40,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 COMMANDS = {
     "run": ["run", "suite.yaml", "rack.yaml"],
+    "watch": ["watch"],
+    "stop": ["stop", "last"],
     "runs": ["runs"],
     "show": ["show", "last"],
     "judge": ["judge", "last"],
@@ -61,6 +63,8 @@ COMMANDS = {
 }
 INSIDE = {
     "run": "burnin.rack.load.load_catalogue",
+    "watch": "burnin.run.sockets.connect",
+    "stop": "burnin.run.sockets.connect",
     "runs": "burnin.store.open_store",
     "show": "burnin.store.open_store",
     "judge": "burnin.store.open_store",
