@@ -172,7 +172,7 @@ def test_the_first_line_of_a_socket_says_who_it_is(word: str, tmp_path: Path) ->
 
     class Owner:
         run, ident, busy, leased = "run-1", "h", False, False
-        claims = Claims()
+        claims = Claims(str(tmp_path / "claim"))
         spool = Spool("boot", lambda: 7)
         ended = False
 
