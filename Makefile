@@ -31,8 +31,9 @@ lint: $(VENV)/.dev  ## style, types, import contracts
 matrix: $(VENV)/.run  ## every fault, healthy seeds; writes docs/matrix.md (about an hour)
 	$(BIN)/python -m bench.matrix
 
-bench: $(VENV)/.dev  ## SSH and store, each beside its peers
+bench: $(VENV)/.dev  ## SSH, agent and store, each beside its peers
 	$(BIN)/python -m bench.ssh
+	$(BIN)/python -m bench.agent
 	$(BIN)/python -m bench.store
 
 captures: $(VENV)/.run  ## every parser meets every capture; writes docs/tools.md

@@ -43,6 +43,7 @@ class Owner(Protocol):
 class Attachment:
     """A channel's socket. The first line is `["attach", run, holder, from_seq]`, the answer `["ok" | "busy" | "stale", ...]`.
 
+    A guard's says `guard` in place of `attach`; it is `busy` for every run but this one.
     `from_seq` counts the records of `holder`; another holder's, which this may be, are sent from its first.
     """
 
@@ -52,6 +53,7 @@ class Attachment:
         self._lines = wire.Lines()
         self._out = b""
         self._seq = 0
+        self.guard = False
 
     def attach(self) -> bool:
         """Answer the attach line; False when this channel may not stay, and was told why.
@@ -63,10 +65,11 @@ class Attachment:
         self.socket.settimeout(_ATTACH_S)
         try:
             word, run, holder, seq = json.loads(self._first_line())
-            if word != "attach" or not isinstance(seq, int):
+            if word not in ("attach", "guard") or not isinstance(seq, int):
                 return False
+            self.guard = word == "guard"
             if run != owner.run:
-                answer = "busy" if owner.busy else "stale"
+                answer = "busy" if owner.busy or self.guard else "stale"
                 self.socket.sendall(json.dumps([answer, owner.run]).encode() + b"\n")
                 if answer == "stale":
                     owner.end()

@@ -78,6 +78,22 @@ def attach(run: str, holder: str, seq: int, start_holder: Callable[[], subproces
             time.sleep(0.02)
 
 
+def guard(run: str) -> socket.socket:
+    """A guard's socket to this run's holder. Raises Refused, or OSError when there is none: a guard starts nothing."""
+    link = _connect()
+    if link is None:
+        raise OSError("no holder")
+    link.settimeout(START_S)
+    link.sendall(json.dumps(["guard", run, "-", 0]).encode() + b"\n")
+    word, *rest = json.loads(_read_line(link) or b'["gone"]')
+    if word == "busy":
+        raise Refused(str(rest[0]))
+    if word != "ok":
+        raise OSError("the holder is leaving")
+    link.settimeout(None)
+    return link
+
+
 def _last_words() -> str:
     with open("holder.log", errors="replace") as log:
         lines = log.read()[-4096:].strip().splitlines()
@@ -105,11 +121,11 @@ def copy(link: socket.socket, stdin: int, stdout: int) -> None:
                         data = data[os.write(stdout, data) :]
 
 
-def main(run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> int:
+def main(open_link: Callable[[], socket.socket]) -> int:
     """Process entry, in the agent's private directory. Exit status: 0 link over, 5 busy, 6 no holder."""
     os.write(1, MARK)
     try:
-        link = attach(run, holder, seq, start_holder)
+        link = open_link()
     except Refused as refused:
         os.write(2, f"busy {refused}\n".encode())
         return 5

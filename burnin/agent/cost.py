@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
 
 from burnin.agent.fields import Reading
 from burnin.agent.sampler import Table
@@ -55,5 +54,11 @@ class Cost:
             out = ["missing"] * len(names)  # nothing to compare with yet
         out.append(max((t.pace.stretch for t in self.tables if t.pace is not None), default="missing"))
         if took:
-            return [*out, round(median(took) / 1e6, 3), round(max(took) / 1e6, 3)]
+            return [*out, round(_median(took) / 1e6, 3), round(max(took) / 1e6, 3)]
         return [*out, "missing", "missing"]
+
+
+def _median(values: list[int]) -> float:
+    """The statistics module would cost the agent's start 8 ms."""
+    ordered, middle = sorted(values), len(values) // 2
+    return (ordered[middle] + ordered[~middle]) / 2

@@ -24,10 +24,10 @@ REASONS = {
 
 NO_ID = 0
 """Of a field that the driver's branch does not have: asked all the same, another branch's number would answer something else."""
-_FIELD = struct.Struct("<IIqqII8s")
-_AS = {0: struct.Struct("<d"), 1: struct.Struct("<I4x"), 5: struct.Struct("<i4x"), 6: struct.Struct("<H6x")}
-_AS_WIDE = struct.Struct("<Q")
-_AS_SIGNED = struct.Struct("<q")
+_HEAD = "24xII"
+"""nvmlFieldValue_t up to its value: id, scope, timestamp, latency; type and return code are read."""
+_AS = {0: "d", 1: "I4x", 4: "q", 5: "i4x", 6: "H6x"}
+"""nvmlValueType_t -> what its eight bytes hold; Q where it is none of these."""
 
 
 class Unread(Exception):
@@ -58,7 +58,7 @@ class Call(NamedTuple):
     """A metric, or several, that come from one NVML call of their own."""
 
     metrics: tuple[str, ...]
-    read: Callable[[Any, Any], Sequence[float]]
+    read: Callable[[Any, Any], Sequence[Reading]]
 
 
 class Group:
@@ -69,6 +69,9 @@ class Group:
         asked, unasked = [f for f in fields if f.id != NO_ID], [f for f in fields if f.id == NO_ID]
         self._fields, self._unasked = asked, ["not_supported"] * len(unasked)
         self.metrics = tuple((f.sub, f.metric) for f in asked + unasked) + tuple(("", m) for c in calls for m in c.metrics)
+        self._scales = [(f.scale, f.digits, f.of) for f in asked]
+        self._form = struct.Struct("<" + f"{_HEAD}Q" * len(asked))
+        self._kinds: tuple[int, ...] = ()
         self._array = (nvml.c_nvmlFieldValue_t * max(len(asked), 1))()
         for slot, field in zip(self._array, asked):
             slot.fieldId, slot.scopeId = field.id, field.scope
@@ -94,12 +97,17 @@ class Group:
             code = error.value
         if code:
             return [REASONS.get(code, "missing")] * len(self._fields)
-        out: list[Reading] = []
-        for field, (_, _, _, _, kind, failed, raw) in zip(self._fields, _FIELD.iter_unpack(bytes(self._array))):
-            if failed:
-                out.append(REASONS.get(failed, "missing"))
-            else:
-                form = _AS.get(kind) or (_AS_SIGNED if kind == 4 else _AS_WIDE)
-                value = form.unpack(raw)[0]
-                out.append(field.of(value) if field.of is not None else round(value * field.scale, field.digits))
+        raw = bytes(self._array)
+        flat = self._form.unpack(raw)
+        if flat[0::3] != self._kinds:  # at first, and when the driver changes its mind: what each value's bytes are
+            self._kinds = flat[0::3]
+            self._form = struct.Struct("<" + "".join(_HEAD + _AS.get(kind, "Q") for kind in self._kinds))
+            flat = self._form.unpack(raw)
+        failed = flat[1::3]
+        out: list[Reading] = [
+            round(value * scale, digits) if of is None else of(value)
+            for value, (scale, digits, of) in zip(flat[2::3], self._scales)
+        ]
+        if any(failed):
+            out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, failed)]
         return out

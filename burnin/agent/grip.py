@@ -34,18 +34,28 @@ class Grip:
         self._inside = 0
         self.let_go = False
 
-    @contextmanager
-    def hold(self) -> Iterator[bool]:
-        """Go in; False when NVML is let go, and then nothing of it may be called."""
+    def enter(self) -> bool:
+        """Go in, until `leave`; False when NVML is let go, and then nothing of it may be called."""
         with self._changed:
             inside = not self.let_go
             self._inside += inside
+        return inside
+
+    def leave(self) -> None:
+        """Come out."""
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def hold(self) -> Iterator[bool]:
+        """Both, around a block."""
+        inside = self.enter()
         try:
             yield inside
         finally:
-            with self._changed:
-                self._inside -= inside
-                self._changed.notify_all()
+            if inside:
+                self.leave()
 
     def empty(self, timeout_s: float) -> bool:
         """Wait until nobody is inside; False when somebody does not come out."""
@@ -71,15 +81,17 @@ class GroupSource:
 
     def read(self) -> list[Reading]:
         """See Group.read."""
-        with self._grip.hold() as held:
-            if not held:
-                return ["missing"] * len(self._metrics)
+        if not self._grip.enter():
+            return ["missing"] * len(self._metrics)
+        try:
             group = self._of()
             if group is None:
                 return ["lost"] * len(self._metrics)
             begun = self._now_ns()
             readings = group.read()
             self._answered(self._now_ns() - begun)
+        finally:
+            self._grip.leave()
         if group.metrics == self._metrics:
             return readings
         known = dict(zip(group.metrics, readings))  # fewer links came back, or more

@@ -10,9 +10,11 @@ Records (see burnin.wire) and their bodies:
     reply   id, ok, result | error                                 answer to an order
     beat    load: GPUs loaded; xid, kmsg: why not watched          once a second, whatever the driver does
     note    text                                                   what a person should know
+Guards' channels are told other things (burnin.agent.guards). hello's `halted`: why a guard ended load, by GPU or * for all.
 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
 transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
+clear {} (of what guards halted),
 load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered when
 processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
 """
@@ -21,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import socket
 import subprocess
@@ -37,6 +38,7 @@ from burnin.agent.attachment import Attachment
 from burnin.agent.cost import Cost
 from burnin.agent.fields import Group
 from burnin.agent.grip import GroupSource, Handles
+from burnin.agent.guards import Guard, Guards
 from burnin.agent.jobs import Jobs
 from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource, Spawn
 from burnin.agent.sampler import Sample, Sampler, Source, Table
@@ -66,7 +68,7 @@ class Holder:
     ) -> None:
         self.run, self.agent, self._spawn, self._at = run, agent, spawn, at
         self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
-        self.ident = secrets.token_hex(8)
+        self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
         self._kmsg = host.KernelLog(at)
@@ -79,10 +81,15 @@ class Holder:
         self._jobs: Jobs | None = None
         self._clocks: clocks.ClockLocks | None = None
         self._note = note
+        self._halted: dict[str, str] = {}
+        self._guards = Guards(self._unnumbered, self._halt)
+        self._margins: dict[int, list[tuple[int, str]]] = {}
+        """Table -> columns that hold a GPU's T.Limit margin."""
         self._absent: dict[int, dict[int, str]] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
         self._lease_end_ns = 0
+        self._attached = False
         self._ending = False
         self._posts: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._wake_r, self._wake_w = os.pipe()
@@ -102,6 +109,7 @@ class Holder:
         who.open()
         if who.nvml is not None:
             self._loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns)
+            self._loads.halted = self._halted
             self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), who.uuids)
             self._clocks = clocks.ClockLocks(who.gpus, self._note, self._remark)
             try:
@@ -143,9 +151,12 @@ class Holder:
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
             "nvml": self._handles.reason, "kmsg": self._kmsg.reason, "xid": self._handles.xid_reason, "tables": self._tables(),
-            "gpus": list(self._handles.gpus), "loaded": self._loaded(),
+            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "halted": self._halted,
         }  # fmt: skip
-        return wire.encode(wire.Record("hello", self._boot_id, -1, self._now_ns(), body))
+        return self._unnumbered("hello", body)
+
+    def _unnumbered(self, kind: str, body: dict[str, Any]) -> bytes:
+        return wire.encode(wire.Record(kind, self._boot_id, -1, self._now_ns(), body))
 
     def _tables(self) -> list[tuple[tuple[str, str], ...]]:
         return [table.columns for table in self._sampler.tables] if self._sampler else []
@@ -163,8 +174,9 @@ class Holder:
 
     @property
     def busy(self) -> bool:
-        """True while this holder's run is alive: another may not have the tray."""
-        return self._now_ns() < self._lease_end_ns or bool(self._loaded())
+        """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
+        left = "*" in self._halted and not self._attached
+        return bool(self._loaded()) or (self._now_ns() < self._lease_end_ns and not left)
 
     def hear(self, down: wire.Down) -> None:
         """One line from the controller."""
@@ -186,7 +198,7 @@ class Holder:
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
             "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload,
-            "clock": self._clock, "bye": self._bye,
+            "clock": self._clock, "bye": self._bye, "clear": self._halted.clear,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -270,6 +282,10 @@ class Holder:
                 Table("transient", self._sources("transient"), 0),
             ]
             self._cost.tables = tables
+            self._margins = {
+                number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
+                for number, table in enumerate(tables)
+            }
             emit: Callable[[Sample], None] = lambda sample: self._post(lambda: self._sampled(sample))  # noqa: E731
             self._sampler = Sampler(tables, emit, self._now_ns, paced=self._paced)
             self._sampler.start()
@@ -315,6 +331,11 @@ class Holder:
     def _unload(self, gpus: list[str] | None = None) -> list[str]:
         return self._loads.end(gpus) if self._loads else []
 
+    def _halt(self, why: str, gpus: list[str] | None) -> list[str]:
+        self._halted.update(dict.fromkeys(["*"] if gpus is None else gpus, why))  # also while NVML is still being opened
+        self.tell("note", text=f"load was ended and is refused from now on: {why}")
+        return self._loads.halt(why, gpus) if self._loads else []
+
     def _bye(self) -> str:
         self.end()
         return "bye"
@@ -331,9 +352,12 @@ class Holder:
             self._absent[sample.table] = sample.absent
             self.tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
         self.tell("sample", c=sample.table, n=sample.taken_ns, v=sample.values)
+        if self._sampler is not None:
+            self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
         if self._sampler is not None and self._loads is not None:
-            for (gpu, metric), value in zip(self._sampler.tables[sample.table].columns, sample.values):
-                if metric == "gpu.tlimit" and value is not None:
+            for i, gpu in self._margins.get(sample.table, ()):
+                value = sample.values[i]
+                if value is not None:
                     self._loads.margin(gpu, value, sample.taken_ns)
 
     def _read_kernel_log(self) -> None:
@@ -361,6 +385,7 @@ class Holder:
             self._loads.cut_off(self._hung())
             self._loads.tend()
         self._read_kernel_log()
+        self._guards.beat(self._loaded(), due=now - self._beat_ns >= BEAT_NS)
         if now - self._beat_ns >= BEAT_NS:
             self._beat_ns = now
             if now >= self._lease_end_ns:
@@ -375,26 +400,32 @@ class Holder:
         selector.register(self._wake_r, selectors.EVENT_READ)
         channel: Attachment | None = None
 
-        def drop(gone: Attachment | None) -> None:
+        def drop(gone: Attachment | Guard | None) -> None:
             if gone is not None:
                 selector.unregister(gone.socket)
                 gone.socket.close()
 
+        self._guards.left = drop
         alive = True
         while alive:
             for key, _ in selector.select(TICK_S):
-                if key.fileobj is listener:
+                if isinstance(key.data, Guard):
+                    self._guards.hear(key.data)
+                elif key.fileobj is listener:
                     fresh = Attachment(self, listener.accept()[0])
-                    if fresh.attach():  # the old link may not yet be known to be dead: the newer one wins
+                    if not fresh.attach():
+                        fresh.socket.close()
+                    elif fresh.guard:
+                        selector.register(fresh.socket, selectors.EVENT_READ, self._guards.add(fresh.socket))
+                    else:  # the old link may not yet be known to be dead: the newer one wins
                         drop(channel)
                         channel = fresh
                         selector.register(channel.socket, selectors.EVENT_READ)
                         self._heard_ns = self._now_ns()
-                    else:
-                        fresh.socket.close()
                 elif channel is not None and key.fileobj is channel.socket and not channel.receive():
                     drop(channel)
                     channel = None
+            self._attached = channel is not None
             self._run_posts()
             alive = self.tick()
             if channel is not None and not channel.send():

@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from burnin.agent.fields import NO_ID, Call, Field, Group, Unread
+from burnin.agent.fields import NO_ID, Call, Field, Group, Reading, Unread
 
 LINK_COUNT, C2C_COUNT = 91, 170
 _C2C_CRC, _C2C_REPLAY = 231, 232
@@ -19,6 +19,7 @@ _FEC, FEC_BINS = 235, 16
 _RAW_BER = 293
 _FEC_SINCE, _RAW_SINCE = 570, 595
 _FABRIC_V2, _FABRIC_V3 = 0x2000024, 0x3000028
+_REGISTERED = 3
 _SRAM_V1 = 0x1000068
 _ALL_GOOD = 0b10101010
 """The four 2-bit fields of a health mask that says of each trouble: no (2)."""
@@ -73,9 +74,10 @@ def fields(links: int, driver: str) -> list[Field]:
 # ---------------------------------------------------------------- calls of their own
 
 
-def _fabric(nvml: Any, handle: Any) -> Sequence[float]:
+def _fabric(nvml: Any, handle: Any) -> Sequence[Reading]:
     """State, status and health of the GPU's place in the fabric. Health 0, or a mask that leaves something out, is not read: a
-    GPU that is not registered yet has none, so the whole of it is then `missing`."""
+    GPU that is not registered yet has none, so the whole of it is then `missing`; one that is registered and has none (H100,
+    as captured) has a state and a status."""
     info = nvml.c_nvmlGpuFabricInfo_v3_t()
     try:
         info.version = _FABRIC_V3
@@ -91,9 +93,9 @@ def _fabric(nvml: Any, handle: Any) -> Sequence[float]:
     state = bytes(info)[type(info).state.offset]
     if state == 0:
         raise Unread("not_supported")
-    if health == 0:
+    if health == 0 and state != _REGISTERED:
         raise Unread("missing")
-    return (float(state), float(info.status), float(health))
+    return (float(state), float(info.status), float(health) if health else "missing")
 
 
 def summary(mask: int) -> int:

@@ -24,6 +24,8 @@ SENSOR_LOST_NS = 4_000_000_000
 """A loaded GPU whose margin was not read for so long is cut: a period, the sampler's patience with another GPU, and room."""
 KILL_NS = 1_000_000_000
 """What a load process is given to see that its deadline is over."""
+HALT_KILL_NS = 300_000_000
+"""The same after a halt, where everything must be off within a second."""
 
 COUNTS = {
     "launches": "load.launches", "wrong": "load.wrong", "edges": "load.edges", "missed": "load.edges_missed",
@@ -44,6 +46,7 @@ class Burning:
         self.gpu, self.slot, self.process, self.cutoff_c = gpu, slot, process, cutoff_c
         self.begun_ns, self.end_ns = begun_ns, end_ns
         self.ending_ns: int | None = None
+        self.patience_ns = KILL_NS
         self.explained = False
         self.killed = False
         self.why = ""
@@ -79,6 +82,8 @@ class Loads:
         self.counts: dict[str, dict[str, float]] = {}
         """What each GPU's present or last load process counted, by its own words (COUNTS)."""
         self.burning: dict[str, Burning] = {}
+        self.halted: dict[str, str] = {}
+        """GPU, or * for all -> why it is not loaded again, until a person starts a run anew."""
         self.said: Callable[[str, dict[str, Any]], None] = lambda gpu, body: None
         self.gone: Callable[[str, str], None] = lambda gpu, why: None
 
@@ -107,6 +112,8 @@ class Loads:
         for gpu, spec in specs.items():
             if gpu in self.burning:
                 out[gpu] = "already loaded"
+            elif why := self.halted.get(gpu, self.halted.get("*", "")):
+                out[gpu] = f"halted: {why}"
             elif gpu not in self._slots or gpu in hung:
                 out[gpu] = "not readable"
             else:
@@ -142,6 +149,14 @@ class Loads:
         for gpu in names:
             self._revoke(self.burning[gpu], "ended by order")
         return names
+
+    def halt(self, why: str, gpus: list[str] | None) -> list[str]:
+        """End load and let none begin, whoever asks; the names that were loaded."""
+        self.halted.update(dict.fromkeys(["*"] if gpus is None else gpus, why))
+        for burning in self.burning.values():
+            if gpus is None or burning.gpu in gpus:
+                burning.patience_ns = HALT_KILL_NS
+        return self.end(gpus)
 
     def _revoke(self, burning: Burning, why: str) -> None:
         self._deadlines.set(burning.slot, 0)
@@ -179,7 +194,7 @@ class Loads:
                 self._pass_on(burning, body)
             if code is not None:
                 self._bury(burning, code)
-            elif burning.ending_ns is not None and now - burning.ending_ns >= KILL_NS:
+            elif burning.ending_ns is not None and now - burning.ending_ns >= burning.patience_ns:
                 burning.process.send_signal(signal.SIGKILL)
                 if not burning.killed:
                     burning.killed = True

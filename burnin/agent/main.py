@@ -1,4 +1,4 @@
-"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ`, `hold RUN` or `work ...`.
+"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ`, `guard RUN`, `hold RUN` or `work ...`.
 
 The working directory is the agent's private one. This is the only place that knows of processes' arguments and of the
 real clock, libraries and environment; everything below is given them.
@@ -100,7 +100,12 @@ def main(zipapp: str, argv: list[str]) -> int:
     if argv[:1] == ["channel"] and len(argv) == 4:
         from burnin.agent import channel
 
-        return channel.main(argv[1], argv[2], int(argv[3]), lambda: _start_holder(zipapp, argv[1]))
+        run, holder, seq = argv[1], argv[2], int(argv[3])
+        return channel.main(lambda: channel.attach(run, holder, seq, lambda: _start_holder(zipapp, run)))
+    if argv[:1] == ["guard"] and len(argv) == 2:
+        from burnin.agent import channel
+
+        return channel.main(lambda: channel.guard(argv[1]))
     if argv[:1] == ["hold"] and len(argv) == 2:
         return hold(zipapp, argv[1])
     if argv[:1] == ["work"] and len(argv) == 7:

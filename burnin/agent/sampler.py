@@ -185,27 +185,22 @@ class Sampler:
             self._wake.clear()
 
     def _pass(self, index: int, table: Table, generation: int) -> Sample | None:
-        values: list[float | None] = []
-        absent: dict[int, str] = {}
+        got: list[Reading] = []
         taken, cpu, pace = self._now_ns(), self._cpu_ns(), table.pace
         for source in table.sources:
             if source.name in self.hung:
                 readings: list[Reading] = ["hung"] * len(source.columns)
             else:
-                with self._lock:
-                    self._reading = (source.name, self._now_ns())
+                self._reading = (source.name, self._now_ns())
                 readings = self._read(source)
                 with self._lock:
                     if generation != self._generation:
                         self.hung.discard(source.name)  # it came back after all
                         return None
                     self._reading = None
-            for reading in readings:
-                if isinstance(reading, str):
-                    absent[len(values)] = reading
-                    values.append(None)
-                else:
-                    values.append(reading)
+            got += readings
+        absent = {i: why for i, why in enumerate(got) if isinstance(why, str)}
+        values = [None if isinstance(value, str) else value for value in got]
         table.cpu_ns += self._cpu_ns() - cpu
         took = self._now_ns() - taken
         if pace is not None and pace.took(took):

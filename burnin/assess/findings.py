@@ -10,7 +10,7 @@ from burnin.assess.case import Case, last_state
 from burnin.assess.went import last
 from burnin.checks import CHECKS
 from burnin.checks.gpu_load import FRACTION
-from burnin.events import Coverage, Finding, Hold, Measurement, Result, Severity, Status, Step
+from burnin.events import Coverage, Finding, Hold, LogLine, Measurement, Result, Severity, Status, Step
 from burnin.rack.parts import kind, tray_of
 from burnin.signatures import thermal
 
@@ -127,6 +127,7 @@ def of_trays(case: Case) -> Iterator[Finding]:
         if line.kind == "interlock" and line.code == "bad":
             name = line.text.split(":")[0]
             yield _trouble(case, line.part, f"interlock.{name}", line.text, _UNLOCK.get(name, "make it good, then run again"))
+    yield from of_guard(case)
     for tray in case.trays:
         state = last_state(case, tray)
         if state is None or state.state != "ready":
@@ -146,6 +147,14 @@ def of_trays(case: Case) -> Iterator[Finding]:
         yield _trouble(case, part, f"{kind(part).split()[-1].lower()}.{reason}", why, action)
 
 
+def of_guard(case: Case) -> Iterator[Finding]:
+    """What the guard ended load for, and that there was no guard any more."""
+    for line in case.log:
+        if line.kind == "guard" and line.code != "outcome":
+            why, _, action = line.text.partition("; to do: ")
+            yield _trouble(case, line.part, f"guard.{line.code}", why, action or "find out why the guard ended, then run again")
+
+
 def _trouble(case: Case, part: str, signature: str, why: str, action: str) -> Finding:
     return named(case, Finding(part, signature, Severity.HOLD, None, None, "1", why, action))
 
@@ -163,17 +172,30 @@ def _silent(case: Case) -> dict[str, tuple[str, int]]:
 
 def causes(case: Case, trouble: list[Finding]) -> dict[str, str]:
     """Parts whose trouble explains what is missing beneath them, and the whole rack where load was refused."""
-    return {f.part: f.why for f in trouble if f.severity is Severity.HOLD}
+    found = {f.part: f.why for f in trouble if f.severity is Severity.HOLD}
+    if stops := _stops(case):
+        found["rack"] = stops[0].text
+    return found
+
+
+def _stops(case: Case) -> list[LogLine]:
+    """What made the guard end the whole run, or the run end without it; first things first."""
+    return [line for line in case.log if line.kind == "guard" and line.source in ("rack", "controller")]
 
 
 def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Finding]) -> Iterator[Hold]:
     """Every reason that keeps the rack from PASS although no part is condemned."""
     for one in trouble:
         if one.severity is Severity.HOLD:
-            yield Hold("unmeasured", one.part, one.why, one.action)
+            guarded = one.signature.startswith("guard.")
+            yield Hold("aborted" if guarded else "unmeasured", one.part, one.why, one.action)
     if case.run.status == "RUNNING" or case.run.ended is None:
         why = "the run was cut off: its controller ended without finishing it"
         yield Hold("aborted", "rack", why, _GO_ON.format(run=case.run.id))
+    elif case.run.status != "COMPLETE" and (stops := _stops(case)):
+        cause, _, action = stops[0].text.partition("; to do: ")
+        why = "the run was stopped" + (f": {cause}" if stops[0].part != "rack" else "")
+        yield Hold("aborted", "rack", why, action or "find out why the guard ended, then run the suite again")
     elif case.run.status != "COMPLETE":
         yield Hold("aborted", "rack", "the run was stopped before its end", _GO_ON.format(run=case.run.id))
     went = [row for stage in case.suite.stages if (row := last(case.stages, stage.stage)) is not None]

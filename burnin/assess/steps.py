@@ -63,7 +63,8 @@ def _step(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str) 
         return Step(asked.check, stage.stage, part, last.status, Result.UNKNOWN, len(tries), (), last.why)
     measurements = tuple(_measure(case, stage, went, asked, part, last))
     bad = {(one.name, one.part) for one in measurements if one.result is Result.FAIL}
-    measurements += tuple(one for one in _in_cuts(case, stage, asked, part, last) if (one.name, one.part) not in bad)
+    before = [*_in_cuts(case, stage, asked, part, last), *_in_earlier(case, stage, went, asked, part, tries[:-1])]
+    measurements += tuple({(one.name, one.part): one for one in reversed(before) if (one.name, one.part) not in bad}.values())
     results = {m.result for m in measurements if not _waits(case, asked.check, m)}
     if Result.FAIL in results:
         result = Result.FAIL
@@ -114,6 +115,18 @@ def _in_cuts(case: Case, stage: Stage, asked: Asked, part: str, last: Attempt) -
         for one in _measure(case, stage, row, asked, part, replace(last, attempt=0)):
             if one.result is Result.FAIL:
                 yield replace(one, why=f"{one.why or f'{one.name} was bad'} (before the stage was cut)")
+
+
+def _in_earlier(
+    case: Case, stage: Stage, went: Went | None, asked: Asked, part: str, tries: list[Attempt]
+) -> Iterator[Measurement]:
+    """What an attempt measured before it broke off, and was not good: a later attempt that sees nothing does not undo it."""
+    for one in tries:
+        answers = case.answers.get((stage.stage, asked.check, part, one.attempt), ())
+        if any(answer.ok for given in answers for answer in given):
+            for m in _measure(case, stage, went, asked, part, one):
+                if m.result is Result.FAIL or (m.result is Result.UNKNOWN and m.value is not None):
+                    yield replace(m, why=f"{m.why or f'{m.name} was {m.value}'} (in attempt {one.attempt}, which broke off)")
 
 
 def _not_attained(case: Case, stage: Stage, evidence: Evidence) -> dict[str, str]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from burnin.checks import (
     as_found,
+    bmc,
     collective,
     consensus,
+    coolant,
     copies,
     ecc,
+    firmware,
     gpu_load,
     hbm,
     host,
     idle_baseline,
     inventory,
+    leak,
     links,
     nic,
     nvme,
+    power,
     pulse,
+    sel,
     thermal_margin,
     throttling,
     xid,
@@ -44,6 +50,12 @@ CHECKS: dict[str, Check] = {
         xid,
         as_found,
         collective,
+        bmc,
+        leak,
+        power,
+        coolant,
+        sel,
+        firmware,
     )
 }
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}

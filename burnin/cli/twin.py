@@ -12,7 +12,7 @@ from burnin.cli.options import console, pretty
 Profile = Annotated[str, typer.Option(help="which architecture", metavar="PROFILE")]
 Seed = Annotated[int, typer.Option(help="same seed, same rack", metavar="N")]
 Plant = Annotated[
-    list[str] | None, typer.Option(help="a fault, as KIND:PART[:SEVERITY] (see `burnin twin faults`)", metavar="FAULT")
+    list[str] | None, typer.Option(help="a fault, as KIND:PART[:SEVERITY][@SECONDS] (see `burnin twin faults`)", metavar="FAULT")
 ]
 
 
@@ -83,7 +83,15 @@ def faults(json: Annotated[bool, typer.Option("--json", help="as JSON")] = False
 
     if json:
         rows = [
-            {"kind": k.kind, "parts": k.parts, "unit": k.unit, "severity": k.default, "seams": k.seams, "about": k.about}
+            {
+                "kind": k.kind,
+                "parts": k.parts,
+                "unit": k.unit,
+                "severity": k.default,
+                "starts": k.starts,
+                "seams": k.seams,
+                "about": k.about,
+            }
             for k in KINDS.values()
         ]
         typer.echo(pretty(rows), nl=False)

@@ -31,6 +31,11 @@ INTERLOCKS = (
 )  # fmt: skip
 """Every interlock a profile may ask for; `burnin.run.interlocks` says which of them this version can read."""
 
+GUARDED = (
+    "gpu_margin", "tray_lost", "leak", "leaking_trays", "coolant_flow", "coolant_supply", "coolant_rise", "power_shelves",
+)  # fmt: skip
+"""Everything a guard can watch; `burnin.run.guard_rules` says what each reads."""
+
 SUPPLY = ("rack.power", "rack.power_rate", "rack.power_base", "loop.heat", "loop.heat_rate", "loop.heat_base")
 """What load must stay within: kW and kW/s of the rack's supply and of what carries its heat away, and what all but GPUs take."""
 
@@ -180,6 +185,20 @@ class Gpu(Data):
     source: str = Field(min_length=1)
 
 
+class Guarded(Data):
+    """One thing the guard watches: beyond `limit`, or unread for `blind_s`, load ends on this GPU, tray, or the whole rack."""
+
+    limit: Limit
+    ends: Literal["gpu", "tray", "rack"] = "rack"
+    blind_s: float | None = Field(default=None, gt=0, description="unread for so long is taken for bad; left out: never")
+
+    @model_validator(mode="after")
+    def _a_number(self) -> Self:
+        if not self.limit.known:
+            raise ValueError("a guard needs a known limit; what nobody has published cannot be guarded")
+        return self
+
+
 class Profile(Data):
     """One architecture: topology, GPU, limits, interlocks, and what its replaceable parts are called."""
 
@@ -191,6 +210,9 @@ class Profile(Data):
     limits: dict[str, Limit]
     lacks: list[str] = Field(default_factory=list, description="metrics that cannot be read here, so that no check asks")
     interlocks: list[Literal[INTERLOCKS]]  # type: ignore[valid-type]
+    guard: dict[Literal[GUARDED], Guarded] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="what is watched all the time, in a process of its own"
+    )
     frus: dict[Annotated[str, AfterValidator(_kind)], str] = Field(
         description="kind of part (GPU, compute tray ...) -> what is pulled and replaced"
     )
@@ -257,9 +279,9 @@ class Expected(Data):
 
 
 class Waiver(Data):
-    """An interlock that a named person sets aside, until a date. It is printed in the verdict."""
+    """An interlock, or what the guard watches, that a named person sets aside, until a date. It is printed in the verdict."""
 
-    interlock: Literal[INTERLOCKS]  # type: ignore[valid-type]
+    interlock: Literal[tuple(dict.fromkeys((*INTERLOCKS, *GUARDED)))]  # type: ignore[valid-type]
     by: str = Field(pattern=r"\S\s*\S", description="the name of the person who answers for it")
     why: str = Field(min_length=4, pattern=r"\S\s*\S", description="the reason, in words")
     until: Day = Field(description="the last day it holds (2026-12-31)")
@@ -280,6 +302,9 @@ class Rack(Data):
     expect: dict[Annotated[str, AfterValidator(_compute_tray)], Expected] = Field(default_factory=dict)
     firmware: dict[Annotated[str, AfterValidator(_audited)], str] = Field(
         default_factory=dict, description="vbios, inforom, driver that every tray must report"
+    )
+    firmware_audit: dict[str, str] = Field(
+        default_factory=dict, description="component of the BMC's firmware inventory -> version that every tray must have"
     )
     waive: list[Waiver] = Field(default_factory=list)
     power: dict[Literal[SUPPLY], Limit] = Field(  # type: ignore[valid-type]

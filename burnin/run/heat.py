@@ -171,7 +171,7 @@ class Heat:
             begin, units = self._now(), [self._falls(part) for part in loaded]
             for step in ramp.fall(units, sum(unit.full_kw for unit in units), allow):
                 await self._wait_until(begin + step.at_s)
-                if self._job.stop.is_set():
+                if self._job.stop.is_set() and not self._job.gently():
                     break
                 for tray, gpus in _by_tray(step.parts):
                     mine = fold(f"{tray}.{gpu}" for gpu in gpus)

@@ -1,39 +1,24 @@
 """What must be true before anything heats. Unread is not good.
 
-A profile lists its interlocks. This version reads three of them: rack identity, GPU margins and the fabric's state. The
-others are unread, and refuse load until a named person waives them in the rack file, with a reason and a date. Pure: facts
-in, states out.
+A profile lists its interlocks: what agents say of GPUs stands here, what BMCs, shelves, switch trays and the CDU say in
+`burnin.run.interlocks_facility`. What is unread or bad refuses load until a named person waives it in the rack file, with a
+reason and a date. Pure: facts in, states out.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from burnin.rack.schema import Profile, Rack
+from burnin.run.interlocks_facility import Around
+from burnin.run.interlocks_facility import Interlock as Interlock
+from burnin.telemetry.watched import Said
 
 FABRIC = ("fabric.state", "fabric.status", "fabric.health")
 METRICS = ("gpu.tlimit", *FABRIC)
 """What is read of each GPU before load."""
-
-Is = Literal["good", "bad", "unread", "waived"]
-
-
-@dataclass(frozen=True, slots=True)
-class Interlock:
-    """One interlock on one part. A rack-wide one that is bad or unread refuses all load, a GPU's own only its own."""
-
-    name: str
-    part: str
-    state: Is
-    why: str
-
-    @property
-    def allows(self) -> bool:
-        """True when load may go on as far as this interlock is concerned."""
-        return self.state in ("good", "waived")
 
 
 def evaluate(
@@ -42,22 +27,26 @@ def evaluate(
     today: dt.date,
     identities: Mapping[str, Mapping[str, Any]],
     readings: Mapping[str, Mapping[str, float | None]],
+    said: Mapping[str, Said] | None = None,
+    switches: Mapping[str, str] | None = None,
 ) -> list[Interlock]:
     """Every interlock of the profile.
 
     `identities`: tray -> what its agent's `identify` gave, for the trays that answer; `readings`: every GPU of these trays ->
-    the last value of each of METRICS, None where it could not be read.
+    the last value of each of METRICS, None where it could not be read; `said`: what each Redfish service says now; `switches`:
+    switch tray -> why it was not reached (empty where it was).
     """
+    around = Around(profile, rack, tuple(sorted(identities)), said or {}, switches or {})
     out: list[Interlock] = []
     for name in profile.interlocks:
         if name == "rack_identity":
-            found = rack_identity(rack, identities)
+            found = around.whose_bmcs(rack_identity(rack, identities), identities)
         elif name == "gpu_margin":
             found = gpu_margins(profile, {gpu: known.get("gpu.tlimit") for gpu, known in readings.items()})
         elif name == "fabric":
             found = fabric(profile, readings)
         else:
-            found = [Interlock(name, "rack", "unread", f"this version of burnin cannot read {name}")]
+            found = around.evaluate(name)
         out += [_waive(one, rack, today) for one in found]
     return out
 
@@ -152,8 +141,9 @@ def refusal(interlocks: Sequence[Interlock]) -> str | None:
         return None
     reasons: dict[str, list[str]] = {}
     for one in no:
-        reasons.setdefault(one.why.replace(one.name, "{}"), []).append(one.name)
-    return "; ".join(why.format(", ".join(names)) for why, names in reasons.items())
+        why = one.why if one.name in one.why or one.name == "rack_identity" else f"{one.name}: {one.why}"
+        reasons.setdefault(why.replace(one.name, "\0"), []).append(one.name)
+    return "; ".join(why.replace("\0", ", ".join(names)) for why, names in reasons.items())
 
 
 def loadable(interlocks: Sequence[Interlock], gpus: Sequence[str]) -> list[str]:

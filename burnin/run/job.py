@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from burnin.checks.base import Answer
 from burnin.events import Attached, LogLine, StageBegan, StageEnded, Status, Tick, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.run.facility import Facility
+from burnin.run.guard import Guardian
 from burnin.run.plan import Plan
 from burnin.run.tray import Clock, TraySession
 from burnin.suites.schema import Suite
@@ -81,7 +83,13 @@ class Job:
     today: dt.date
     doors: Mapping[str, Door] = field(default_factory=dict)
     """Order.via -> door, for all but the agents."""
+    facility: Facility | None = None
+    """Who reads BMCs, shelves and the CDU beside the tests; None where the rack file names none."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    gently: Callable[[], bool] = lambda: False
+    """True when a planned stop is all that was asked for: load comes down as it may."""
+    guard: Guardian | None = None
+    """None only where nothing heats."""
     tried: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     """(stage, check, part) -> attempts that an earlier session of this run made."""
     as_found: Mapping[str, Answer] = field(default_factory=dict)

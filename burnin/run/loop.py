@@ -29,6 +29,10 @@ SETTLE_S = 45.0
 """How long trays may take to connect before the run goes on without those that have not."""
 FIRST_READINGS_S = 15.0
 """How long a tray may take to be read for the first time, where load comes at once."""
+FIRST_FACILITY_S = 120.0
+"""The same for BMCs, shelves and the CDU: a real BMC answers some requests a second."""
+KNOCK_S = 60.0
+"""How old the last look at the switch trays may be before load."""
 FLUSH_S = 10.0
 LOAD_SPARE_S = 120.0
 """Beyond the planned end of a load, before the agent ends it by itself."""
@@ -44,6 +48,9 @@ class Run:
         self._tasks: list[asyncio.Task[None]] = []
         self._heat = Heat(job, self._latest, self._wait_until)
         self._steps = Steps(job, self._heat.delays)
+        self._switches: dict[str, str] = {}
+        """Switch tray -> why it was not reached, empty where it was."""
+        self._knocked_s = -KNOCK_S
         self._looked_at: list[str] = []
         """GPUs that the last look at the interlocks saw: a tray that comes back later is not loaded on it."""
 
@@ -55,7 +62,9 @@ class Run:
         async with asyncio.TaskGroup() as group:
             for session in self.job.sessions.values():
                 self._tasks.append(group.create_task(session.live()))
-            housekeeping = group.create_task(self._keep_stored())
+            beside = [group.create_task(self._keep_stored())]
+            if self.job.facility is not None:
+                beside.append(group.create_task(self.job.facility.live()))
             try:
                 await self._arrive()
                 await self._go_on()
@@ -65,7 +74,8 @@ class Run:
                     await self._stage(leg)
             finally:
                 await self._leave()
-                housekeeping.cancel()
+                for task in beside:
+                    task.cancel()
         return not self.job.stop.is_set()
 
     def _anyone(self) -> bool:
@@ -84,10 +94,14 @@ class Run:
         async def one(part: str) -> None:
             try:
                 await self.job.knock(part)
-                self.job.keeper.event(TrayState(part, self._now(), "ready", ""))
+                why = ""
             except TrayError as error:
-                self.job.keeper.event(TrayState(part, self._now(), "LOST", str(error)))
+                why = str(error)
+            if self._switches.get(part) != why:
+                self.job.keeper.event(TrayState(part, self._now(), "LOST" if why else "ready", why))
+            self._switches[part] = why
 
+        self._knocked_s = self._now()
         await asyncio.gather(*(one(part) for part in self.job.plan.switches))
 
     async def _meet(self, tray: str) -> None:
@@ -134,8 +148,8 @@ class Run:
         await asyncio.gather(*(session.leave() for session in self.job.sessions.values()))
 
     async def _unload(self, trays: list[str], at_once: bool = False) -> None:
-        """Order the load off: as slowly as load may change, or at once when the run was stopped."""
-        await self._heat.down(trays, at_once or self.job.stop.is_set())
+        """Order the load off: as slowly as load may change, or at once when the run was stopped other than as planned."""
+        await self._heat.down(trays, at_once or (self.job.stop.is_set() and not self.job.gently()))
 
     async def _keep_stored(self) -> None:
         """Every few seconds: what is on the disk, the agents need not keep."""
@@ -157,6 +171,8 @@ class Run:
         refused, found = None, list[interlocks.Interlock]()
         if stage.load is not None or heats(leg):
             await self._first_readings()
+            if self.job.guard is not None:
+                await self.job.guard.ready()
             allow = self._heat.allowed()
             refused = interlocks.refusal(found := self._interlocks()) or (allow if isinstance(allow, str) else None)
         if refused is not None:
@@ -235,8 +251,13 @@ class Run:
 
     async def _first_readings(self) -> None:
         """A run that begins with load waits for the first readings of what interlocks want; what stays silent is unread."""
-        end = self._now() + FIRST_READINGS_S
-        while self._now() < end and not self.job.stop.is_set() and any(map(self._silent, self.job.sessions)):
+        begin, facility = self._now(), self.job.facility
+        if self._now() - self._knocked_s >= KNOCK_S:
+            await self._knock()
+        while not self.job.stop.is_set() and (
+            (self._now() < begin + FIRST_READINGS_S and any(map(self._silent, self.job.sessions)))
+            or (self._now() < begin + FIRST_FACILITY_S and facility is not None and not facility.settled)
+        ):
             await self.job.clock.sleep(0.1)
 
     def _silent(self, tray: str) -> bool:
@@ -253,7 +274,10 @@ class Run:
         }
         self._looked_at = list(readings)
         known = {tray: self._identities[tray] for tray in there if tray in self._identities}
-        found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings)
+        facility = self.job.facility
+        said = {part: facility.now(part) for part in facility.parts} if facility is not None else {}
+        found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings, said, self._switches)
+        found += self.job.guard.interlocks(there) if self.job.guard is not None else []
         for one in found:
             if one.state != "good":
                 self.job.keeper.event(

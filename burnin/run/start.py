@@ -17,11 +17,16 @@ import burnin
 from burnin.assess.case import gather
 from burnin.assess.judge import judge
 from burnin.checks import CHECKS
-from burnin.events import Verdict
+from burnin.events import LogLine, Verdict
 from burnin.rack.load import RackFile
+from burnin.rack.parts import tray_of
 from burnin.rack.schema import Catalogue
+from burnin.run.ending import Stop
+from burnin.run.facility import Facility
+from burnin.run.guard import Guardian, configuration
 from burnin.run.job import Event, Job, Kept
 from burnin.run.keep import Keep
+from burnin.run.live import Live
 from burnin.run.lock import Process
 from burnin.run.loop import Run
 from burnin.run.owed import owed, rest
@@ -89,12 +94,38 @@ async def execute(
     begun: dt.datetime,
     before: Before | None = None,
 ) -> tuple[Verdict, bool]:
-    """Run and judge: the verdict, and whether the run went through (False: it was interrupted).
+    """Run and judge: the verdict, and False when it was interrupted (a run that is stopped in other ways has a verdict too).
 
     `before`: go on with a run that earlier sessions left.
     SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept,
-    InputError before anything was begun when a secret cannot be read.
+    InputError before anything was begun when a secret cannot be read, NotReady when another run uses this database.
     """
+    stop, verdict = Stop(), None
+    live = Live(store.path, {"run": run_id, "pid": os.getpid(), **_head(request)}, stop.planned)
+    await live.open()
+    try:
+        verdict = await _kept(request, store, run_id, [*watch, live.see], begun, before, stop)
+        return verdict, not stop.interrupted
+    finally:
+        await live.close(verdict.word if verdict is not None else None)
+
+
+def _head(request: Request) -> dict[str, Any]:
+    """What a second screen needs to draw this run."""
+    dumped, legs = config(request), [leg.index for leg in request.plan.legs]
+    parts = {"profile": dumped["profile"], "suite": dumped["suite"], "trays": dumped["plan"]["trays"]}
+    return {**parts, "rack": request.file.rack.rack, "legs": legs, "start_s": time.monotonic()}
+
+
+async def _kept(
+    request: Request,
+    store: Store,
+    run_id: str,
+    watch: Sequence[Callable[[Event | Kept], None]],
+    begun: dt.datetime,
+    before: Before | None,
+    stop: Stop,
+) -> Verdict:
     rack, bmcs = request.file.rack, Bmcs(services(request.file))
     here, mono_s = Process.me(), time.monotonic()
     session = Session(
@@ -107,16 +138,16 @@ async def execute(
         store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
     else:
         _begin(request, store, run_id, session)
-    through = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before, bmcs)
+    through = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before, bmcs, stop)
     store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), COMPLETE if through else STOPPED)
     verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
     store.keep_verdict(verdict, canonical(verdict))
-    return verdict, through
+    return verdict
 
 
 def _begin(request: Request, store: Store, run_id: str, session: Session) -> None:
     rack, plan = request.file.rack, request.plan
-    used = {w.interlock: w for w in rack.waive if w.interlock in request.file.profile.interlocks}
+    used = {w.interlock: w for w in rack.waive if w.interlock in {*request.file.profile.interlocks, *request.file.profile.guard}}
     store.begin_run(
         RunStart(
             id=run_id,
@@ -145,16 +176,24 @@ async def _run(
     start_s: float,
     before: Before | None,
     bmcs: Bmcs,
+    stop: Stop,
 ) -> bool:
     dial = dialer(request.file)
-    clock, agent, stop = _Clock(), build(), asyncio.Event()
+    clock, agent = _Clock(), build()
     keys = {part: dial.known.keys(at.host, at.port) for part, at in dial.endpoints.items()}
     addresses = {
         part: (f"{at.host}:{at.port}", fingerprint(keys[part][0]) if keys[part] else None) for part, at in dial.endpoints.items()
     }
-    keep = Keep(store, run_id, addresses, stop, watch, before.tested if before else {}, lambda: clock.now() - start_s)
+    watch = [*watch, lambda event: guard.see(event)]
+    keep = Keep(store, run_id, addresses, stop.asked, watch, before.tested if before else {}, lambda: clock.now() - start_s)
     places = before.places if before else {}
     suite = request.suite
+    waived = [w.interlock for w in request.file.rack.waive if w.until >= today]
+    told = configuration(request.file, run_id, store.path, request.plan.trays, suite.lease, waived)
+    guard = Guardian(told, keep.event, stop.hard, lambda: clock.now() - start_s, start_s)
+    stop.say = lambda by: keep.event(
+        LogLine("rack", clock.now() - start_s, "stop", "planned", f"a planned stop was asked for by {by or 'somebody'}", "live")
+    )
 
     def session(tray: str) -> TraySession:
         return TraySession(
@@ -172,30 +211,47 @@ async def _run(
         known = proof(store, run_id, {}, 0.0)
         return rest(request.plan, owed(request.plan, suite, CHECKS, known), known)
 
+    sessions = {tray: session(tray) for tray in request.plan.trays}
+
+    def spoken(part: str, metric: str) -> bool:
+        agent_says = sessions.get(tray_of(part))
+        return agent_says is not None and agent_says.latest.get((part, metric), (0.0, None))[1] is not None
+
+    asked = [part for part in bmcs.parts if part not in request.file.rack.trays or part in (*sessions, *request.plan.switches)]
     job = Job(
         plan=request.plan,
         rack=request.file.rack,
         profile=request.file.profile,
         suite=suite,
         catalogue=request.catalogue,
-        sessions={tray: session(tray) for tray in request.plan.trays},
+        sessions=sessions,
         knock=lambda part: _knock(dial, part),
         keeper=keep,
         clock=clock,
         start_s=start_s,
         today=today,
         doors={"shell": Shell(dial).order, "redfish": bmcs.order},
-        stop=stop,
+        facility=Facility(bmcs.order, asked, request.file.rack, keep.event, clock, start_s, suite.sample_slow, spoken)
+        if asked
+        else None,
+        stop=stop.asked,
+        gently=lambda: stop.gentle,
+        guard=guard,
         tried=before.tried if before else {},
         as_found=before.as_found if before else {},
         replan=replan if before else None,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.interrupt)
+    left = False
     try:
-        return await Run(job).run()
+        await guard.start()
+        through = await Run(job).run()
+        left = True
+        return through
     finally:
+        await guard.close(clean=left)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         await bmcs.close()

@@ -156,6 +156,9 @@ class TraySession:
         self._tables = self._columns(hello["tables"])
         self._watched(hello)
         self._link.lease(self._lease_s, self.stored_seq)
+        if hello.get("halted") and not self._said_hello:  # a run that somebody starts may load; one that was halted may not
+            await self._link.order("clear")
+            self._note(f"what a guard had halted here is cleared: {'; '.join(sorted(set(hello['halted'].values())))}")
         if hello["nvml"] is None and not self._tables:
             done = await self._link.order("sample", ident=f"sample-{self._holder}", **self._sample)
             self._tables = self._columns(done["tables"])

@@ -29,11 +29,13 @@ _CLOSE_S = 2.0
 PUSH_S = 60.0
 
 
-def _start(at: Endpoint, agent: Agent, run: str, holder: str, seq: int) -> str:
-    check = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
+def _start(at: Endpoint, agent: Agent, *words: str, check: bool = True) -> str:
+    """`check` False: what lies there under the agent's name is run as it is; the directory is this user's own."""
+    same = f'echo "{agent.sha256}  {agent.name}" | sha256sum -c --status 2>/dev/null || exit {_NOT_THERE}'
     become = "sudo -n " if at.become else ""
-    words = f"{become}{shlex.quote(at.python)} -I -S {agent.name} channel {shlex.quote(run)} {shlex.quote(holder)} {seq}"
-    return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {check}; exec {words}"
+    same = same if check else f"[ -f {agent.name} ] || exit {_NOT_THERE}"
+    command = f"{become}{shlex.quote(at.python)} -I -S {agent.name} {shlex.join(words)}"
+    return f"cd {shlex.quote(at.dir)} 2>/dev/null || exit {_NOT_THERE}; {same}; exec {command}"
 
 
 async def push(connection: asyncssh.SSHClientConnection, at: Endpoint, agent: Agent) -> None:
@@ -117,10 +119,14 @@ class AgentLink:
     async def open(self, holder: str = "-", seq: int = 0) -> wire.Record:
         """Connect, push if needed, attach from record `seq` of `holder`: the hello record. Raises TrayError."""
         self._connection = await self._dialer.connect(self.part)
-        session = await self._exec(holder, seq)
+        words = ("channel", self._run, holder, str(seq))
+        session = await self._exec(*words)
         if session.status == _NOT_THERE:
             await push(self._connection, self.at, self._agent)
-            session = await self._exec(holder, seq)
+            session = await self._exec(*words)
+        return self._met(session)
+
+    def _met(self, session: _Session) -> wire.Record:
         if self.hello is None:
             raise self._unfit(session)
         if self.hello.body.get("protocol") != wire.PROTOCOL:
@@ -129,11 +135,11 @@ class AgentLink:
             )
         return self.hello
 
-    async def _exec(self, holder: str, seq: int) -> _Session:
+    async def _exec(self, *words: str, check: bool = True) -> _Session:
         assert self._connection is not None
         self.gone = asyncio.get_running_loop().create_future()
         session = _Session(self._take, self.gone)
-        command = script(_start(self.at, self._agent, self._run, holder, seq))
+        command = script(_start(self.at, self._agent, *words, check=check))
         try:
             channel, _ = await self._connection.create_session(lambda: session, command, encoding=None)
             self._channel = channel
@@ -223,3 +229,27 @@ class AgentLink:
         self.abort()
         if self._connection is not None:
             await self._connection.wait_closed()
+
+
+class GuardLink(AgentLink):
+    """A guard's channel to a holder that is there, on a connection that may have been opened long before."""
+
+    async def connect(self) -> None:
+        """Only the connection. Raises TrayError."""
+        self._connection = await self._dialer.connect(self.part)
+
+    async def watch(self, *, by_name: bool = False) -> wire.Record:
+        """Attach: the hello record. Raises TrayError, NoHolder where there is none. Never starts or pushes anything.
+
+        `by_name`: only the beginning of the agent's hash is known, as a run's versions tell it.
+        """
+        if self._connection is None:
+            await self.connect()
+        session = await self._exec("guard", self._run, check=not by_name)
+        if session.status in (_NOT_THERE, _NO_HOLDER) and self.hello is None:
+            raise NoHolder(f"{self.part}: no agent of run {self._run} is there")
+        return self._met(session)
+
+
+class NoHolder(TrayError):
+    """Nothing of this run lives on the tray, so nothing of it heats there."""

@@ -56,6 +56,7 @@ class Bmcs:
         """Execute one order. Raises TrayError with one sentence; what was read until then is lost with it.
 
         get    args["paths"] -> {path: resource, or {"failed", "status"}}
+        whole  args["paths"]: collections -> the same map, of each with its members
         walk   args["from"] (a path or several), "depth", "names" -> the same map
         post, patch   args["path"], args["body"] -> what came back
         `args["keep"]`: names of properties to keep of each resource, links and status aside (all, where it is not given).
@@ -65,7 +66,7 @@ class Bmcs:
             async with asyncio.timeout(timeout_s):
                 if verb in ACTS:
                     return await client.act(verb.upper(), args["path"], args.get("body") or {}, timeout_s)
-                found = await (_get(client, args["paths"]) if verb == "get" else _walk(client, args))
+                found = await {"get": _get, "whole": _whole, "walk": _walk}[verb](client, args)
         except TimeoutError:
             raise TrayError(f"{to}: its Redfish service did not answer all within {timeout_s:g} s") from None
         if found and all("failed" in body for body in found.values()):
@@ -78,14 +79,20 @@ class Bmcs:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
 
-async def _get(client: Redfish, paths: list[str]) -> dict[str, Resource]:
+async def _get(client: Redfish, args: Mapping[str, Any]) -> dict[str, Resource]:
     async def one(path: str) -> Resource:
         try:
             return await client.get(path)
         except TrayError as error:
             return failed(str(error), getattr(error, "status", None))
 
+    paths = list(args["paths"])
     return dict(zip(paths, await asyncio.gather(*map(one, paths)), strict=True))
+
+
+async def _whole(client: Redfish, args: Mapping[str, Any]) -> dict[str, Resource]:
+    found = await asyncio.gather(*(client.whole(path) for path in args["paths"]))
+    return {path: body for one in found for path, body in one.items()}
 
 
 async def _walk(client: Redfish, args: Mapping[str, Any]) -> dict[str, Resource]:

@@ -1,8 +1,8 @@
 """The agent as one file: a zipapp of `burnin.agent`, `wire`, `errors` and pynvml, the same bytes every time.
 
-pynvml travels twice: as source, and as bytecode of this Python without line tables, which halves the start of a holder
-on a tray with the same Python (80 ms of CPU instead of 160); every other Python from 3.9 on falls back to the source.
-Comments, docstrings and pynvml's constants that nobody names stay at home, licences excepted; every line keeps its number,
+pynvml and what a holder starts with travel twice: as source, and as bytecode of this Python without line tables, which halves the
+start of a holder on a tray with the same Python (docs/benchmarks.md); every other Python from 3.9 on falls back to the source.
+Comments, docstrings and whatever of pynvml nobody names stay at home, licences excepted; every line keeps its number,
 so that tracebacks are true.
 """
 
@@ -15,7 +15,8 @@ import marshal
 import re
 import types
 import zipfile
-from collections import Counter
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -23,9 +24,18 @@ from pathlib import Path
 
 _MAIN = b"import sys\nfrom burnin.agent.main import main\nsys.exit(main(sys.argv[0], sys.argv[1:]))\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_CONSTANT = re.compile(rb"^([A-Z][A-Z0-9_]+) *= *[^(=\n]*$", re.M)
+_WORD = re.compile(rb"\w+")
+_DEFINED = re.compile(rb"(?:def|class) +(\w+)")
+_CONSTANT = re.compile(rb"([A-Z][A-Z0-9_]+) *= *[^(=\n]*$")
 _BY_PREFIX = b"NVML_ERROR_"
 """Constants that pynvml itself finds by dir(): it makes its exceptions of them."""
+_STARTS = ("pynvml.py", "burnin/wire.py", *(f"burnin/agent/{name}.py" for name in (
+    "channel", "main", "holder", "kernel_log", "hostdata", "sysfs", "nvml", "load", "links", "grip", "sampler", "pcie", "fields",
+    "attachment", "jobs", "host", "cost", "clocks", "smart", "spool",
+)))  # fmt: skip
+"""What a channel and a holder import, those first that are dearest to compile."""
+_ROOM, _LEVEL = 140_000, 7
+"""Bytecode travels as long as the file stays below this (the house allows 150 kB, headers included)."""
 _UNCHECKED_HASH = (1).to_bytes(4, "little")
 
 
@@ -61,10 +71,43 @@ def _sources() -> dict[str, bytes]:
 
 
 def named_only(source: bytes, users: bytes) -> bytes:
-    """A module without the constants of one line that neither it nor its users name: 1400 of pynvml's 1500."""
-    used = Counter(re.findall(rb"\w+", source))
-    used.update(re.findall(rb"\w+", users))
-    return _CONSTANT.sub(lambda one: one[0] if used[one[1]] > 1 or one[1].startswith(_BY_PREFIX) else b"", source)
+    """A module without the functions, classes and constants of one line that neither its users nor what stays of it name.
+
+    Every line keeps its number. Of pynvml's 430 functions and 1500 constants the agent wants a tenth.
+    """
+    lines = source.split(b"\n")
+    blocks = list(_blocks(lines))
+    words = [set(_WORD.findall(b"\n".join(lines[begin:end]))) for _, begin, end in blocks]
+    places: dict[bytes, list[int]] = {}
+    for i, (name, _, _) in enumerate(blocks):
+        places.setdefault(name, []).append(i)
+    todo = set(_WORD.findall(users)).union(*(words[i] for i in places.get(b"", [])))
+    kept = set(places.pop(b"", []))
+    while todo:
+        found = {i for word in todo for i in places.pop(word, [])}
+        kept |= found
+        todo = set().union(*(words[i] for i in found))
+    for i, (_, begin, end) in enumerate(blocks):
+        if i not in kept:
+            lines[begin:end] = [b""] * (end - begin)
+    return b"\n".join(lines)
+
+
+def _blocks(lines: list[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Top-level pieces (name, first line, line after the last): one definition or constant each; without a name: all else."""
+    begin, name, decorated, quoted = 0, b"", False, False
+    for i, line in enumerate(lines):
+        top = not quoted and line[:1] not in (b"", b" ", b"\t", b")", b"]", b"}", b"#")
+        quoted ^= line.count(b'"""') % 2 == 1
+        if top and not decorated:
+            if i > begin:
+                yield name, begin, i
+            begin, name = i, b""
+        if top:
+            defined, constant = _DEFINED.match(line), _CONSTANT.match(line)
+            decorated = line[:1] == b"@"
+            name = defined[1] if defined else constant[1] if constant and not line.startswith(_BY_PREFIX) else name
+    yield name, begin, len(lines)
 
 
 def lean(source: bytes) -> bytes:
@@ -111,13 +154,23 @@ def _bytecode(name: str, source: bytes) -> bytes:
     return importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + importlib.util.source_hash(source) + marshal.dumps(code)
 
 
+def _packed(data: bytes) -> bytes:
+    return zlib.compress(data, _LEVEL)
+
+
 @cache
 def build() -> Agent:
     """Make the zipapp; about 0.1 s of CPU the first time in a process. RuntimeError when pynvml is not installed."""
     entries = _sources()
-    entries["pynvml.pyc"] = _bytecode("pynvml.py", entries["pynvml.py"])
+    size = sum(len(_packed(data)) for data in entries.values())
+    for name in _STARTS:
+        code = _bytecode(name, entries[name])
+        size += len(_packed(code))
+        if size > _ROOM:
+            break
+        entries[f"{name}c"] = code
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name in sorted(entries):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED, 7)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED, _LEVEL)
     return Agent(out.getvalue(), hashlib.sha256(out.getvalue()).hexdigest())

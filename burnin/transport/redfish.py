@@ -125,7 +125,7 @@ class Redfish:
         if len(row) > 1 or not isinstance(link, str):
             return row
         try:
-            return await self.get(link, timeout_s)
+            return {"@odata.id": link, **await self.get(link, timeout_s)}  # some bodies do not name themselves
         except TrayError as error:
             return failed(str(error), getattr(error, "status", None), link)
 
@@ -140,7 +140,7 @@ class Redfish:
         ahead = [path]
         for level in range(depth + 1):
             fresh = [one for one in dict.fromkeys(ahead) if one not in out][: max(0, WALK_MAX - len(out))]
-            found = await asyncio.gather(*(self._whole(one, level < depth, timeout_s) for one in fresh))
+            found = await asyncio.gather(*(self._found(one, level < depth, timeout_s) for one in fresh))
             ahead = []
             for resources in found:
                 out.update(resources)
@@ -149,22 +149,30 @@ class Redfish:
             out[path] = failed(f"{self.part}: more than {WALK_MAX} resources below {path}", None)
         return out
 
-    async def _whole(self, path: str, onward: bool, timeout_s: float | None) -> dict[str, Resource]:
-        """One resource by its path; a collection with its members, where there is a step left for them."""
+    async def whole(self, path: str, timeout_s: float | None = None) -> dict[str, Resource]:
+        """A collection's own path (with links to its members) and its members' by theirs. Raises nothing a service can cause."""
         try:
-            resource = await self.get(path, timeout_s)
-            if not onward or not isinstance(resource.get("Members"), list):
-                return {path: resource}
             rows = await self.members(path, timeout_s)
         except TrayError as error:
             return {path: failed(str(error), getattr(error, "status", None))}
-        out: dict[str, Resource] = {path: {**resource, "Members": [{"@odata.id": row.get("@odata.id")} for row in rows]}}
+        out: dict[str, Resource] = {path: {"Members": [{"@odata.id": row.get("@odata.id")} for row in rows]}}
         for number, row in enumerate(rows):
             name = row.get("@odata.id")
             if not isinstance(name, str) or name in out:
                 name = f"{path}#/{number}"  # what has no name of its own must still be seen to be missing
             out[name] = row
         return out
+
+    async def _found(self, path: str, onward: bool, timeout_s: float | None) -> dict[str, Resource]:
+        """One resource by its path; a collection with its members, where there is a step left for them."""
+        try:
+            resource = await self.get(path, timeout_s)
+        except TrayError as error:
+            return {path: failed(str(error), getattr(error, "status", None))}
+        if not onward or not isinstance(resource.get("Members"), list):
+            return {path: resource}
+        found = await self.whole(path, timeout_s)
+        return {**found, path: {**resource, **found[path]}}
 
 
 def failed(why: str, status: int | None, path: str | None = None) -> Resource:

@@ -6,7 +6,7 @@ planted in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 
@@ -36,8 +36,10 @@ class Around:
         log: KernelLog,
         seed: int,
         shared: Path | None = None,
+        absent: Collection[str] = (),
     ) -> None:
-        """`shared`: a tree that `furnish` made, for a tray in which nothing is planted here."""
+        """`shared`: a tree that `furnish` made, for a tray in which nothing is planted here. `absent`: devices that did not
+        come up (g2, n0, d1)."""
         self._model, self._log, machine = model, log, model.machine
         self._chance = Random(f"{model.profile}/{seed}/{name}/around")
         self._tree = hosttree.Tree(root)
@@ -47,6 +49,9 @@ class Around:
             hosttree.borrow(root, shared, model)
         else:
             self._at = hosttree.furnish(self._tree, model)
+            for part in absent:
+                hosttree.unplug(root, self._at, part)
+            mine = [plant for plant in mine if plant.part.partition(".")[2] not in absent]
         hosttree.zones(self._tree, machine.sockets)
         self._up = dict.fromkeys(self._at.downed, True)
         self._idle_c = [machine.cpu_idle_c + self._chance.gauss(0, 2) for _ in range(machine.sockets)]
@@ -134,5 +139,5 @@ _DUE: dict[str, Callable[[float, float], int]] = {
     "pcie_replay": lambda severity, since_s: int(severity * since_s),
 }
 """Kind -> how many errors there are so long after the first was due."""
-KINDS_HERE = (*_DUE, "pcie_downtrain", "cpu_hot")
+KINDS_HERE = (*_DUE, "pcie_downtrain", "cpu_hot", "boot_intermittent")
 """Faults that happen here."""

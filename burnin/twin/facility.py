@@ -6,7 +6,10 @@ Reads what each tray gives off, moves the loop, publishes what every tray gets a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from random import Random
+
+import numpy as np
 
 from burnin.rack.parts import kind, tray_of
 from burnin.twin.faults import Plant
@@ -56,7 +59,7 @@ class Facility:
         self._supply_off, self._return_off = (chance.gauss(0, self._facts.rtd_k) for _ in range(2))
         self._share = [chance.gauss(1, self._housing.psu_share) for _ in state.psus]
         self._dry = {part: [chance.gauss(DRY_V, 0.008) for _ in range(DETECTORS[kind(part)])] for part in self._parts}
-        self._wet = {plant: chance.randrange(1000) for plant in plants}
+        self._wet = {plant.part: Random(f"{model.profile}/{seed}/{plant}").randrange(1000) for plant in plants}
         self._plants = [plant for plant in plants if plant.kind in _ACTS]
         self._level, self._decayed_kpa = _LEVEL, 0.0
         self._now_s: float | None = None
@@ -85,7 +88,7 @@ class Facility:
         for plant in self._plants:
             began = self.began_s(plant)
             if began is not None and now_s >= began:
-                _ACTS[plant.kind](self, plant, now_s - began, dt)
+                _ACTS[plant.kind](self, self._grown(plant, now_s), now_s - began, dt)
         self.loop.step(dt, self._heats)
         self._publish(activity)
         self.state.head["beat_s"] = now_s
@@ -96,6 +99,13 @@ class Facility:
             return self._begin_s
         return None if self._load_s is None else self._load_s + plant.start_s
 
+    def _grown(self, plant: Plant, now_s: float) -> Plant:
+        """As severe as it is by now."""
+        if plant.growth == "step" or self._load_s is None:
+            return plant
+        share = float(plant.part_of_full(np.array([now_s - self._load_s]))[0])
+        return replace(plant, severity=max(plant.severity * share, 1e-9))
+
     # ---- what trays give off
 
     def _gather(self, now_s: float) -> float:
@@ -105,7 +115,8 @@ class Facility:
         most = total = 0.0
         for i, (part, row) in enumerate(zip(trays, state.trays, strict=True)):
             alive = part in self._served and now_s - row["beat_s"] < STALE_S
-            if part not in self._served:
+            if part not in self._served or (row["hung"] and not row["off"]):
+                row["activity"] = 0.0
                 row["power_w"] = row["liquid_w"] = self._idle_w
             elif not alive and now_s - self._begin_s > STALE_S:
                 row["power_w"] = row["liquid_w"] = row["activity"] = 0.0
@@ -137,7 +148,7 @@ class Facility:
         for nth in range(2):
             wet_s = since_s - _DRIP_ML / 1000 / litres_per_s - nth * _SPREAD_S
             if wet_s > 0:
-                at = (self._wet[plant] + nth) % len(volts)
+                at = (self._wet[plant.part] + nth) % len(volts)
                 volts[at] = WET_V + (volts[at] - WET_V) * 2 ** (-wet_s / _WET_TAU_S)
 
     def _decay(self, plant: Plant, since_s: float, dt_s: float) -> None:
@@ -157,6 +168,9 @@ class Facility:
     def _tray_flow(self, plant: Plant, since_s: float, dt_s: float) -> None:
         if plant.start_s is not None:  # else the branch was drawn so
             self.loop.nominal[self._parts.index(plant.part)] *= 1 - plant.severity
+
+    def _switch_flow(self, plant: Plant, since_s: float, dt_s: float) -> None:
+        self.loop.nominal[self._parts.index(plant.part)] *= 1 - plant.severity
 
     def _meter(self, plant: Plant, since_s: float, dt_s: float) -> None:
         self._flow_gain *= 1 + plant.severity
@@ -214,6 +228,7 @@ _ACTS: dict[str, Callable[[Facility, Plant, float, float], None]] = {
     "supply_warm": Facility._warm,
     "pump_osc": Facility._swing,
     "tray_flow": Facility._tray_flow,
+    "switch_flow": Facility._switch_flow,
     "flowmeter_gain": Facility._meter,
     "rtd_offset": Facility._rtd,
     "shelf_lost": Facility._shelf_lost,

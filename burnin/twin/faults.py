@@ -210,7 +210,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "ecc_ce_rate", (GPU,), "corrected DRAM errors an hour", 0.5, 0.01, 1e5,
-            "A weak cell or channel: corrected memory errors, at random times.", seams=(RECORDED,),
+            "A weak cell or channel: corrected memory errors, at random times.",
         ),
         Kind(
             "row_cluster", (GPU,), "corrected DRAM errors, a whole number", 12, 3, 10000,
@@ -239,6 +239,26 @@ KINDS: dict[str, Kind] = {
         Kind(
             "switchport_margin", (SWITCH, ASIC, PORT), "signal to noise ratio lost, dB", 1.5, 0.1, 8,
             "A port of an NVSwitch, or all of them: the links that end there lose margin.", seams=(RECORDED,),
+        ),
+        Kind(
+            "tray_hang", (TRAY,), _AFTER, 12, 0, 864000,
+            "Everything on the tray stops, though it has power: connections are accepted and never answered.",
+        ),
+        Kind(
+            "slow_ssh", (TRAY, SWITCH), "seconds until a command begins", 3, 0.05, 600,
+            "The tray takes its time to start a command.", seams=(LIVE,),
+        ),
+        Kind(
+            "wrong_host_key", (TRAY, SWITCH), "none", 0, 0, 0,
+            "The tray shows another host key than the one in known_hosts.", seams=(LIVE,),
+        ),
+        Kind(
+            "switch_flow", (SWITCH,), "fraction of the switch tray's coolant flow lost, 0 to 1", 0.4, 0.01, 1,
+            "A kinked hose or half-seated coupling of a switch tray: its NVSwitches are warmer.", starts=True, seams=(LIVE,),
+        ),
+        Kind(
+            "boot_intermittent", (GPU, NIC, NVME), "probability that it is missing after a boot, 0 to 1", 0.3, 0.01, 1,
+            "A device that now and then does not come up: the first boot finds it, any later one may not.", seams=(LIVE,),
         ),
         Kind(
             "cpu_hot", (CPU,), "kelvin above a healthy CPU at full load", 25, 1, 60,

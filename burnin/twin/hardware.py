@@ -75,6 +75,10 @@ class Hardware:
         self._load_ns: int | None = None
         self._done: dict[tuple[int, int, int], int] = {}
         self._lit = True
+        self.frozen = False
+        """True once nothing on the tray may run any more, though it has power."""
+        self._errs = [(plant, Random(f"{seed}/{plant}")) for plant in plants if plant.kind == "ecc_ce_rate"]
+        self._next_ce_s = [chance.expovariate(plant.severity / 3600) for plant, chance in self._errs]
         for plant in plants:
             self._weaken(plant)
         for links in state.links:
@@ -101,6 +105,7 @@ class Hardware:
         for link in self._weak_links:
             link.step(dt, self._load_ns is not None)
         self._happen(now_ns)
+        self._correct(dt)
         if self._around is not None:
             self._around.step(now_ns, self._load_ns, sum(activity) / len(activity))
         for position, gpu in enumerate(self._tray.gpus):
@@ -171,6 +176,7 @@ class Hardware:
             "gpu_off_bus": (plant.severity, self._off_bus),
             "nvml_hang": (plant.severity, self._hang),
             "tray_dead": (plant.severity, self._die),
+            "tray_hang": (plant.severity, self._freeze),
             "link_down": (plant.severity, self._link_down),
         }
         after_s, act = timed.get(plant.kind, (0.0, lambda _: None))
@@ -234,6 +240,21 @@ class Hardware:
         row = link_row(self._state.links, plant)
         row["down"] = 1
         row["recovery_failed"] += 1
+
+    def _correct(self, dt_s: float) -> None:
+        """Corrected errors of weak memory, at random times, loaded or not."""
+        for i, (plant, chance) in enumerate(self._errs):
+            self._next_ce_s[i] -= dt_s
+            while self._next_ce_s[i] <= 0:
+                self._next_ce_s[i] += chance.expovariate(plant.severity / 3600)
+                _, row = self._gpu(plant)
+                row["ecc_ce_volatile"] += 1
+                row["ecc_ce_aggregate"] += 1
+
+    def _freeze(self, plant: Plant) -> None:
+        self.frozen = True
+        if self._port is not None:
+            self._port["hung"] = 1.0
 
     def _die(self, plant: Plant) -> None:
         self._lit = False

@@ -90,7 +90,7 @@ def environment(at: Path) -> dict[str, str]:
 
 def _make_common(at: Path) -> None:
     (at / "bin").mkdir(parents=True)
-    (at / "home").mkdir(mode=0o700)
+    (at / "home").mkdir(mode=0o700, exist_ok=True)  # it outlives a boot
     _script(at / "bin/sudo", _SUDO)
     _file(at / "root/proc/sys/kernel/random/boot_id", f"{uuid.uuid4()}\n")
     os.symlink("/proc/uptime", at / "root/proc/uptime")  # a tray's CLOCK_MONOTONIC is this machine's

@@ -7,6 +7,7 @@ in place, so that a reader that keeps a file open sees them.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,18 @@ def furnish(tree: Tree, model: Model) -> Devices:
     tree.many("sys/devices/system/edac/mc/mc0", mc_name="ghes_edac", ce_count=0, ue_count=0)
     tree.write("sys/class/net/lo/operstate", "unknown")
     return out
+
+
+def unplug(root: Path, devices: Devices, part: str) -> None:
+    """Take a device (g2, n0, d1) out of a furnished tree, and every link to it."""
+    shutil.rmtree(root / devices.pci[part])
+    if part.startswith("d"):
+        (root / f"dev/nvme{part[1:]}").unlink(missing_ok=True)
+    for folder, folders, files in os.walk(root):
+        for name in [*folders, *files]:
+            path = Path(folder, name)
+            if path.is_symlink() and not path.exists():
+                path.unlink()
 
 
 def borrow(root: Path, shared: Path, model: Model) -> None:

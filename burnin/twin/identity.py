@@ -5,7 +5,7 @@ The build record is the true one; what stands at an address may be something els
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -116,17 +116,26 @@ def swap_bmcs(model: Model, standing: dict[str, TrayId], seed: int, plants: Iter
     return out
 
 
-def for_emulation(model: Model, tray: TrayId, cluster_uuid: str) -> dict[str, Any]:
-    """What the emulated libraries of one tray need to know, as JSON values; GPUs in NVML order."""
+def missing(plants: Iterable[Plant], tray: str, seed: int, boots: int) -> set[str]:
+    """Devices of a tray that are not there after so many boots: g2, n0, d1 ... The first boot (0) finds them all."""
+    own = [plant for plant in plants if plant.kind == "boot_intermittent" and tray_of(plant.part) == tray and boots > 0]
+    gone = [plant for plant in own if Random(f"{seed}/{plant}/{boots}").random() < plant.severity]
+    return {plant.part.partition(".")[2] for plant in gone}
+
+
+def for_emulation(model: Model, tray: TrayId, cluster_uuid: str, absent: Collection[str] = ()) -> dict[str, Any]:
+    """What the emulated libraries of one tray need to know, as JSON values; GPUs in NVML order, less those absent (g2)."""
     facts = model.gpu
-    gpus = []
-    for index, module in enumerate(facts.module_id):
+    gpus: list[dict[str, Any]] = []
+    for bus, module in enumerate(facts.module_id):
+        if f"g{module - 1}" in absent:
+            continue
         gpu = tray.gpus[module - 1]
         gpus.append(
             {
                 "position": module - 1,
-                "index": index,
-                "bdf": facts.bdf[index],
+                "index": len(gpus),
+                "bdf": facts.bdf[bus],
                 "uuid": gpu.uuid,
                 "serial": gpu.serial,
                 "pdi": gpu.pdi,

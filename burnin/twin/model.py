@@ -42,6 +42,7 @@ class Machine(Data):
     module_w: float = Field(description="what a module draws beside its GPUs, W")
     sockets: int
     memory_kb: int
+    boot_s: float = Field(default=4, description="from power to SSH, s; real trays take minutes")
     cpu_idle_c: float
     cpu_load_c: float = Field(description="of a CPU whose GPUs are fully loaded, Cel")
     nics: list[Nic]

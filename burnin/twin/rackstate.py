@@ -23,13 +23,15 @@ CDU_FIELDS = (
 )  # fmt: skip
 """True values first (`level` 0 to 1, `speed` of the pumps as a share of their highest), then what the sensors say."""
 TRAY_FIELDS = (
-    "beat_s", "power_w", "liquid_w", "activity", "cpu0_c", "cpu1_c", "absent",
+    "beat_s", "power_w", "liquid_w", "activity", "cpu0_c", "cpu1_c", "absent", "hung",
     "flow_lpm", "supply_c", "return_c", "air_w", "leak0_v", "leak1_v", "leak2_v", "leak3_v", "leak4_v", "leak5_v", "leak6_v",
-    "leak7_v", "off",
+    "leak7_v", "off", "wish", "boots", "start_s",
 )  # fmt: skip
 """Written by the tray: when it last did (CLOCK_MONOTONIC, s), its electrical power, the heat that its liquid carries, mean
-activity of its GPUs, its CPUs, a bit for each device that did not come up. Written by the loop: the coolant at its port, heat to
-the air, its leak detectors, and 1 in `off` where it must go dark."""
+activity of its GPUs, its CPUs, a bit for each GPU that did not come up, 1 once nothing
+runs there any more. Written by the loop: the coolant at its port, heat to
+the air, its leak detectors. By its BMC: 1 in `off` where it must go dark, 1 in `wish` where it shall start. By who starts it: how
+often it did since the first time, and when (CLOCK_MONOTONIC, s)."""
 PSU_FIELDS = ("out_w", "in_w", "lost")
 
 

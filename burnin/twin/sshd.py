@@ -49,8 +49,9 @@ class Children:
 class Tray:
     """What a login finds: its home, its environment, and who looks after its processes."""
 
-    def __init__(self, home: Path, environ: Mapping[str, str], children: Children) -> None:
-        self.home, self.environ, self.children = home, environ, children
+    def __init__(self, home: Path, environ: Mapping[str, str], children: Children, slow_s: float = 0.0) -> None:
+        """`slow_s`: how long a command waits until it is started."""
+        self.home, self.environ, self.children, self.slow_s = home, environ, children, slow_s
 
 
 class _Session(asyncssh.SSHServerSession[bytes]):
@@ -83,7 +84,15 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         return True
 
     def session_started(self) -> None:
-        """Start it."""
+        """Start it, now or when the tray gets to it."""
+        if self._tray.slow_s:
+            self._loop.call_later(self._tray.slow_s, self._start)
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        if self._channel is None or self._channel.is_closing():
+            return
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -99,12 +108,14 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._stdin = _detach(process.stdin)
         self._outs = {_detach(process.stdout): None, _detach(process.stderr): asyncssh.EXTENDED_DATA_STDERR}
         self._read_outs()
+        if self._pending or self._ending:
+            self._write_stdin()
 
     # ---- towards the command
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """Standard input."""
-        if self._stdin is not None:
+        if self._stdin is not None or self._process is None:
             self._pending += data
             self._write_stdin()
 

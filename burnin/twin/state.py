@@ -18,12 +18,12 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_MAGIC, _LAYOUT = 0x6E69776E72756201, 3
+_MAGIC, _LAYOUT = 0x6E69776E72756201, 4
 _HEAD = ("magic", "layout", "gpus", "beat_ns", "events")
 FIELDS = (
     "temp_c", "margin_c", "hbm_c", "power_mw", "power_avg_mw", "hbm_power_mw", "module_power_mw", "energy_mj",
     "clock_mhz", "clock_busy_mhz", "reasons", "util_pct", "sw_power_ns", "sw_thermal_ns", "hw_thermal_ns",
-    "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
+    "ecc_ce_volatile", "ecc_ce_aggregate", "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
     "lost", "hung", "poisoned",
     "locked_mhz", "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to",
 )  # fmt: skip

@@ -25,7 +25,7 @@ from burnin.twin import host
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
-from burnin.twin.identity import TrayId, for_emulation
+from burnin.twin.identity import TrayId, for_emulation, missing
 from burnin.twin.model import Model
 from burnin.twin.physics import TrayDraw
 from burnin.twin.rackstate import RackState
@@ -52,13 +52,14 @@ class Silicon:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One tray: its folder, bound socket, host key; `silicon` None for a switch tray."""
+    """One tray: its folder, bound socket, host key; `silicon` None for a switch tray; `slow_s` until a command begins."""
 
     part: str
     at: Path
     sock: socket.socket
     host_key: asyncssh.SSHKey
     silicon: Silicon | None = None
+    slow_s: float = 0.0
 
 
 def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int, parent: int) -> NoReturn:
@@ -89,7 +90,8 @@ async def _serve(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedK
             hardware.step(time.monotonic_ns())
             loop.call_later(STEP_S, _beat, hardware, loop.time() + STEP_S, over)
         home = endpoint.at / "home"
-        await listen(endpoint.sock, Tray(home, host.environment(endpoint.at), children), endpoint.host_key, clients)
+        login = Tray(home, host.environment(endpoint.at), children, endpoint.slow_s)
+        await listen(endpoint.sock, login, endpoint.host_key, clients)
     os.write(ready_fd, b"!")
     os.close(ready_fd)
     await over.wait()
@@ -100,16 +102,18 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     if silicon is None:
         host.make_switch(endpoint.at)
         return None
-    emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid)
+    rack = endpoint.at.parent / RACK
+    port = RackState.open(str(rack)).tray(endpoint.part) if rack.exists() else None
+    absent = missing(silicon.plants, endpoint.part, silicon.seed, int(port["boots"]) if port is not None else 0)
+    if port is not None:
+        port["absent"] = float(sum(1 << int(part[1:]) for part in absent if part.startswith("g")))
+    emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid, absent)
     host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
     state = State.create(str(endpoint.at / "state"), silicon.model.topology.gpus_per_tray)
-    around = Around(
-        endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, endpoint.at.parent / SHARED
-    )
-    rack = endpoint.at.parent / RACK
-    port = RackState.open(str(rack)).tray(endpoint.part) if rack.exists() else None
+    shared = endpoint.at.parent / SHARED
+    around = Around(endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, shared, absent=absent)
     return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around, port)
 
 
@@ -118,6 +122,10 @@ def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:
     if not hardware.step(time.monotonic_ns()):
         kill_descendants()  # the tray went dark
         os._exit(0)
+    if hardware.frozen:
+        for pid in [*descendants(os.getpid()), os.getpid()]:  # the kernel still accepts connections; nobody answers
+            os.kill(pid, signal.SIGSTOP)
+        hardware.frozen = False
     loop = asyncio.get_running_loop()
     following = max(due_s + STEP_S, loop.time())
     loop.call_at(following, _beat, hardware, following, over)

@@ -8,11 +8,9 @@ A rack with a housing also gets a process for its Redfish services, in which the
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import secrets
-import select
 import shutil
 import signal
 import socket
@@ -37,10 +35,10 @@ from burnin.twin.rackfile import Place, Redfish, write_rack
 from burnin.twin.rackstate import RackState
 from burnin.twin.redfish import process as redfish
 from burnin.twin.redfish.certs import Authority
+from burnin.twin.trays import END_S, Trays, await_all, end, reap
 
-START_S = 30.0
-"""How long the trays may take until all of them listen."""
-END_S = 8.0
+WAKE = signal.SIGUSR1
+"""From the Redfish process: a tray shall start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def serve(
     parts = model.topology.trays()[:trays] + model.topology.switches()[:switches]
     services = _services(model, parts)
     _check(plants, model, parts, services)
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, WAKE}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     folder = private if private is not None else Path(tempfile.mkdtemp(prefix="burnin-twin-"))
     pids: set[int] = set()
@@ -87,21 +85,32 @@ def serve(
         endpoints = _endpoints(model, rack, seed, plants, folder, {p: sockets[p] for p in parts}, host_keys)
         hosttree.furnish(hosttree.Tree(folder / tray.SHARED), model)
         clients = asyncssh.import_authorized_keys(key.export_public_key().decode())
-        doors = _start_redfish(site, {p: sockets[p] for p in services}, before, pids) if site is not None else None
-        where = _start(endpoints, clients, before, pids)
+        doors = _start_redfish(site, sockets, services, before, pids) if site is not None else None
+        below = Trays(endpoints, clients, before, pids, site.facility.state if site is not None else None)
+        below.start()
+        where = below.where
         (folder / "trays.json").write_text(
             json.dumps({p: {"pid": w.pid, "host": w.host, "port": w.port, "dir": str(w.dir)} for p, w in where.items()})
         )
-        write_rack(inventory, model, rack, where, key, host_keys, doors)
+        known = host_keys | {p.part: asyncssh.generate_private_key("ssh-ed25519") for p in plants if p.kind == "wrong_host_key"}
+        write_rack(inventory, model, rack, where, key, known, doors)
         if ready is not None:
             ready(inventory)
-        while signal.sigwait(signals) == signal.SIGCHLD:
-            _reap(pids)
+        while _next_signal(signals, below.look(time.monotonic())) in (None, signal.SIGCHLD, WAKE):
+            reap(pids)
     finally:
-        _end(pids)
+        end(pids)
         if private is None:
             shutil.rmtree(folder, ignore_errors=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _next_signal(signals: set[signal.Signals], within_s: float | None) -> int | None:
+    """The next of these that comes; None where none did in time."""
+    if within_s is None:
+        return int(signal.sigwait(signals))
+    came = signal.sigtimedwait(signals, within_s)
+    return came.si_signo if came is not None else None
 
 
 def _services(model: Model, parts: Sequence[str]) -> list[str]:
@@ -155,7 +164,8 @@ def _endpoints(
         if part in drawn:
             own = tuple(plant for plant in plants if tray_of(plant.part) == part)
             silicon = tray.Silicon(model, standing[part], rack.cluster_uuid, drawn[part], own, seed)
-        out.append(tray.Endpoint(part, folder / part, sock, host_keys[part], silicon))
+        slow_s = max((p.severity for p in plants if p.kind == "slow_ssh" and p.part == part), default=0.0)
+        out.append(tray.Endpoint(part, folder / part, sock, host_keys[part], silicon, slow_s))
     return out
 
 
@@ -177,9 +187,14 @@ def _site(
 
 
 def _start_redfish(
-    site: redfish.Site, sockets: Mapping[str, socket.socket], mask: set[signal.Signals | int], pids: set[int]
+    site: redfish.Site,
+    bound: Mapping[str, socket.socket],
+    services: Sequence[str],
+    mask: set[signal.Signals | int],
+    pids: set[int],
 ) -> Redfish:
-    """Fork the process of the Redfish services; returns when all of them listen."""
+    """Fork the process of the Redfish services; returns when all of them listen. `bound`: the sockets of all parts."""
+    sockets = {part: bound[part] for part in services}
     authority = Authority("Twin rack CA")
     where = {part: sock.getsockname() for part, sock in sockets.items()}
     pems = {part: site.folder / f"{part}.pem" for part in sockets}
@@ -192,82 +207,18 @@ def _start_redfish(
     pid = os.fork()
     if pid == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for part in bound.keys() - sockets.keys():  # a tray that goes dark must not be listened for here
+            bound[part].close()
         redfish.run(site, sockets, pems, ready_w, parent)
     os.close(ready_w)
     pids.add(pid)
     for sock in sockets.values():
         sock.close()
     try:
-        _await_all([ready_r])
+        await_all([ready_r])
     finally:
         os.close(ready_r)
     return Redfish(where, authority.pem(), site.user, site.password)
-
-
-def _start(
-    endpoints: Sequence[tray.Endpoint],
-    clients: asyncssh.SSHAuthorizedKeys,
-    mask: set[signal.Signals | int],
-    pids: set[int],
-) -> dict[str, Place]:
-    """Fork one process per compute tray and one for all switch trays; returns when all of them listen."""
-    groups = [[e] for e in endpoints if e.silicon is not None]
-    groups += [[e for e in endpoints if e.silicon is None]]
-    where: dict[str, Place] = {}
-    waiting: list[int] = []
-    parent = os.getpid()
-    gc.freeze()  # what is loaded is shared by all: the collector shall not touch, and so copy, its pages
-    try:
-        for group in filter(None, groups):
-            ready_r, ready_w = os.pipe()
-            sys.stdout.flush()
-            pid = os.fork()
-            if pid == 0:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                for other in endpoints:
-                    if other not in group:
-                        other.sock.close()
-                tray.run(group, clients, ready_w, parent)
-            os.close(ready_w)
-            pids.add(pid)
-            waiting.append(ready_r)
-            for endpoint in group:
-                host, port = endpoint.sock.getsockname()
-                where[endpoint.part] = Place(pid, host, port, endpoint.at)
-                endpoint.sock.close()
-        _await_all(waiting)
-    finally:
-        gc.unfreeze()
-        for fd in waiting:
-            os.close(fd)
-    return where
-
-
-def _await_all(waiting: Sequence[int]) -> None:
-    end = time.monotonic() + START_S
-    for fd in waiting:
-        readable, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
-        if not readable or not os.read(fd, 1):
-            raise RuntimeError("a tray of the twin did not start; its reason is on standard error")
-
-
-def _reap(pids: set[int]) -> None:
-    with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-            pids.discard(ended)
-
-
-def _end(pids: set[int]) -> None:
-    """SIGTERM to the trays, which end what they run; then whatever is left below us gets SIGKILL."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-            os.kill(pid, signal.SIGCONT)  # a frozen tray must hear it too
-    end = time.monotonic() + END_S
-    while pids and time.monotonic() < end:
-        _reap(pids)
-        time.sleep(0.01)
-    tray.kill_descendants()
 
 
 # ---------------------------------------------------------------- for tests
@@ -288,7 +239,7 @@ def running(
     wish = {
         "profile": profile,
         "seed": seed,
-        "plants": [(p.kind, p.part, p.severity, p.start_s) for p in plants],
+        "plants": [(p.kind, p.part, p.severity, p.start_s, p.growth, p.over_s) for p in plants],
         "inventory": str(where / "rack.yaml"),
         "private": str(private),
         "trays": trays,

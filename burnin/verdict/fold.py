@@ -58,7 +58,7 @@ def holds(raw: Iterable[Hold], causes: Mapping[str, str], topology: Topology, tr
     for tray in trays:
         merged = _fold(merged, topology.gpus(tray), tray)
     merged = _fold(merged, list(trays), "rack")
-    return tuple(sorted(merged.values(), key=lambda h: (h.part.count("."), h.part, h.kind)))
+    return tuple(sorted(merged.values(), key=lambda h: (h.kind != "aborted", h.part.count("."), h.part, h.kind)))
 
 
 def _fold(merged: dict[tuple[str, str], Hold], children: Sequence[str], above: str) -> dict[tuple[str, str], Hold]:

@@ -18,6 +18,9 @@ from burnin.agent.holder import Holder
 from burnin.twin.emulate import nvml
 from tests.unit.twin_tray import Bench, bench
 
+COUNTED = ("launches", "wrong", "edges", "edges_missed", "edge_late")
+"""What a load process tells; nothing before the first one."""
+
 
 class Rig:
     """A holder without a socket: `give` is an order, `until` lets its loop turn until something is so."""
@@ -178,7 +181,7 @@ def test_nvml_is_let_go_and_taken_again_and_the_counters_go_on(rig: Callable[...
     one.until(lambda: one.rows(FAST)[-1][("g1", "gpu.energy")] is not None)
     later = one.rows(FAST)[-1][("g1", "gpu.energy")]
     assert energy is not None and later is not None and later > energy
-    assert one.why(FAST).keys() == {(f"g{i}", f"load.{what}") for i in range(4) for what in ("launches", "wrong")}
+    assert one.why(FAST).keys() == {(f"g{i}", f"load.{what}") for i in range(4) for what in COUNTED}
     assert "let go by order: its metrics are missing" in one.notes() and "taken again" in one.notes()
     assert set(one.give("state")["result"]) == {"g0", "g1", "g2", "g3"}
     one.until(lambda: one.holder._handles.xid_reason is None)

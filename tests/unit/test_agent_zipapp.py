@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import pynvml
 import pytest
@@ -56,9 +60,11 @@ def test_it_is_the_same_bytes_in_another_process() -> None:
 
 def test_it_carries_the_agent_pynvml_and_the_kernels_and_nothing_else() -> None:
     names = zipfile.ZipFile(io.BytesIO(package.build().data)).namelist()
-    assert sorted(names) == sorted(
+    bytecode = [name for name in names if name.endswith(".pyc")]
+    assert {"pynvml.pyc", "burnin/agent/holder.pyc"} <= set(bytecode) and {name[:-1] for name in bytecode} < set(names)
+    assert sorted(set(names) - set(bytecode)) == sorted(
         [
-            "__main__.py", "pynvml.py", "pynvml.pyc", "burnin/__init__.py", "burnin/errors.py", "burnin/wire.py",
+            "__main__.py", "pynvml.py", "burnin/__init__.py", "burnin/errors.py", "burnin/wire.py",
             *(f"burnin/agent/{name}" for name in MODULES), *(f"burnin/agent/kernels/{name}" for name in KERNELS),
         ]
     )  # fmt: skip
@@ -66,23 +72,35 @@ def test_it_carries_the_agent_pynvml_and_the_kernels_and_nothing_else() -> None:
     assert "burn.ptx" in KERNELS
 
 
+def top(text: bytes) -> dict[str, ast.stmt]:
+    """Top-level names of a module and what makes them."""
+    out: dict[str, ast.stmt] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            out[node.name] = node
+        elif isinstance(node, ast.Assign):
+            out.update({ast.unparse(target): node for target in node.targets})
+    return out
+
+
 def gone(travels: bytes) -> set[str]:
-    """The constants of pynvml that did not travel: none that pynvml or the agent names, and no error's."""
-    whole, rest = (
-        {ast.unparse(target) for node in ast.parse(text).body if isinstance(node, ast.Assign) for target in node.targets}
-        for text in (Path(pynvml.__file__).read_bytes(), travels)
-    )
-    names = whole - rest
+    """What of pynvml did not travel: nothing that the rest of it or the agent names, and no error."""
+    whole, rest = top(Path(pynvml.__file__).read_bytes()), top(travels)
+    names = set(whole) - set(rest)
     ours = "\n".join((AGENT / name).read_text() for name in MODULES)
     assert not names & set(re.findall(r"\w+", travels.decode() + ours))
-    assert len(names) > 1000 and not any(name.startswith("NVML_ERROR_") for name in names)
+    assert len(names) > 1800 and not any(name.startswith(("NVML_ERROR_", "NVMLError")) for name in names)
     return names
 
 
 def bare(source: bytes, without: Container[str] = ()) -> str:
-    """A program's syntax tree, without docstrings and places, and without its assignments to some names."""
+    """A program's syntax tree, without docstrings and places, and without some of its top-level names."""
     tree = ast.parse(source)
-    tree.body = [n for n in tree.body if not (isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) in without)]
+    tree.body = [
+        n for n in tree.body
+        if not (isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) in without)
+        and not (isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in without)
+    ]  # fmt: skip
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             said = (
@@ -103,9 +121,48 @@ def test_what_travels_is_the_same_program_on_the_same_lines() -> None:
     assert b"NVIDIA Corporation" in archive.read("pynvml.py"), "its licence travels with it"
 
 
-def test_constants_that_somebody_names_travel() -> None:
-    source = b"A_USED = 1\nB_OURS = 2\nC_GONE = 0x10\nNVML_ERROR_X = 3\nD_CALL = f(4)\nlower = 5\n    E_IN = 6\nprint(A_USED)\n"
-    assert package.named_only(source, b"x.B_OURS") == source.replace(b"C_GONE = 0x10", b"")
+NAMED = b'''# licence
+A_USED = 1
+B_OURS = 2
+C_GONE = 0x10
+NVML_ERROR_X = 3
+D_CALL = f(4)
+lower = 5
+@decorated
+def ours(a,
+         b):
+    return helps(A_USED)
+
+def helps(x):
+    text = """
+def inside():
+"""
+    return x
+def calls_itself():
+    # gone
+    return calls_itself()
+
+class Gone(Kept):
+    x = 1
+
+    def f(self): pass
+class Kept:
+    pass
+Kept.y = lower
+'''
+
+
+def test_what_somebody_names_travels_and_every_line_keeps_its_number() -> None:
+    gone = (
+        b"C_GONE = 0x10",
+        b"def calls_itself():\n    # gone\n    return calls_itself()\n",
+        b"class Gone(Kept):\n    x = 1\n\n    def f(self): pass",
+    )
+    wanted = NAMED
+    for text in gone:
+        assert text in wanted
+        wanted = wanted.replace(text, b"\n" * text.count(b"\n"))
+    assert package.named_only(NAMED, b"x.B_OURS; getattr(x, 'ours')") == wanted
 
 
 def test_pynvml_as_it_travels_has_what_the_agent_uses(zipapp: Path) -> None:
@@ -153,35 +210,89 @@ def test_every_module_imports_on_a_bare_python(python: str, zipapp: Path) -> Non
     assert (done.stdout.strip(), done.stderr) == ("ok", "")
 
 
-@pytest.mark.parametrize("python", pythons(), ids=lambda path: path)
-def test_it_serves_a_channel_on_every_python(python: str, zipapp: Path, tmp_path: Path) -> None:
+def serve(python: str, zipapp: Path, where: Path, user: int | None = None, **env: str) -> dict[str, Any]:
+    """A channel's whole life in `where`: what `identify` and an order that nobody knows are answered, and hello."""
     orders = b'["lease",5,-1]\n["order","1","identify",{}]\n["order","2","nonsense",{}]\n'
     channel = subprocess.Popen(
-        [python, "-I", "-S", str(zipapp), "channel", "run-1", "-", "0"],
-        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={"PATH": os.environ["PATH"]},
+        [python, "-I", "-S", str(zipapp), "channel", "run-1", "-", "0"], cwd=where, user=user, group=user,
+        extra_groups=None if user is None else [], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], **env},
     )  # fmt: skip
-    assert channel.stdin is not None and channel.stdout is not None
+    assert channel.stdin is not None and channel.stdout is not None and channel.stderr is not None
     channel.stdin.write(orders)
     channel.stdin.flush()
-    seen = b""
-    while b'"id":"1"' not in seen or b'"id":"2"' not in seen:
+    said: dict[str, Any] = {}
+    while not {"1", "2"} <= set(said):
         line = channel.stdout.readline()
-        assert line, channel.stderr.read() if channel.stderr else b""
-        seen += line
+        assert line, channel.stderr.read()
+        if line.startswith(b"["):
+            kind, _, _, _, body = json.loads(line)
+            said.update({"hello": body} if kind == "hello" else {body["id"]: body} if kind == "reply" else {})
     channel.stdin.write(b'["order","3","bye",{}]\n')
     channel.stdin.flush()
     rest = channel.stdout.read()
     channel.stdin.close()
     assert channel.wait(20) == 0
     assert b'"result":"bye"' in rest
-    assert channel.stderr is not None
     assert channel.stderr.read() == b""
     channel.stdout.close()
     channel.stderr.close()
-    assert b"unknown order 'nonsense'" in seen
-    assert (tmp_path / "holder.log").read_bytes() == b"", "nothing was printed where nobody reads it"
-    assert not (tmp_path / "holder.sock").exists()
+    assert (where / "holder.log").read_bytes() == b"", "nothing was printed where nobody reads it"
+    assert not (where / "holder.sock").exists()
+    return said
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: path)
+def test_it_serves_a_channel_on_every_python(python: str, zipapp: Path, tmp_path: Path) -> None:
+    said = serve(python, zipapp, tmp_path)
+    version = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:3], sep='.')"], capture_output=True, check=True)
+    assert said["1"]["result"]["host"]["python"] == version.stdout.decode().strip()
+    assert said["2"]["error"] == "unknown order 'nonsense'"
+
+
+def test_more_than_one_python_was_met() -> None:
+    """Which ones: the names of the cases above."""
+    if len(pythons()) == 1:
+        pytest.skip(f"{sys.executable} is the only Python from 3.9 on that was found here")
+    assert len({python.rsplit("/", 2)[0] for python in pythons()}) == len(pythons())
+
+
+def test_a_host_without_a_kernel_log_is_served_and_says_so(zipapp: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    said = serve(sys.executable, zipapp, tmp_path, HOST_DEV=str(tmp_path / "dev"))
+    assert said["1"]["result"]["kmsg"] == "missing"
+    (tmp_path / "dev/kmsg").write_text("6,1,1,-;hello\n")
+    assert serve(sys.executable, zipapp, tmp_path, HOST_DEV=str(tmp_path / "dev"))["1"]["result"]["kmsg"] is None
+
+
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: the plain user's case is every other test here, root's cannot be shown")
+@pytest.mark.parametrize("user", [0, NOBODY], ids=["root", "a plain user"])
+def test_root_and_a_plain_user_are_served(zipapp: Path, user: int) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own are closed to others
+        where = Path(folder) / "private"
+        where.mkdir(mode=0o700)
+        os.chmod(folder, 0o755)
+        shutil.copy(zipapp, where)
+        os.chown(where, user, user)
+        os.chown(where / zipapp.name, user, user)
+        (where / "dev").mkdir()
+        (where / "dev/kmsg").write_text("6,1,1,-;hello\n")
+        (where / "dev/kmsg").chmod(0o600)
+        os.chown(where / "dev", user, user)
+        code = "import ctypes, sys; sys.exit(sys.version_info < (3, 9))"
+        for python in (*pythons(), "/usr/bin/python3", "/usr/local/bin/python3"):
+            with contextlib.suppress(OSError):
+                words = [python, "-I", "-S", "-c", code]
+                if subprocess.run(words, user=user, group=user, cwd="/", capture_output=True, check=False).returncode == 0:
+                    break
+        else:
+            pytest.skip("no Python here that a plain user may run")
+        said = serve(python, where / zipapp.name, where, user, HOST_DEV=str(where / "dev"))
+        assert said["1"]["result"]["host"]["uid"] == said["hello"]["uid"] == user
+        assert said["1"]["result"]["kmsg"] == ("no_permission" if user else None)
 
 
 def test_a_python_without_ctypes_is_said_in_a_sentence(zipapp: Path, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ class Story:
     """The run breaks off before this stage."""
     rack: dict[str, Any] = field(default_factory=dict)
     absent: dict[tuple[str, str], str] = field(default_factory=dict)
+    earlier: dict[str, Any] | None = None
+    """What an attempt at t03's inventory brought that then broke off."""
 
     def tell(self) -> Verdict:
         """Keep it, and judge it."""
@@ -73,6 +75,10 @@ class Story:
         for tray in trays:
             self.store.keep([TrayState(tray, 0.1, "ready"), *self._sources(tray)])
             self.store.keep_tray(Tray(tray, "192.0.2.1:22", None, f"J{tray}", _identity(tray)))
+        if self.earlier is not None:
+            body = {"ok": True, "body": self.earlier}
+            self.store.keep_evidence(Evidence("audit", "inventory", "t03", 0, 0, "identify", body))
+            self.store.end_attempt(Attempt("audit", "inventory", "t03", 0, Status.ERROR, Result.UNKNOWN, 0.5, 0.6, "cut"))
         self._stages(trays)
         self.store.keep(self.log)
         for tray, when in self.lost.items():
@@ -276,6 +282,16 @@ def test_a_load_that_was_not_reached_proves_nothing_about_what_needed_it(story: 
     }
     assert {why for (check, _), why in reasons.items() if check != "inventory"} == {"not_attained"}
     assert not any(step.name == "ecc" and step.result is not Result.PASS for step in verdict.steps), "ecc needs no load"
+
+
+def test_what_an_attempt_measured_before_it_broke_off_is_not_undone_by_a_later_one(story: Story) -> None:
+    """A run that goes on asks again: a wrong part that was seen stays seen."""
+    story.rack = {"expect": {"t03": {"serial": "Jt03", "gpus": [f"St03{i // 2}" for i in range(4)]}}}
+    story.earlier = _identity("t03") | {"host": {"serial": "another"}}
+    verdict = story.tell()
+    (step,) = (s for s in verdict.steps if (s.name, s.part) == ("inventory", "t03"))
+    assert (step.status, step.result, step.attempts) == (Status.COMPLETE, Result.FAIL, 2)
+    assert "(in attempt 0, which broke off)" in next(m.why for m in step.measurements if m.result is Result.FAIL)
 
 
 def test_too_hot_below_full_load_is_still_too_hot(story: Story) -> None:

@@ -40,6 +40,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 COMMANDS = {
     "run": ["run", "suite.yaml", "rack.yaml"],
+    "watch": ["watch"],
+    "stop": ["stop", "last"],
     "runs": ["runs"],
     "show": ["show", "last"],
     "judge": ["judge", "last"],
@@ -58,6 +60,8 @@ COMMANDS = {
 }
 INSIDE = {
     "run": "burnin.rack.load.load_catalogue",
+    "watch": "burnin.run.sockets.connect",
+    "stop": "burnin.run.sockets.connect",
     "runs": "burnin.store.open_store",
     "show": "burnin.store.open_store",
     "judge": "burnin.store.open_store",
@@ -219,7 +223,7 @@ def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str])
     assert run(["twin", "faults", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in rows} >= {"tim_void", "tray_flow", "clock_cap", "ecc_ue", "xid", "gpu_off_bus", "tray_dead"}
-    assert all(set(row) == {"kind", "parts", "unit", "severity", "seams", "about"} for row in rows)
+    assert all(set(row) == {"kind", "parts", "unit", "severity", "starts", "seams", "about"} for row in rows)
 
 
 def test_version_and_help(capfd: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,12 @@ def test_what_cannot_be_read_is_not_good() -> None:
     profile = build.profile(interlocks=["coolant_flow", "leak"])
     found = interlocks.evaluate(profile, build.rack(), TODAY, {}, {})
     assert states(found) == {("coolant_flow", "rack"): "unread", ("leak", "rack"): "unread"}
-    assert interlocks.refusal(found) == "this version of burnin cannot read coolant_flow, leak"
+    refusal = "coolant_flow: the rack file does not say where the coolant is read (coolant:); leak: no tray answers"
+    assert interlocks.refusal(found) == refusal
+    unheard_of = build.profile().model_copy(update={"interlocks": ["dew_point"]})
+    assert interlocks.refusal(interlocks.evaluate(unheard_of, build.rack(), TODAY, {}, {})) == (
+        "this version of burnin cannot read dew_point"
+    )
 
 
 def test_a_waiver_counts_by_name_until_its_day() -> None:

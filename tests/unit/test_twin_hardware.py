@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,17 @@ def test_a_tray_that_stood_still_catches_up_at_bounded_cost(tmp_path: Path) -> N
 def test_what_is_weak_without_being_physics_is_so_from_the_start(tmp_path: Path, plant: str, word: str, value: int) -> None:
     tray = bench(tmp_path, plant)
     assert [row[word] for row in tray.state.gpus] == [0, 0, value, 0]
+
+
+def test_corrected_errors_come_at_their_rate_and_at_random_times(tmp_path: Path) -> None:
+    one, same = bench(tmp_path / "a", "ecc_ce_rate:t00.g1:3600"), bench(tmp_path / "b", "ecc_ce_rate:t00.g1:3600")
+    counts = []
+    for _ in range(20):
+        one.run(10)
+        same.run(10)
+        counts.append(one.state.gpus[1]["ecc_ce_volatile"])
+    assert counts[-1] == same.state.gpus[1]["ecc_ce_volatile"] == one.state.gpus[1]["ecc_ce_aggregate"]
+    assert 150 < counts[-1] < 260  # 200, give or take 14
+    assert len({b - a for a, b in pairwise(counts)}) > 3
+    assert [one.state.gpus[i]["ecc_ce_volatile"] for i in (0, 2, 3)] == [0, 0, 0]
+    assert one.state.gpus[1]["ecc_ue_volatile"] == 0

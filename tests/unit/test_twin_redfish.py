@@ -203,7 +203,7 @@ def test_long_logs_come_in_pages(tmp_path: Path) -> None:
     assert rack.get("t00.bmc", entries)["Members@odata.count"] == 0
     for i in range(120):
         _sel(rack).add("OK", "Test.1.0.Entry", [str(i)], f"entry {i}", SEL)
-    page, found = rack.get("t00.bmc", f"{entries}?$expand=."), []
+    page, found = rack.get("t00.bmc", entries), []
     while True:
         found += [entry["Message"] for entry in page["Members"]]
         if "Members@odata.nextLink" not in page:

@@ -41,12 +41,12 @@ class Ward:
     activity: float = 0.0
     lit: bool = True
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, step_s: float = STEP_S) -> None:
         """Let time pass, with this activity on t00's GPUs."""
-        for _ in range(round(seconds / STEP_S)):
-            self.clock.now_ns += int(STEP_S * 1e9)
+        for _ in range(round(seconds / step_s)):
+            self.clock.now_ns += int(step_s * 1e9)
             for _, slot in self.gpus.slots():
-                slot["busy_ns"] += int(self.activity * STEP_S * 1e9)
+                slot["busy_ns"] += int(self.activity * step_s * 1e9)
                 slot["end_ns"] = self.clock.now_ns
             if self.lit:
                 self.lit = self.tray.step(self.clock.now_ns)
@@ -83,6 +83,7 @@ def ward(where: Path, *plants: str, profile: str = "gb300-nvl72", seed: int = 1)
     topology, clock = model.topology, Clock()
     drawn = physics.weaken(physics.draw(model, seed), planted)
     psus = model.housing.shelves * model.housing.psus
+    where.mkdir(exist_ok=True)
     state = RackState.create(str(where / "rack"), topology.compute_trays, topology.switch_trays, psus)
     facility = Facility(model, drawn, planted, state, seed, ["t00"])
     facility.step(clock.now_ns / 1e9)
@@ -94,7 +95,7 @@ def ward(where: Path, *plants: str, profile: str = "gb300-nvl72", seed: int = 1)
     rack = identity.build(model, seed)
     standing = identity.swap_bmcs(model, identity.swap(model, rack, seed, planted), seed, planted)
     site = Site(model, facility, standing, planted, where, seed, USER, PASSWORD)
-    services = make_services(site, now=lambda: 1.8e9, clock_s=lambda: clock.now_ns / 1e9)
+    services = make_services(site, lambda: None, now=lambda: 1.8e9, clock_s=lambda: clock.now_ns / 1e9)
     made = Ward(model, state, facility, tray, gpus, services, clock)
     made.run(0.5)
     return made

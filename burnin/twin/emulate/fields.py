@@ -169,7 +169,10 @@ def _fact(kind: int, name: str) -> tuple[int, Callable[[Gpu], Any]]:
 _PLAIN: dict[int, tuple[int, Callable[[Gpu], int]]] = {
     1: _always(UINT, 1),
     2: _always(UINT, 1),
-    **{field: _always(ULL, 0) for field in (3, 5, 11, 22)},  # single-bit
+    3: _row(ULL, "ecc_ce_volatile"),  # single-bit
+    5: _row(ULL, "ecc_ce_aggregate"),
+    11: _row(ULL, "ecc_ce_volatile"),
+    22: _row(ULL, "ecc_ce_aggregate"),
     4: _row(ULL, "ecc_ue_volatile"),
     6: _row(ULL, "ecc_ue_aggregate"),
     12: _row(ULL, "ecc_ue_volatile"),

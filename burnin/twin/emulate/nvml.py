@@ -384,9 +384,9 @@ def _errors(gpu: Gpu, kind: int, counter: int, place: int | None) -> int:
         raise Refuse(INVALID_ARGUMENT)
     if place not in (None, 2, 7):
         raise Refuse(NOT_SUPPORTED)
-    if kind == 0 or place == 7:
+    if place == 7:
         return 0
-    return gpu.row["ecc_ue_aggregate" if counter else "ecc_ue_volatile"]
+    return gpu.row[f"ecc_{'ue' if kind else 'ce'}_{'aggregate' if counter else 'volatile'}"]
 
 
 @api("nvmlDeviceGetTotalEccErrors")

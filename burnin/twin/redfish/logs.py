@@ -37,6 +37,7 @@ class Log:
             self.path, "LogService.v1_3_0.LogService", lambda: {**body, "DateTime": iso(now()), "DateTimeLocalOffset": "+00:00"}
         )
         tree.collect(self._entries, "LogEntry", [])
+        tree.whole.add(self._entries)
         tree.acts[clear] = lambda _: self.clear()
 
     def add(self, severity: str, message_id: str, args: Sequence[str], text: str, origin: str) -> None:

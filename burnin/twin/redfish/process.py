@@ -49,46 +49,59 @@ class Site:
 
 
 class TrayHost:
-    """A compute tray as its BMC sees it: through the files that the tray's process writes."""
+    """A compute tray as its BMC sees it: through the files that the tray's process writes. `wake`: have it ended or started."""
 
-    def __init__(self, row: FloatRow, path: Path, clock_s: Callable[[], float]) -> None:
-        self.row, self._path, self._clock_s = row, path, clock_s
+    def __init__(self, row: FloatRow, path: Path, clock_s: Callable[[], float], wake: Callable[[], None]) -> None:
+        self.row, self._path, self._clock_s, self._wake = row, path, clock_s, wake
         self._state: State | None = None
-        self._file = 0
+        self._boots = -1.0
 
     def gpu(self, position: int) -> Row | None:
-        """The GPU's words; None while the tray is dark."""
-        if not self.on():
+        """The GPU's words; None while the tray is dark or the GPU is not there."""
+        if not self.on() or int(self.row["absent"]) >> position & 1:
             return None
-        if self._state is None:
-            self.look()
+        if self._boots != self.row["boots"]:  # a tray that started anew has a new state
+            self._open()
         return self._state.gpus[position] if self._state is not None else None
 
     def on(self) -> bool:
-        """True while the tray writes."""
-        return self.row["off"] == 0.0 and self._clock_s() - self.row["beat_s"] < STALE_S
+        """True while the tray writes, or would if it did not hang."""
+        writes = self._clock_s() - self.row["beat_s"] < STALE_S
+        return self.row["off"] == 0.0 and (writes or self.row["hung"] != 0.0)
+
+    def boots(self) -> bool:
+        """True from power to the first sign of life."""
+        started = self.row["off"] == 0.0 and self._clock_s() - self.row["start_s"] < STALE_S
+        return not self.on() and (self.row["wish"] != 0.0 or started)
 
     def order(self, what: str) -> None:
-        """Take the tray's power. What has gone dark stays so."""
+        """Take the tray's power, or give it, or both."""
+        on = self.on() or self.boots()
         if what in ("ForceOff", "GracefulShutdown"):
-            self.row["off"] = 1.0
-        elif not self.on() or what not in ("On", "ForceOn"):
-            raise ValueError(f"this version of the twin cannot {what} a tray")
+            self.row["off"], self.row["wish"] = 1.0, 0.0
+            self._wake()
+        elif what in ("On", "ForceOn") and on:
+            return
+        else:  # a restart of what is off is a start
+            self.row["off"], self.row["wish"] = 1.0, 1.0
+            self._wake()
 
-    def look(self) -> None:
-        """Open the tray's state; a tray that started anew has a new one."""
+    def _open(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            number = self._path.stat().st_ino
-            if number != self._file:
-                if self._state is not None:
-                    self._state.close()
-                self._state, self._file = State.open(str(self._path)), number
+            fresh = State.open(str(self._path))
+            if self._state is not None:
+                self._state.close()
+            self._state, self._boots = fresh, self.row["boots"]
 
 
 def make_services(
-    site: Site, now: Callable[[], float] = time.time, clock_s: Callable[[], float] = time.monotonic
+    site: Site,
+    wake: Callable[[], None],
+    now: Callable[[], float] = time.time,
+    clock_s: Callable[[], float] = time.monotonic,
 ) -> dict[str, Made]:
-    """Every service of a rack: t00.bmc ..., s0.bmc ..., p0 ..., cdu. `now`: time of day; `clock_s`: monotonic."""
+    """Every service of a rack: t00.bmc ..., s0.bmc ..., p0 ..., cdu. `wake` is called when a tray shall start;
+    `now`: time of day; `clock_s`: monotonic."""
     model, state = site.model, site.facility.state
     assert model.housing is not None and model.loop is not None
     serials = identity.serials(model, site.seed)
@@ -97,7 +110,7 @@ def make_services(
     account = Account(site.user, site.password, now, clock_s, Random(f"{model.profile}/{site.seed}/manners"))
     made: dict[str, Made] = {}
     for part, tray in site.standing.items():
-        host = TrayHost(state.tray(part), site.folder / part / "state", clock_s)
+        host = TrayHost(state.tray(part), site.folder / part / "state", clock_s, wake)
         made[f"{part}.bmc"] = bmc.make(model, tray, host, account)
     for part in model.topology.switches():
         made[f"{part}.bmc"] = switch.make((foreign if part in swapped else serials)[part], state.tray(part), account)
@@ -111,11 +124,11 @@ def make_services(
 
 def run(site: Site, sockets: Mapping[str, socket.socket], pems: Mapping[str, Path], ready_fd: int, parent: int) -> NoReturn:
     """Serve the parts that have a socket, in a freshly forked process, until SIGTERM or the parent's death. `pems`: key and
-    certificate of each part. One byte on `ready_fd` says that all of them listen."""
+    certificate of each part. One byte on `ready_fd` says that all of them listen; SIGUSR1 to the parent: a tray shall start."""
     code = 1
     try:
         die_with(parent, signal.SIGTERM)
-        asyncio.run(_serve(site, sockets, pems, ready_fd))
+        asyncio.run(_serve(site, sockets, pems, ready_fd, lambda: os.kill(parent, signal.SIGUSR1)))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -124,11 +137,13 @@ def run(site: Site, sockets: Mapping[str, socket.socket], pems: Mapping[str, Pat
         os._exit(code)
 
 
-async def _serve(site: Site, sockets: Mapping[str, socket.socket], pems: Mapping[str, Path], ready_fd: int) -> None:
+async def _serve(
+    site: Site, sockets: Mapping[str, socket.socket], pems: Mapping[str, Path], ready_fd: int, wake: Callable[[], None]
+) -> None:
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    made = {part: one for part, one in make_services(site).items() if part in sockets}
+    made = {part: one for part, one in make_services(site, wake).items() if part in sockets}
     servers: dict[str, asyncio.Server] = {}
     for part, one in made.items():
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

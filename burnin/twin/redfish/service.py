@@ -171,7 +171,7 @@ class Service:
             skip, top = _number(query, "$skip", 0), _number(query, "$top", _ALL)
             page = members[skip : skip + min(top, PAGE)]
             body["Members@odata.count"] = len(members)
-            body["Members"] = [{"@odata.id": member} for member in page]
+            body["Members"] = [self.tree.get(member) if path in self.tree.whole else ref(member) for member in page]
             if skip + len(page) < len(members) and len(page) < top:
                 kept = "".join(f"&{key}={quote(value)}" for key, value in query.items() if key == "$expand")
                 kept += f"&$top={top - len(page)}" if top != _ALL else ""

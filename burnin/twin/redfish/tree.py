@@ -25,6 +25,8 @@ class Tree:
     def __init__(self) -> None:
         self._at: dict[str, Body | Callable[[], Body]] = {}
         self.collections: dict[str, list[str]] = {}
+        self.whole: set[str] = set()
+        """Collections whose members stand in them whole without being asked to, as services give log entries."""
         self.acts: dict[str, Callable[[Body], None]] = {}
         """POST: what an action does with the body it is given. Raises ValueError for one that cannot be."""
         self.settable: dict[str, Callable[[Body], None]] = {}

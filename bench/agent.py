@@ -1,0 +1,259 @@
+"""What the agent costs a tray: its holder at 10 Hz beside a plain pynvml loop, its size, and its start.
+
+    python -m bench.agent [--seconds 10] [--repeat 5]
+
+Both read the same tray of four GPUs through unmodified pynvml from the twin's emulated NVML: the fast metrics ten times a second,
+the slow ones every 5 s, every NVLink once. The plain loop asks for one value at a time, as examples of pynvml do, and writes
+JSON lines. The agent is the whole holder, with a channel attached that takes its records, kernel log, beats and local limits.
+The empty process only wakes as often: what that costs is the machine's.
+Before the time is taken the library is replaced by one that answers at once with what it had answered: a driver's time is not the
+agent's. CPU is the process's own, in fresh processes in turn; medians of the repetitions.
+
+Start: a holder without a driver until it listens, per Python that is found. `bench.agent child ...` is what the processes run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pynvml
+
+from burnin.agent.channel import SOCKET
+from burnin.agent.fields import Group, Unread
+from burnin.agent.holder import Holder
+from burnin.agent.host import Roots
+from burnin.agent.nvml import Gpus
+from burnin.transport import package
+from burnin.twin.emulate import nvml
+from tests.unit.twin_tray import bench
+
+HZ, SLOW_S, LINKS_S = 10, 5.0, 3600.0
+WARM_S = 1.0
+PEERS = {"ours": "burnin's holder", "plain": "plain pynvml loop", "empty": "empty, same wakes"}
+
+
+class Still:
+    """A library that answers at once: memory keeps what the emulation wrote into it before, and no time is the driver's."""
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def answer(*_: Any) -> int:
+            self.calls += 1
+            return 0
+
+        def wait(*_: Any) -> int:
+            time.sleep(1.0)
+            return int(pynvml.NVML_ERROR_TIMEOUT)
+
+        found = wait if name.startswith("nvmlEventSetWait") else answer
+        setattr(self, name, found)
+        return found
+
+    calls = 0
+
+
+class Window:
+    """CPU of this process from now on, with a library that costs nothing."""
+
+    def __init__(self) -> None:
+        self._library = Still()
+        # pynvml's module state is what an application has: one library a process
+        pynvml.nvmlLib = self._library
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+        self._from = time.monotonic_ns(), time.process_time_ns()
+
+    def close(self) -> dict[str, float]:
+        """Share of a core, and calls a second."""
+        wall, cpu = time.monotonic_ns() - self._from[0], time.process_time_ns() - self._from[1]
+        return {"share": cpu / wall, "calls": self._library.calls / wall * 1e9}
+
+
+def open_tray(folder: Path) -> None:
+    """Give pynvml the emulated library of a tray at rest."""
+    tray = bench(folder)
+    tray.run(1)
+    pynvml.nvmlLib = nvml.library(tray.facts, tray.state)
+
+
+# ---------------------------------------------------------------- the two, each in a process of its own
+
+
+def plain(folder: Path, seconds: float) -> dict[str, float]:
+    """The loop that everybody writes first."""
+    open_tray(folder)
+    gpus = Gpus(pynvml).gpus
+
+    def ask(group: Group, handle: Any) -> list[Any]:
+        out: list[Any] = []
+        for field in group._fields:
+            (value,) = pynvml.nvmlDeviceGetFieldValues(handle, [(field.id, field.scope)])
+            out.append(value.value.ullVal * field.scale if value.nvmlReturn == 0 else None)
+        for call in group._calls:
+            try:
+                out += call.read(pynvml, handle)
+            except (pynvml.NVMLError, Unread):
+                out.append(None)
+        return out
+
+    window: Window | None = None
+    begun, ticks = time.monotonic(), 0
+    with open(os.devnull, "w") as sink:
+        while True:
+            for gpu in gpus:
+                row = {"gpu": gpu.name, "time": time.time(), "values": ask(gpu.fast, gpu._handle)}
+                if ticks % int(SLOW_S * HZ) == 0:
+                    row["slow"] = ask(gpu.slow, gpu._handle)
+                if ticks == 0:
+                    row["links"] = ask(gpu.links, gpu._handle)
+                sink.write(json.dumps(row) + "\n")
+            ticks += 1
+            if window is None and time.monotonic() - begun >= WARM_S:
+                window = Window()
+            elif window is not None and time.monotonic() - begun >= WARM_S + seconds:
+                return window.close()
+            time.sleep(max(0.0, begun + ticks / HZ - time.monotonic()))
+
+
+def empty(folder: Path, seconds: float) -> dict[str, float]:
+    """Wakes as often as the agent does, with two threads ten times a second each, and does nothing."""
+    open_tray(folder)
+    window = Window()
+
+    def beat() -> None:
+        never = threading.Event()
+        for _ in range(int(seconds * HZ)):
+            never.wait(1 / HZ)
+
+    threads = [threading.Thread(target=beat) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return window.close()
+
+
+def ours(folder: Path, seconds: float) -> dict[str, float]:
+    """The holder, with a socket in `folder`; whoever attaches takes its records."""
+    open_tray(folder)
+    empty = folder / "empty"
+    empty.mkdir()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / SOCKET))
+    listener.listen()
+
+    def no_load(*_: Any) -> Any:
+        raise OSError("no load here")
+
+    at = Roots("/proc", "/sys", str(empty))
+    holder = Holder("bench", "agent", lambda: pynvml, no_load, at, 600.0, str(folder / "clocks.json"))
+    holder.start()
+    out: dict[str, float] = {}
+
+    def measure() -> None:
+        time.sleep(WARM_S)
+        window = Window()
+        time.sleep(seconds)
+        out.update(window.close())
+        holder.end()
+
+    threading.Thread(target=measure, daemon=True).start()
+    holder.serve(listener)
+    return out
+
+
+def attach(path: Path) -> None:
+    """Order the holder to sample, and take what it says until it ends."""
+    with socket.socket(socket.AF_UNIX) as link:
+        while link.connect_ex(str(path)):
+            time.sleep(0.02)
+        link.sendall(b'["attach","bench","-",0]\n')
+        link.sendall(b'["lease",60,-1]\n')
+        periods = json.dumps({"fast_s": 1 / HZ, "slow_s": SLOW_S, "links_s": LINKS_S})
+        link.sendall(f'["order","1","sample",{periods}]\n'.encode())
+        while link.recv(1 << 16):
+            pass
+
+
+def child(what: str, seconds: float) -> dict[str, float]:
+    """Measure one of them in a fresh process."""
+    with tempfile.TemporaryDirectory(prefix="burnin-bench-") as folder:
+        words = [sys.executable, "-m", "bench.agent", "child", what, folder, str(seconds)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE)
+        if what == "ours":
+            attach(Path(folder) / SOCKET)
+        said, _ = process.communicate()
+    result: dict[str, float] = json.loads(said)
+    return result
+
+
+# ---------------------------------------------------------------- start
+
+
+def pythons() -> dict[str, str]:
+    """Version -> interpreter, for every Python from 3.9 on that is found; this one first."""
+    found = {".".join(map(str, sys.version_info[:2])): sys.executable}
+    for minor in range(9, 16):
+        named = f"3.{minor}"
+        for place in (shutil.which(f"python{named}"), *map(str, Path.home().glob(f".pyenv/versions/{named}.*/bin/python"))):
+            if place and subprocess.run([place, "-c", "import ctypes"], capture_output=True, check=False).returncode == 0:
+                found.setdefault(named, place)
+    return found
+
+
+def start_ms(python: str, zipapp: bytes) -> float:
+    """CPU of a holder from exec until it listens, and was told to end. There is no driver: opening one is the driver's time."""
+    with tempfile.TemporaryDirectory(prefix="burnin-bench-") as folder:
+        (Path(folder) / "agent.pyz").write_bytes(zipapp)
+        words = [python, "-I", "-S", "agent.pyz", "hold", "bench"]
+        pid = subprocess.Popen(words, cwd=folder, env={}, stderr=subprocess.DEVNULL).pid
+        while not (Path(folder) / SOCKET).exists():
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGTERM)
+        _, _, used = os.wait4(pid, 0)
+        return (used.ru_utime + used.ru_stime) * 1e3
+
+
+def main() -> None:
+    """Measures, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--repeat", type=int, default=5)
+    given = parser.parse_args()
+    runs = [{what: child(what, given.seconds) for what in PEERS} for _ in range(given.repeat)]
+    mean = {
+        what: {key: statistics.median(run[what][key] for run in runs) for key in ("share", "calls")} for what in ("ours", "plain")
+    }
+    print(f"{HZ} Hz, four GPUs; share of a core without the library's time, and calls into the library a second\n")
+    for what, name in PEERS.items():
+        share = mean[what]["share"]
+        spread = sorted(run[what]["share"] for run in runs)
+        ratio = f" ({share / mean['ours']['share']:.2f}x)"
+        print(f"{name:20} {share:8.3%}{ratio}   {spread[0]:.3%} to {spread[-1]:.3%}   {mean[what]['calls']:6.0f} calls/s")
+    agent = package.build()
+    print(f"\nzipapp {len(agent.data)} bytes\n\nstart of a holder, CPU")
+    for version, python in pythons().items():
+        times = [start_ms(python, agent.data) for _ in range(given.repeat)]
+        print(f"{version:6} {statistics.median(times):6.0f} ms")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        print(
+            json.dumps({"ours": ours, "plain": plain, "empty": empty}[sys.argv[2]](Path(sys.argv[3]), float(sys.argv[4]))),
+            flush=True,
+        )
+        os._exit(0)  # the holder's threads wait in the emulated driver
+    main()
