@@ -20,6 +20,7 @@ from burnin.telemetry.series import Floats, Series, Stretch, Telemetry
 from burnin.twin import laws, physics
 from burnin.twin.batch_faults import befall, healthy_counters
 from burnin.twin.batch_rack import SWING_S, flow_share, hunting, supply_c, surroundings
+from burnin.twin.batch_tests import exchanges
 from burnin.twin.canvas import Canvas
 from burnin.twin.faults import Plant
 from burnin.twin.model import Model, load
@@ -73,6 +74,7 @@ def one_rack(
     if model.gpu.nvlinks:
         _links(canvas, plants)
     surroundings(canvas, plants)
+    exchanges(canvas, plants)
     befall(canvas, plants)
     return Recorded(canvas.series, stretches, log=tuple(sorted(canvas.log, key=lambda x: x.t_s)), seed=seed, plants=plants)
 

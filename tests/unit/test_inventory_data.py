@@ -105,6 +105,7 @@ transient.power transient.clock_sm agent.cpu agent.cpu_fast agent.cpu_slow agent
 gpu.wait gpu.bandwidth
 nvml.latency nvml.latency_max nvlink.fec_0 nvlink.fec_1 nvlink.fec_2 nvlink.fec_3 nvlink.fec_4 nvlink.fec_5 nvlink.fec_6
 nvlink.fec_7 nvlink.fec_8 nvlink.fec_9 nvlink.fec_10 nvlink.fec_11 nvlink.fec_12 nvlink.fec_13 nvlink.fec_14 nvlink.fec_15
+gpu.bandwidth gpu.wait
 """
 
 
