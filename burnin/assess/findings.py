@@ -87,7 +87,7 @@ def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
         for one in step.measurements:
             if one.result is Result.FAIL:
                 yield named(case, _failed(case, step, one))
-            elif one.name == FRACTION.name and one.reason == "not_attained":
+            elif _load_not_attained(one):
                 action = f"find out why {one.part} does not reach its power, then run again"
                 hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD, action=action)
                 yield named(case, hold)
@@ -220,11 +220,13 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
         if stage.status is Status.SKIPPED and stage.why.startswith("not loaded"):
             yield Hold("unmeasured", "rack", stage.why, "make the interlocks good, or waive them by name in the rack file")
     refused = {s.name for s in went if s.status is Status.SKIPPED}
+    unloaded = {(s.stage, m.part) for s in steps for m in s.measurements if _load_not_attained(m)}
     for step in steps:
         if step.status is not Status.COMPLETE and step.stage not in refused:
             yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _REPEAT.format(tray=step.part))
         for m in step.measurements:
-            if m.result is Result.UNKNOWN and not _said_elsewhere(case, step, m):
+            explained = m.reason == "not_attained" and (step.stage, m.part) in unloaded
+            if m.result is Result.UNKNOWN and not explained and not _said_elsewhere(case, step, m):
                 yield _unknown(step, m)
     for part, text in _missing(case, coverage, refused).items():
         yield Hold("unmeasured", part, text, _REPEAT.format(tray=tray_of(part)))
@@ -232,7 +234,12 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
 
 def _said_elsewhere(case: Case, step: Step, one: Measurement) -> bool:
     advisory = {q.name for q in CHECKS[step.name].quantities if q.advisory} if not case.suite.ships else set()
-    return one.name in advisory or (one.name == "xid" and one.value is not None) or one.reason == "not_attained"
+    return one.name in advisory or (one.name == "xid" and one.value is not None)
+
+
+def _load_not_attained(one: Measurement) -> bool:
+    """A GPU's load that fell short: one finding says so, for all that needed it."""
+    return one.name == FRACTION.name and one.reason == "not_attained"
 
 
 def _unknown(step: Step, one: Measurement) -> Hold:

@@ -20,6 +20,7 @@ from burnin.telemetry.series import Floats, Series, Stretch, Telemetry
 from burnin.twin import laws, physics
 from burnin.twin.batch_faults import befall, healthy_counters
 from burnin.twin.batch_rack import SWING_S, flow_share, hunting, supply_c, surroundings
+from burnin.twin.batch_tests import exchanges
 from burnin.twin.canvas import Canvas
 from burnin.twin.faults import Plant
 from burnin.twin.model import Model, load
@@ -73,6 +74,7 @@ def one_rack(
     if model.gpu.nvlinks:
         _links(canvas, plants)
     surroundings(canvas, plants)
+    exchanges(canvas, plants)
     befall(canvas, plants)
     return Recorded(canvas.series, stretches, log=tuple(sorted(canvas.log, key=lambda x: x.t_s)), seed=seed, plants=plants)
 
@@ -173,7 +175,7 @@ def _wave(canvas: Canvas, plants: Sequence[Plant], die: Floats, hbm: Floats) -> 
 def swing_k(canvas: Canvas, plant: Plant) -> Floats:
     """Kelvin by which a loaded GPU's temperature swings, at each reading, by pumps that hunt."""
     model, when, thermal = canvas.model, canvas.plan, canvas.model.thermal
-    flow = plant.severity * canvas.grown(plant, when.t) * hunting(when.t)
+    flow = plant.severity * canvas.grown(plant, when.t) * hunting(canvas, when.t)
     branch = model.coolant.tray_lpm / len(model.coolant.loops) * model.coolant.w_per_k_per_lpm
     per_share = thermal.r_convection * thermal.flow_exponent + model.coolant.own_rise / branch
     lag = 2 * np.pi / SWING_S * thermal.c_plate * (thermal.r_plate + thermal.r_convection)

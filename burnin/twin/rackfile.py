@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +17,6 @@ import asyncssh
 from burnin.rack.parts import fold
 from burnin.twin.identity import RackId
 from burnin.twin.model import Model
-
-_AROUND = ("coolant_flow", "coolant_supply", "coolant_pressure", "leak", "leak_policy", "power_shelves")
-
-
-def _waived(model: Model, where: Collection[str], redfish: bool) -> dict[str, str]:
-    """Interlock -> why this twin cannot make it good."""
-    if not redfish:
-        out = dict.fromkeys(_AROUND, "this twin has no Redfish services")
-    else:
-        out = {"leak_policy": "BMCs are delivered with their leak policy off, and a twin spills nothing"}
-    if sum(part.startswith("s") for part in where) < (model.topology.switch_trays or 0):
-        out["switch_trays"] = "this twin serves only some of its switch trays"
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +92,7 @@ def _doors(redfish: Redfish, ca: str, secret: str) -> list[str]:
 
 
 def _rack_text(model: Model, rack: RackId, where: dict[str, Place], key: str, known_hosts: str, doors: Sequence[str]) -> str:
-    """The rack file: true build record, folded addresses, and a waiver for each interlock that it cannot make good."""
+    """The rack file: true build record, folded addresses, and a waiver for each interlock with nothing behind it."""
     until = dt.date.today() + dt.timedelta(days=365)
     lines = [
         f"# A twin of a {model.profile}: no such rack exists. It answers as long as the process that wrote this file serves.",
@@ -123,11 +110,22 @@ def _rack_text(model: Model, rack: RackId, where: dict[str, Place], key: str, kn
         if part in where:
             uuids = ", ".join(json.dumps(gpu.uuid) for gpu in built.gpus)
             lines.append(f"  {part}: {{serial: {json.dumps(built.serial)}, gpus: [{uuids}]}}")
-    if model.topology.switch_trays:
+    waived = _waived(model, where, bool(doors))
+    if waived:
         lines.append("waive:")
-        why = _waived(model, where, bool(doors))
-        lines += [f"  - {{interlock: {name}, by: twin, why: {json.dumps(text)}, until: {until}}}" for name, text in why.items()]
+        lines += [f"  - {{interlock: {name}, by: twin, why: {json.dumps(why)}, until: {until}}}" for name, why in waived.items()]
     return "\n".join(lines) + "\n"
+
+
+def _waived(model: Model, where: dict[str, Place], redfish: bool) -> dict[str, str]:
+    """Interlocks that cannot be good on this twin, and why."""
+    out = {}
+    if redfish:
+        out["leak_policy"] = "off, as the tray that this twin is shaped after was delivered; there is no coolant to spill"
+    missing = [part for part in model.topology.switches() if part not in where]
+    if missing:
+        out["switch_trays"] = f"this twin serves none of {fold(missing)}"
+    return out
 
 
 def _addresses(where: dict[str, Place]) -> list[str]:
