@@ -93,6 +93,8 @@ class TraySession:
         """An earlier session's agent, and how far its readings and its lines are on the disk."""
         self.stored_seq = self.seen_seq
         self._line_s = float("-inf")
+        self._early: list[wire.Record] | None = None
+        """What came before hello was understood: without it neither time nor columns of a record are known."""
         self.anothers = False
         """Another controller holds this tray."""
         self._link: Link | None = None
@@ -144,6 +146,7 @@ class TraySession:
             task.cancel()
 
     async def _attach(self) -> None:
+        self._early = []
         self._link = self._connect(self._take)
         record = await self._link.open(self._holder or "-", self.seen_seq + 1)
         hello = record.body
@@ -167,6 +170,8 @@ class TraySession:
             self._tables = self._columns(done["tables"])
             with contextlib.suppress(TrayError):
                 await self._read_transients(self._link)
+        early, self._early = self._early, None
+        self._take(early)
         self._said_hello = True
         self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
 
@@ -245,6 +250,9 @@ class TraySession:
     # ---- records -> events
 
     def _take(self, records: list[wire.Record]) -> None:
+        if self._early is not None:
+            self._early += records
+            return
         for record in records:
             if record.seq <= self.seen_seq:
                 continue
