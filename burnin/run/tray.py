@@ -91,7 +91,8 @@ class TraySession:
         """Why XID events and kernel log could not be watched at some time; None where they always were."""
         self._holder, self.seen_seq, self._logged_seq = heard
         """An earlier session's agent, and how far its readings and its lines are on the disk."""
-        self.stored_seq = self.seen_seq
+        self.stored_seq = self.read_seq = self.seen_seq
+        """`read_seq`: the last record that was a reading. No more is forgotten than what the database knows that it has."""
         self._line_s = float("-inf")
         self._early: list[wire.Record] | None = None
         """What came before hello was understood: without it neither time nor columns of a record are known."""
@@ -154,7 +155,7 @@ class TraySession:
             self._note("the agent that was here is gone, with its load and what it had not told; a new one has started")
         if hello["holder"] != self._holder:
             self._holder, self.seen_seq, self._absent = hello["holder"], -1, {}
-            self._logged_seq = self.stored_seq = -1
+            self._logged_seq = self.stored_seq = self.read_seq = -1
             self._offsets.clear()
         self._emit(Attached(self.tray, self.now_s(), self._holder))
         self._offsets.append(self._clock.now() - record.mono_ns / 1e9)
@@ -262,6 +263,7 @@ class TraySession:
             t_s = self._time(record)
             if record.kind == "sample":
                 self._sampled(record, t_s)
+                self.read_seq = record.seq
             elif record.kind == "absent":
                 self._absent[int(record.body["c"])] = {int(i): str(why) for i, why in record.body["why"].items()}
             elif record.kind == "beat":
