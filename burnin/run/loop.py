@@ -159,7 +159,7 @@ class Run:
         """Every few seconds: what is on the disk, the agents need not keep."""
         while True:
             await self.job.clock.sleep(FLUSH_S)
-            seen = [(session, session.holder, session.seen_seq) for session in self.job.sessions.values()]
+            seen = [(session, session.holder, session.read_seq) for session in self.job.sessions.values()]
             await self.job.keeper.flush()
             if any(session.anothers for session in self.job.sessions.values()):
                 self.refused = True  # a newer controller has begun to take the trays over

@@ -17,7 +17,7 @@ from burnin.run.resume import Before
 from burnin.run.tray import TraySession
 from burnin.store import Run, Session
 from tests import build
-from tests.unit.test_run_parts import FakeAgent, FakeClock, settle
+from tests.unit.test_run_parts import FakeAgent, FakeClock, FakeLink, settle
 
 HERE = Process("here", "boot-1", 1, "9")
 NOON = dt.datetime(2026, 11, 21, 12, 0, 0, tzinfo=dt.UTC)
@@ -100,6 +100,31 @@ async def test_every_record_keeps_its_number_beside_its_time() -> None:
         (LogLine, 1),
     ]
     await rig.end()
+
+
+async def test_what_comes_with_hello_waits_until_hello_is_understood() -> None:
+    """A later session's first records arrive in one piece with hello: their columns and times are known only by it."""
+    rig = Rig(("H1", 2, 2))
+    for _ in range(6):
+        rig.agent.sample(40.0, 30.0)
+        rig.clock.t += 1
+    rig.clock.t += 20
+    rig.session._connect = lambda take: Hasty(rig.agent, take)
+    await settle()
+    ticks = [e for e in rig.events if isinstance(e, Tick)]
+    assert [one.seq for one in ticks] == [3, 4, 5]
+    assert [one.t_s for one in ticks] == pytest.approx([3.0, 4.0, 5.0]), "when they were read, not when they came"
+    await rig.end()
+
+
+class Hasty(FakeLink):
+    """Gives everything at once, before `open` returns."""
+
+    async def open(self, holder: str = "-", seq: int = 0) -> wire.Record:
+        hello = await super().open(holder, seq)
+        hello.body["tables"] = [[["g0", "gpu.temp"], ["g0", "gpu.tlimit"]]]
+        self.on_records(self.agent.spool[seq:])
+        return hello
 
 
 async def test_a_later_session_takes_what_is_not_on_the_disk_and_nothing_twice() -> None:
