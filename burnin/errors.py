@@ -9,7 +9,8 @@
     │   ├── LoginRefused      the tray knows us not
     │   ├── LinkLost          the link was up and is gone (SSH exit status None is this, never success)
     │   ├── TrayUnfit         no python3, no ctypes, no room, sudo refused
-    │   ├── AgentBusy         another run holds this tray
+    │   ├── AgentBusy         another controller holds this tray: the run is refused
+    │   │   └── Superseded    a newer one took it over: this run stops, and commands nothing more
     │   └── ProtocolError     bytes that are not our protocol
     └── StoreError        evidence cannot be kept         -> the run stops safely; burnin's own failure, exit 4
 
@@ -79,7 +80,11 @@ class TrayUnfit(TrayError):
 
 
 class AgentBusy(TrayError):
-    """Another run holds the tray's agent under a living lease."""
+    """Another controller holds the tray's agent under a living lease."""
+
+
+class Superseded(AgentBusy):
+    """A newer controller has taken the tray over; its agent obeys this one no more."""
 
 
 class ProtocolError(TrayError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 from burnin import wire
+from burnin.agent.claims import Claims
 from burnin.agent.spool import Spool
 from burnin.errors import ProtocolError
 
@@ -21,6 +22,12 @@ class Owner(Protocol):
     run: str
     ident: str
     spool: Spool
+    claims: Claims
+
+    @property
+    def leased(self) -> bool:
+        """True while the controller was heard in time."""
+        ...
 
     @property
     def busy(self) -> bool:
@@ -41,7 +48,8 @@ class Owner(Protocol):
 
 
 class Attachment:
-    """A channel's socket. The first line is `["attach", run, holder, from_seq]`, the answer `["ok" | "busy" | "stale", ...]`.
+    """A channel's socket. The first line is `["attach", run, holder, from_seq, claim]`, the answer `["ok"]`, `["stale", run]`, or
+    `["busy" | "fenced", run, who]`. Without a claim (it may be left out) a channel commands nobody away and may be sent away.
 
     A guard's says `guard` in place of `attach`; it is `busy` for every run but this one.
     `from_seq` counts the records of `holder`; another holder's, which this may be, are sent from its first.
@@ -58,20 +66,21 @@ class Attachment:
     def attach(self) -> bool:
         """Answer the attach line; False when this channel may not stay, and was told why.
 
-        A holder of another run is `busy` while that run lives; when it does not, the holder ends itself (`stale`)
-        and the channel starts a fresh one.
+        A holder of another run is `busy` while that run lives; when it does not, or its controller is known to be gone, the
+        holder ends itself (`stale`) and the channel starts a fresh one. Of controllers of one run see `Claims`.
         """
         owner = self._owner
         self.socket.settimeout(_ATTACH_S)
         try:
-            word, run, holder, seq = json.loads(self._first_line())
+            word, run, holder, seq, *rest = json.loads(self._first_line())
+            claim = rest[0] if rest and isinstance(rest[0], dict) else None
             if word not in ("attach", "guard") or not isinstance(seq, int):
                 return False
             self.guard = word == "guard"
-            if run != owner.run:
-                answer = "busy" if owner.busy or self.guard else "stale"
-                self.socket.sendall(json.dumps([answer, owner.run]).encode() + b"\n")
-                if answer == "stale":
+            answer = self._refusal(run, claim)
+            if answer is not None:
+                self.socket.sendall(json.dumps([answer, owner.run, owner.claims.who]).encode() + b"\n")
+                if answer == "stale" or (answer == "fenced" and owner.claims.unclaimed):
                     owner.end()
                 return False
             self.socket.sendall(b'["ok"]\n' + owner.hello())
@@ -80,6 +89,15 @@ class Attachment:
         self._seq = seq if holder == owner.ident else 0
         self.socket.setblocking(False)
         return True
+
+    def _refusal(self, run: str, claim: dict[str, Any] | None) -> str | None:
+        owner = self._owner
+        if self.guard:
+            return "busy" if run != owner.run else None
+        if run != owner.run:
+            gone = claim is not None and claim.get("gone") is not None and claim["gone"] == owner.claims.who.get("id")
+            return "busy" if self.guard or (owner.busy and not gone) else "stale"
+        return owner.claims.take(claim, owner.leased) if claim is not None else None
 
     def _first_line(self) -> bytes:
         line = b""

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 from burnin.wire import MARK
 
@@ -25,7 +26,7 @@ START_S = 15.0
 
 
 class Refused(Exception):
-    """The tray's holder belongs to another run that is alive; the text is that run."""
+    """The tray is another controller's; the text is `busy` or `fenced`, that run, and who it is as JSON."""
 
 
 def _connect() -> socket.socket | None:
@@ -48,7 +49,9 @@ def _read_line(link: socket.socket) -> bytes:
     return line
 
 
-def attach(run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]]) -> socket.socket:
+def attach(
+    run: str, holder: str, seq: int, start_holder: Callable[[], subprocess.Popen[bytes]], claim: Any = None
+) -> socket.socket:
     """A socket to this run's holder, in the working directory. Raises Refused, or OSError when no holder will start."""
     with open("lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two channels must not start two holders
@@ -58,15 +61,15 @@ def attach(run: str, holder: str, seq: int, start_holder: Callable[[], subproces
             link = _connect()
             if link is not None:
                 link.settimeout(START_S)
-                link.sendall(json.dumps(["attach", run, holder, seq]).encode() + b"\n")
+                link.sendall(json.dumps(["attach", run, holder, seq, claim]).encode() + b"\n")
                 answer = _read_line(link) or b'["gone"]'
                 word, *rest = json.loads(answer)
                 if word == "ok":
                     link.settimeout(None)
                     return link
                 link.close()
-                if word == "busy":
-                    raise Refused(str(rest[0]))
+                if word in ("busy", "fenced"):
+                    raise Refused(f"{word} {rest[0]} {json.dumps(rest[1] if len(rest) > 1 else {})}")
             elif started is None:
                 started = start_holder()
             elif started.poll() == ANOTHER_HOLDER:
@@ -87,7 +90,7 @@ def guard(run: str) -> socket.socket:
     link.sendall(json.dumps(["guard", run, "-", 0]).encode() + b"\n")
     word, *rest = json.loads(_read_line(link) or b'["gone"]')
     if word == "busy":
-        raise Refused(str(rest[0]))
+        raise Refused(f"{word} {rest[0]} {json.dumps(rest[1] if len(rest) > 1 else {})}")
     if word != "ok":
         raise OSError("the holder is leaving")
     link.settimeout(None)
@@ -122,12 +125,12 @@ def copy(link: socket.socket, stdin: int, stdout: int) -> None:
 
 
 def main(open_link: Callable[[], socket.socket]) -> int:
-    """Process entry, in the agent's private directory. Exit status: 0 link over, 5 busy, 6 no holder."""
+    """Process entry, in the agent's private directory. Exit status: 0 link over, 5 another controller's, 6 no holder."""
     os.write(1, MARK)
     try:
         link = open_link()
     except Refused as refused:
-        os.write(2, f"busy {refused}\n".encode())
+        os.write(2, f"{refused}\n".encode())
         return 5
     except (OSError, ValueError) as error:
         os.write(2, f"{error}\n".encode())

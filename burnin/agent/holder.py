@@ -1,7 +1,7 @@
 """The resident process on a tray: it owns load, sampling, local limits and the spool; a channel only attaches to it.
 
 Records (see burnin.wire) and their bodies:
-    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded    of every channel
+    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded fence   of every channel
     sample  c: table, n: mono_ns of the reading, v: values in column order (null: see absent)
     absent  c: table, why: {column: reason}                        when the reasons change
     event   source nvml | kmsg, gpu, bdf, code, text               an XID; a word for any other hardware line of the kernel log
@@ -15,8 +15,8 @@ Guards' channels are told other things (burnin.agent.guards). hello's `halted`: 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
 transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
 clear {} (of what guards halted),
-load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered when
-processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
+load {gpus, kernel, cutoff_margin_c, max_s, nvlink, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered
+when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from typing import Any
 from burnin import wire
 from burnin.agent import clocks, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
+from burnin.agent.claims import Claims
 from burnin.agent.cost import Cost
 from burnin.agent.fields import Group
 from burnin.agent.grip import GroupSource, Handles
@@ -71,6 +72,7 @@ class Holder:
         self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
+        self.claims = Claims()
         self._kmsg = host.KernelLog(at)
         self._devices: dict[str, str] = {}
         self._handles = Handles(open_nvml, self._remark, self._saw_xid, lambda: self._ending)
@@ -151,7 +153,7 @@ class Holder:
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
             "nvml": self._handles.reason, "kmsg": self._kmsg.reason, "xid": self._handles.xid_reason, "tables": self._tables(),
-            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "halted": self._halted,
+            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "halted": self._halted, "fence": self.claims.token,
         }  # fmt: skip
         return self._unnumbered("hello", body)
 
@@ -173,10 +175,15 @@ class Holder:
     # ---- orders
 
     @property
+    def leased(self) -> bool:
+        """True while the controller was heard in time."""
+        return self._now_ns() < self._lease_end_ns
+
+    @property
     def busy(self) -> bool:
         """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
         left = "*" in self._halted and not self._attached
-        return bool(self._loaded()) or (self._now_ns() < self._lease_end_ns and not left)
+        return bool(self._loaded()) or (self.leased and not left)
 
     def hear(self, down: wire.Down) -> None:
         """One line from the controller."""
@@ -318,11 +325,20 @@ class Holder:
             self._remark(f"{took}; it is read every {every:g} s now, {asked:g} s were asked")
 
     def _load(
-        self, gpus: list[str], kernel: str, cutoff_margin_c: float, max_s: float, pulse: dict[str, Any] | None = None
+        self,
+        gpus: list[str],
+        kernel: str,
+        cutoff_margin_c: float,
+        max_s: float,
+        pulse: dict[str, Any] | None = None,
+        nvlink: bool = False,
     ) -> dict[str, str]:
         if self._loads is None or self._sampler is None or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
-        specs = {gpu: {"kind": "burn", "args": {"kernel": kernel, "pulse": (pulse or {}).get(gpu)}} for gpu in gpus}
+        uuids, names = self._handles.uuids, sorted(self._handles.uuids)
+        peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
+        each = {gpu: {"kernel": kernel, "pulse": (pulse or {}).get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
+        specs = {gpu: {"kind": "burn", "args": args} for gpu, args in each.items()}
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
     def _clock(self) -> dict[str, int]:

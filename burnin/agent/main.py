@@ -1,4 +1,4 @@
-"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ`, `guard RUN`, `hold RUN` or `work ...`.
+"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ [CLAIM]`, `guard RUN`, `hold RUN` or `work ...`.
 
 The working directory is the agent's private one. This is the only place that knows of processes' arguments and of the
 real clock, libraries and environment; everything below is given them.
@@ -92,16 +92,20 @@ def work(uuid: str, spec: str, fd: str, slot: str, slots: str, parent: str) -> i
     """Be a load or work process."""
     from burnin.agent import work as process
 
-    return process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns)
+    def renew(other: dict[str, Any]) -> None:
+        os.execv(sys.executable, _python(sys.argv[0], "work", uuid, json.dumps(other), fd, slot, slots, parent))
+
+    return process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns, renew)
 
 
 def main(zipapp: str, argv: list[str]) -> int:
     """Dispatch; exit status 64 for words that are not known."""
-    if argv[:1] == ["channel"] and len(argv) == 4:
+    if argv[:1] == ["channel"] and len(argv) in (4, 5):
         from burnin.agent import channel
 
         run, holder, seq = argv[1], argv[2], int(argv[3])
-        return channel.main(lambda: channel.attach(run, holder, seq, lambda: _start_holder(zipapp, run)))
+        claim = argv[4] if len(argv) == 5 else "null"
+        return channel.main(lambda: channel.attach(run, holder, seq, lambda: _start_holder(zipapp, run), json.loads(claim)))
     if argv[:1] == ["guard"] and len(argv) == 2:
         from burnin.agent import channel
 

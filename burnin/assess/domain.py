@@ -34,6 +34,12 @@ def depends(check: Check, on: str, part: str) -> bool:
     return True  # coolant, manifold, the rack itself: everything was measured with them
 
 
+def beside(check: Check) -> bool:
+    """True for a check that has nothing to do with what load does to a GPU: nothing else must be done again after it."""
+    reads = {metric.split(".")[0] for metric in check.metrics}
+    return check.name in _ASKS_ALL or (bool(reads) and reads <= {"host", *_READS.values()})
+
+
 def since(check: Check, on: str, voided: Iterable[Voided]) -> float:
     """The run second from which evidence of this check on this part counts."""
     return max((one.t_s for one in voided if depends(check, on, one.part)), default=0.0)

@@ -25,6 +25,7 @@ from burnin.checks import (
     sel,
     thermal_margin,
     throttling,
+    together,
     xid,
 )
 from burnin.checks.base import Check
@@ -37,6 +38,7 @@ CHECKS: dict[str, Check] = {
         idle_baseline,
         gpu_load,
         pulse,
+        together,
         thermal_margin,
         throttling,
         ecc,

@@ -52,7 +52,7 @@ def runs(db: Db = DB) -> None:
         table.add_column(title, no_wrap=title.startswith("run"), overflow="fold")
     with _reading(db) as store:
         for run in store.runs():
-            word = Text(run.word, LOOK[run.word]) if run.word else Text(_unjudged(run), "dim")
+            word = Text(run.word, LOOK[run.word]) if run.word else Text(_unjudged(run, store), "dim")
             if not run.whole:
                 word.append(" (of a part)", "dim")
             table.add_row(run.id, run.rack, run.suite or "", _took(run), run.operator, word)
@@ -67,8 +67,17 @@ def _took(run: Run) -> str:
     return clock((dt.datetime.fromisoformat(run.ended) - dt.datetime.fromisoformat(run.started)).total_seconds())
 
 
-def _unjudged(run: Run) -> str:
-    return "running, or cut off" if run.ended is None else "not judged"
+def _unjudged(run: Run, store: Store) -> str:
+    """What became of a run without a verdict: a process that is gone does not run."""
+    from burnin.run.lock import keeper
+
+    if run.ended is not None:
+        return "not judged"
+    who = keeper(store, run)
+    gone = who.gone() if who is not None else None
+    if gone is None or who is None:
+        return "running, or cut off"
+    return f"cut off (process {who.pid} is gone): --resume {run.id}" if gone else f"running (process {who.pid})"
 
 
 def show(run: RunName, json: Json = None, db: Db = DB) -> None:
@@ -79,8 +88,9 @@ def show(run: RunName, json: Json = None, db: Db = DB) -> None:
     with _reading(db) as store:
         found = store.run(run)
         text = store.verdict(found.id)
+        unjudged = _unjudged(found, store)
     if text is None:
-        raise InputError(f"run {found.id} has no verdict yet ({_unjudged(found)}): `burnin judge {found.id}` derives one")
+        raise InputError(f"run {found.id} has no verdict yet ({unjudged}): `burnin judge {found.id}` derives one")
     document = jsonlib.loads(text)
     if str(json) != "-":
         verdict.show(document, console())

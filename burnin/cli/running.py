@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import getpass
+import json as jsonlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -105,9 +106,11 @@ def _offer(store: Store, request: Request, out: Console) -> None:
 def _resume(request: Request, name: str, chosen: bool, dry_run: bool, plain: bool, json: Path | None, db: Path) -> None:
     """Go on with a run. With nothing owed, its verdict is shown as it stands."""
     from burnin.cli.dry import owed as show_owed
+    from burnin.events import Word
     from burnin.run.lock import refuse_second
     from burnin.run.resume import look, what_is_owed
     from burnin.store import open_store
+    from burnin.views.verdict import show
 
     if chosen:
         raise InputError("--resume goes on with a run as it was planned: leave --only and --parts out")
@@ -120,6 +123,12 @@ def _resume(request: Request, name: str, chosen: bool, dry_run: bool, plain: boo
         show_owed(before.run.id, request.suite, many, before.replaced, out)
         if dry_run:
             return
+        stored = store.verdict(before.run.id)
+        if not many and before.run.ended is not None and stored is not None:
+            said = jsonlib.loads(stored)
+            show(said, out)
+            write(json, stored)
+            raise typer.Exit(exits.of_word(Word(said["verdict"])))
         begun = dt.datetime.now(dt.UTC)
         verdict, through = asyncio.run(_watched(again, store, before.run.id, begun, plain, out, before))
     finally:

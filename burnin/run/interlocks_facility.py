@@ -103,11 +103,14 @@ class Around:
             wet = [one for one in detectors(said.bodies) if one.wet]
             if wet:
                 out.append(Interlock("leak", "rack", "bad", f"{part} leaks: {wet[0].why}"))
+                out.append(Interlock("leak", part, "bad", wet[0].why))
         limit = self.profile.limits.get("leak.detectors")
         for tray in self.trays:
             said = self._of(tray)
             found = detectors(said.bodies)
             told = sum(one.wet is not None for one in found)
+            if any(one.wet for one in found):
+                continue  # said above
             if said.why or leaking(found) is None:
                 why = said.why or next((one.why for one in found if one.wet is None), f"the BMC of {tray} shows no leak detector")
                 out.append(Interlock("leak", tray, "unread", why))

@@ -28,7 +28,8 @@ def _evidence(stage: str, check: str, part: str, attempt: int, number: int, answ
 
 
 class Keep:
-    """The run's Keeper. `tested`: who each tray was to the sessions before this one.
+    """The run's Keeper. `tested`: who each tray was to the sessions before this one, which began at
+    run second `began_s`: what is another part now, was another one when it began.
 
     `watch` gets every event and attempt after it was given to the writer.
     """
@@ -41,10 +42,10 @@ class Keep:
         stop: asyncio.Event,
         watch: Sequence[Callable[[Event | Kept], None]],
         tested: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-        now_s: Callable[[], float] = lambda: 0.0,
+        began_s: float = 0.0,
     ) -> None:
         self._store, self._run, self._addresses, self._stop, self._watch = store, run, addresses, stop, watch
-        self._now_s = now_s
+        self._began_s = began_s
         self._writer = Writer(store)
         self._tested = dict(tested)
         self.failure: StoreError | None = None
@@ -82,7 +83,7 @@ class Keep:
         address, key = self._addresses.get(tray, ("", None))
         serial = identity.get("host", {}).get("serial")
         row = Tray(tray, address, key, serial, dict(identity))
-        new = [Voided(part, self._now_s(), why) for part, why in exchanged(tray, self._tested.get(tray), identity).items()]
+        new = [Voided(part, self._began_s, why) for part, why in exchanged(tray, self._tested.get(tray), identity).items()]
         if new:
             self._put(lambda: self._store.void(new))
         self._put(lambda: self._store.keep_tray(row))

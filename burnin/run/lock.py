@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from burnin.errors import NotReady
 from burnin.store import RUNNING, Run, Session, Store
@@ -38,8 +40,18 @@ class Process:
             return None
         return self.boot != _boot() or _started(self.pid) != self.started
 
-    def __str__(self) -> str:
-        return f"{self.pid}@{self.host}/{self.boot}/{self.started}"
+    def as_who(self) -> dict[str, Any]:
+        """As trays are told: see `burnin.agent.claims`."""
+        where = {"host": self.host, "boot": self.boot, "pid": self.pid, "started": self.started}
+        return {"id": f"{self.pid}@{self.host}/{self.boot}/{self.started}", **where}
+
+    @classmethod
+    def who_is_gone(cls, who: Mapping[str, Any]) -> bool | None:
+        """The same question about one that a tray named."""
+        try:
+            return cls(str(who["host"]), str(who["boot"]), int(who["pid"]), str(who["started"])).gone()
+        except (KeyError, ValueError, TypeError):
+            return None
 
 
 def _boot() -> str:

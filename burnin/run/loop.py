@@ -53,6 +53,8 @@ class Run:
         self._knocked_s = -KNOCK_S
         self._looked_at: list[str] = []
         """GPUs that the last look at the interlocks saw: a tray that comes back later is not loaded on it."""
+        self.refused = False
+        """Another controller holds the rack."""
 
     def _now(self) -> float:
         return self.job.clock.now() - self.job.start_s
@@ -67,9 +69,11 @@ class Run:
                 beside.append(group.create_task(self.job.facility.live()))
             try:
                 await self._arrive()
-                await self._go_on()
+                self.refused = any(session.anothers for session in self.job.sessions.values())
+                if not self.refused:
+                    await self._go_on()
                 for leg in self.job.plan.legs:
-                    if self.job.stop.is_set() or not self._anyone():
+                    if self.job.stop.is_set() or self.refused or not self._anyone():
                         break
                     await self._stage(leg)
             finally:
@@ -157,6 +161,9 @@ class Run:
             await self.job.clock.sleep(FLUSH_S)
             seen = [(session, session.holder, session.seen_seq) for session in self.job.sessions.values()]
             await self.job.keeper.flush()
+            if any(session.anothers for session in self.job.sessions.values()):
+                self.refused = True  # a newer controller has begun to take the trays over
+                self.job.stop.set()
             for session, holder, seq in seen:
                 if session.holder == holder:  # another one counts anew
                     session.stored_seq = max(session.stored_seq, seq)
@@ -302,6 +309,7 @@ class Run:
             "kernel": f"{stage.load.kernel}_burn",
             "cutoff_margin_c": cutoff,
             "max_s": self.job.plan.load_seconds(leg.index) + LOAD_SPARE_S,
+            **({"nvlink": True} if stage.load.nvlink else {}),
         }
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))

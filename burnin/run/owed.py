@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from burnin.assess import went
-from burnin.assess.domain import since
+from burnin.assess.domain import beside, since
 from burnin.checks.base import RACK, Check
 from burnin.events import Status
 from burnin.run.plan import Leg, Plan
@@ -72,7 +72,7 @@ def rest(plan: Plan, many: Sequence[Owed], proof: Proof) -> Plan:
         if mine:
             trays = _trays(plan, (one.part for one in mine))
             steps = tuple(step for step in leg.steps if step.check in parts)
-            legs.insert(0, Leg(leg.index, _left(leg.stage, trays or plan.trays, proof), steps, trays, parts))
+            legs.insert(0, Leg(leg.index, _left(leg.stage, trays or plan.trays, proof), steps, trays, parts, leg.own_s))
         elif legs and _leads_up(leg, legs[0]):
             trays = legs[0].trays
             legs.insert(0, Leg(leg.index, leg.stage, leg.steps, trays, None))
@@ -116,7 +116,7 @@ def _after(plan: Plan, checks: Mapping[str, Check], many: Sequence[Owed]) -> Ite
                 for part in checks[step.check].parts((*plan.trays, *plan.switches)):
                     yield Owed(leg.index, step.check, part, "what it would be asked about is owed")
         phase = (leg.stage.phase or "").split("-")[0].split("@")[0]
-        mine = {one.part for one in many if one.stage == leg.index}
+        mine = {one.part for one in many if one.stage == leg.index and not beside(checks[one.check])}
         follows, why = set[str](), ""
         if phase == "idle":
             idle, load = mine, set()

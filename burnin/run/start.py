@@ -35,7 +35,7 @@ from burnin.run.resume import Before, proof
 from burnin.run.tray import TraySession
 from burnin.store import RunStart, Session, Store, Voided
 from burnin.suites.schema import Suite
-from burnin.transport.agent import AgentLink
+from burnin.transport.agent import AgentLink, Claim
 from burnin.transport.bmcs import Bmcs, services
 from burnin.transport.known import fingerprint
 from burnin.transport.package import build
@@ -44,7 +44,8 @@ from burnin.transport.shell import Shell
 from burnin.transport.ssh import Dialer, closing
 from burnin.verdict.document import canonical
 
-COMPLETE, STOPPED = "COMPLETE", "STOPPED"
+COMPLETE, STOPPED, REFUSED = "COMPLETE", "STOPPED", "REFUSED"
+"""How a run may end; REFUSED: another controller holds the rack."""
 
 
 class _Clock:
@@ -138,8 +139,8 @@ async def _kept(
         store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
     else:
         _begin(request, store, run_id, session)
-    through = await _run(request, store, run_id, watch, begun.date(), mono_s - session.t0_s, before, bmcs, stop)
-    store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), COMPLETE if through else STOPPED)
+    status = await _run(request, store, run_id, watch, begun.date(), session, before, bmcs, stop)
+    store.end_run(run_id, _iso(dt.datetime.now(dt.UTC)), status)
     verdict = await asyncio.to_thread(lambda: judge(gather(store, run_id)))
     store.keep_verdict(verdict, canonical(verdict))
     return verdict
@@ -173,11 +174,11 @@ async def _run(
     run_id: str,
     watch: Sequence[Callable[[Event | Kept], None]],
     today: dt.date,
-    start_s: float,
+    session: Session,
     before: Before | None,
     bmcs: Bmcs,
     stop: Stop,
-) -> bool:
+) -> str:
     dial = dialer(request.file)
     clock, agent = _Clock(), build()
     keys = {part: dial.known.keys(at.host, at.port) for part, at in dial.endpoints.items()}
@@ -185,7 +186,10 @@ async def _run(
         part: (f"{at.host}:{at.port}", fingerprint(keys[part][0]) if keys[part] else None) for part, at in dial.endpoints.items()
     }
     watch = [*watch, lambda event: guard.see(event)]
-    keep = Keep(store, run_id, addresses, stop.asked, watch, before.tested if before else {}, lambda: clock.now() - start_s)
+    keep = Keep(store, run_id, addresses, stop.asked, watch, before.tested if before else {}, session.t0_s)
+    start_s = session.mono_s - session.t0_s
+    here = Process.me()
+    claim = Claim({**here.as_who(), "since": _iso(dt.datetime.now(dt.UTC)), "run": run_id}, Process.who_is_gone)
     places = before.places if before else {}
     suite = request.suite
     waived = [w.interlock for w in request.file.rack.waive if w.until >= today]
@@ -195,10 +199,10 @@ async def _run(
         LogLine("rack", clock.now() - start_s, "stop", "planned", f"a planned stop was asked for by {by or 'somebody'}", "live")
     )
 
-    def session(tray: str) -> TraySession:
+    def tray_session(tray: str) -> TraySession:
         return TraySession(
             tray,
-            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records),
+            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim),
             keep.event,
             clock,
             start_s,
@@ -211,7 +215,7 @@ async def _run(
         known = proof(store, run_id, {}, 0.0)
         return rest(request.plan, owed(request.plan, suite, CHECKS, known), known)
 
-    sessions = {tray: session(tray) for tray in request.plan.trays}
+    sessions = {tray: tray_session(tray) for tray in request.plan.trays}
 
     def spoken(part: str, metric: str) -> bool:
         agent_says = sessions.get(tray_of(part))
@@ -247,9 +251,10 @@ async def _run(
     left = False
     try:
         await guard.start()
-        through = await Run(job).run()
+        run = Run(job)
+        through = await run.run()
         left = True
-        return through
+        return REFUSED if run.refused else COMPLETE if through else STOPPED
     finally:
         await guard.close(clean=left)
         for number in (signal.SIGINT, signal.SIGTERM):

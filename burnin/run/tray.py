@@ -93,6 +93,8 @@ class TraySession:
         """An earlier session's agent, and how far its readings and its lines are on the disk."""
         self.stored_seq = self.seen_seq
         self._line_s = float("-inf")
+        self.anothers = False
+        """Another controller holds this tray."""
         self._link: Link | None = None
         self._tables: list[tuple[tuple[str, str], ...]] = []
         """(part, metric) of every column, one tuple a table: the store recognises it by identity."""
@@ -120,7 +122,8 @@ class TraySession:
                 tries = 0
                 await self._keep()
             except TrayError as error:
-                hopeless = isinstance(error, _HOPELESS) and not self._said_hello
+                hopeless = isinstance(error, AgentBusy) or (isinstance(error, _HOPELESS) and not self._said_hello)
+                self.anothers = isinstance(error, AgentBusy)
                 self._become(REFUSED if hopeless else LOST, str(error))
                 if hopeless:
                     break

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncssh
 import orjson
 
 from burnin import wire
-from burnin.errors import AgentBusy, LinkLost, ProtocolError, TrayError, TrayUnfit
+from burnin.errors import AgentBusy, LinkLost, ProtocolError, Superseded, TrayError, TrayUnfit
 from burnin.transport.package import Agent
 from burnin.transport.ssh import Dialer, Endpoint, script, shell
 
@@ -27,6 +29,20 @@ OPEN_S = 40.0
 ORDER_S = 20.0
 _CLOSE_S = 2.0
 PUSH_S = 60.0
+
+
+@dataclass
+class Claim:
+    """One controller, as trays know it: `who` is {id, host, pid, since, run}; `gone(who)` True when that one provably is."""
+
+    who: Mapping[str, Any]
+    gone: Callable[[Mapping[str, Any]], bool | None]
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Tray -> the token that it gave."""
+
+    def words(self, part: str, gone: str | None) -> str:
+        """What is sent along to attach."""
+        return json.dumps({"who": dict(self.who), "token": self.tokens.get(part), "gone": gone}, separators=(",", ":"))
 
 
 def _start(at: Endpoint, agent: Agent, *words: str, check: bool = True) -> str:
@@ -59,6 +75,17 @@ async def clean(connection: asyncssh.SSHClientConnection, at: Endpoint) -> None:
     answer = await shell(connection, f"{become}rm -rf {shlex.quote(at.dir)}", timeout_s=ORDER_S)
     if answer.status:
         raise TrayUnfit(f"{at.part}: {at.dir} cannot be removed: {answer.err.strip()}")
+
+
+def _holder(session: _Session) -> tuple[str, str, dict[str, Any]]:
+    """(busy | fenced, run, who) as the channel said it."""
+    said = session.err.decode("utf-8", "replace").strip().splitlines() or [""]
+    word, run, who = [*said[-1].split(" ", 2), "", ""][:3]
+    try:
+        known = json.loads(who)
+    except ValueError:
+        known = {}
+    return word, run, known if isinstance(known, dict) else {}
 
 
 class _Session(asyncssh.SSHClientSession[bytes]):
@@ -101,10 +128,17 @@ class AgentLink:
     """
 
     def __init__(
-        self, dialer: Dialer, part: str, agent: Agent, run: str, on_records: Callable[[list[wire.Record]], None]
+        self,
+        dialer: Dialer,
+        part: str,
+        agent: Agent,
+        run: str,
+        on_records: Callable[[list[wire.Record]], None],
+        claim: Claim | None = None,
     ) -> None:
         self._dialer, self.part, self._agent, self._run, self._on_records = dialer, part, agent, run, on_records
         self.at = dialer.endpoints[part]
+        self._claim = claim
         self.hello: wire.Record | None = None
         self.heard_s = 0.0
         """time.monotonic() of the last bytes."""
@@ -119,12 +153,17 @@ class AgentLink:
     async def open(self, holder: str = "-", seq: int = 0) -> wire.Record:
         """Connect, push if needed, attach from record `seq` of `holder`: the hello record. Raises TrayError."""
         self._connection = await self._dialer.connect(self.part)
-        words = ("channel", self._run, holder, str(seq))
-        session = await self._exec(*words)
+        session = await self._exec(*self._words(holder, seq))
         if session.status == _NOT_THERE:
             await push(self._connection, self.at, self._agent)
-            session = await self._exec(*words)
+            session = await self._exec(*self._words(holder, seq))
+        if session.status == _BUSY and self._claim is not None and (gone := self._provably_gone(session)):
+            session = await self._exec(*self._words(holder, seq, gone))
         return self._met(session)
+
+    def _words(self, holder: str, seq: int, gone: str | None = None) -> tuple[str, ...]:
+        claim = self._claim.words(self.part, gone) if self._claim is not None else "null"
+        return ("channel", self._run, holder, str(seq), claim)
 
     def _met(self, session: _Session) -> wire.Record:
         if self.hello is None:
@@ -133,7 +172,14 @@ class AgentLink:
             raise ProtocolError(
                 f"{self.part}: the agent speaks protocol {self.hello.body.get('protocol')}, we speak {wire.PROTOCOL}"
             )
+        if self._claim is not None:
+            self._claim.tokens[self.part] = int(self.hello.body["fence"])
         return self.hello
+
+    def _provably_gone(self, session: _Session) -> str | None:
+        """The id of the controller that holds the tray, when it is known here not to live any more."""
+        word, _, who = _holder(session)
+        return str(who["id"]) if self._claim and word == "busy" and who.get("id") and self._claim.gone(who) else None
 
     async def _exec(self, *words: str, check: bool = True) -> _Session:
         assert self._connection is not None
@@ -162,12 +208,21 @@ class AgentLink:
         if session.status is None:
             return LinkLost(f"{self.part}: link lost while the agent started")
         if session.status == _BUSY:
-            return AgentBusy(f"{self.part} is held by run {last.removeprefix('busy ')}; wait for it, or `burnin stop` it")
+            return self._others(session)
         if session.status in (126, 127):
             return TrayUnfit(f"{self.part}: no {self.at.python} there ({last}); name one with `python:` in the rack file")
         if session.status == _NO_HOLDER:
             return TrayUnfit(f"{self.part}: the agent does not start: {last}")
         return TrayUnfit(f"{self.part}: the agent ended with status {session.status}: {last}")
+
+    def _others(self, session: _Session) -> AgentBusy:
+        word, run, who = _holder(session)
+        named = f"run {who.get('run', run)}"
+        if who:
+            named += f" (process {who.get('pid')} on {who.get('host')}, since {who.get('since')})"
+        if word == "fenced":
+            return Superseded(f"{self.part} was taken over by {named}: this controller commands it no more")
+        return AgentBusy(f"{self.part} is held by {named}; wait for it, or `burnin stop` it")
 
     def _take(self, records: list[wire.Record]) -> None:
         self.heard_s = time.monotonic()

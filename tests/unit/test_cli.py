@@ -54,6 +54,10 @@ COMMANDS = {
     "signatures": ["signatures"],
     "expect": ["expect", "import", "record.csv", "rack.yaml"],
     "demo": ["demo"],
+    "db check": ["db", "check"],
+    "db backup": ["db", "backup", "copy.db"],
+    "db export": ["db", "export", "last", "-o", "out"],
+    "db vacuum": ["db", "vacuum"],
     "twin up": ["twin", "up", "--inventory", "twin.yaml"],
     "twin record": ["twin", "record", "-o", "racks"],
     "twin faults": ["twin", "faults"],
@@ -74,6 +78,10 @@ INSIDE = {
     "signatures": "burnin.rack.load.load_catalogue",
     "expect": "burnin.rack.build_record.import_expect",
     "demo": "burnin.twin.faults.parse",
+    "db check": "burnin.store.care.check",
+    "db backup": "burnin.store.care.backup",
+    "db export": "burnin.store.open_store",
+    "db vacuum": "burnin.store.open_store",
     "twin up": "burnin.twin.up.serve",
     "twin record": "burnin.rack.load.load_catalogue",
     "twin faults": "burnin.cli.twin.console",
@@ -83,7 +91,7 @@ INSIDE = {
 def test_every_command_is_looked_at_here() -> None:
     tree = command()
     names = {
-        f"{name} {sub}" if name == "twin" else name
+        f"{name} {sub}" if name in ("twin", "db") else name
         for name, one in tree.commands.items()
         for sub in getattr(one, "commands", {name: None})
     }
@@ -208,7 +216,9 @@ def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves
     assert run(["run", "l10-tray", "rack.yaml", "--dry-run", "--parts", "t07"]) == 0
     said = " ".join(capfd.readouterr().out.split())
     assert "hbm: 4 GPUs" in said
-    assert "memory: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
+    assert "hbm: 4 GPUs, up to 6 kW" in said
+    assert "load stays within 107.1 kW of GPUs, and rises and falls by 20 kW/s after 0.0 s: load of t07.g0, 1.4 kW" in said
+    assert "memory, 1:03: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
     assert said.count(" to t07") == 4, "copies, hbm, consensus, collective"
 
 

@@ -252,7 +252,7 @@ def psu(**status: str) -> Bodies:
 @pytest.mark.parametrize(
     ("change", "want", "refused"),
     [
-        (lambda: {"t07": wet()}, {("leak", "rack", "bad")}, "t07 leaks"),
+        (lambda: {"t07": wet()}, {("leak", "rack", "bad"), ("leak", "t07", "bad")}, "t07 leaks"),
         (lambda: {"t07": "late"},
          {("leak", "t07", "unread"), ("leak_policy", "t07", "unread"), ("rack_identity", "t07", "unread")}, None),
         (lambda: {"t07": changed(POLICY, PolicyEnabled=False)}, {("leak_policy", "t07", "bad")}, None),
