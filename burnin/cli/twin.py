@@ -58,6 +58,7 @@ def record(
     scenario: Scenario = None,
     suite: Annotated[str, typer.Option(help="whose stages the racks go through", metavar="SUITE")] = "l11-rack-48h",
     tails: Annotated[str, typer.Option(help="how healthy parts differ: normal, or t5 (heavy tails)")] = "normal",
+    variant: Annotated[str | None, typer.Option(help="built otherwise (docs/twin.md): other plumbing, sensors ...")] = None,
 ) -> None:
     """Write down what a run of twin racks would read: folders that `burnin judge` takes, and what was planted beside them."""
     from burnin.checks import OFFERS
@@ -65,6 +66,7 @@ def record(
     from burnin.suites.load import load_suite
     from burnin.twin.record import record as write_down
     from burnin.twin.scenario import plants_of
+    from burnin.twin.variants import varied
 
     loaded = load_suite(suite, checks=OFFERS, metrics=load_catalogue().metrics)
     if tails not in ("normal", "t5"):
@@ -72,7 +74,8 @@ def record(
     planted = plants_of(profile, plant or (), scenario, hours=(hours or loaded.duration_s() / 3600))
     heavy: Literal["normal", "t5"] = "t5" if tails == "t5" else "normal"
     seeds = range(seed, seed + racks)
-    write_down(profile, loaded, seeds, out, planted, heavy, hours=hours, done=lambda folder: typer.echo(str(folder)))
+    model = varied(profile, variant) if variant is not None else profile
+    write_down(model, loaded, seeds, out, planted, heavy, hours=hours, done=lambda folder: typer.echo(str(folder)))
 
 
 def faults(json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> None:

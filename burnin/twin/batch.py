@@ -44,7 +44,7 @@ class Recorded(Telemetry):
 
 
 def simulate(
-    profile: str,
+    profile: str | Model,
     suite: Suite,
     seeds: Iterable[int],
     plants_of: Callable[[int], Sequence[Plant]] = lambda seed: (),
@@ -53,12 +53,12 @@ def simulate(
     hours: float | None = None,
     stretches: Callable[[Plan], tuple[Stretch, ...]] = lambda plan: plan.stretches,
 ) -> Iterator[Recorded]:
-    """One rack after the other. Raises InputError for an unknown profile.
+    """One rack after the other, of a profile or of a model that was changed. Raises InputError for an unknown profile.
 
     `hours`: the suite's stages shrunk or stretched to this many. `stretches`: what the telemetry says about its phases, where
     it should be other than the suite's own.
     """
-    model = load(profile)
+    model = profile if isinstance(profile, Model) else load(profile)
     when = plan(model, suite, hours)
     for seed in seeds:
         yield one_rack(model, when, seed, tuple(plants_of(seed)), tails, stretches(when))

@@ -30,7 +30,7 @@ TRUTH = "truth.json"
 
 
 def record(
-    profile: str,
+    profile: str | Model,
     suite: Suite,
     seeds: Iterable[int],
     out: Path,
@@ -44,9 +44,9 @@ def record(
 
     Raises InputError for an unknown profile; OSError where it cannot be written.
     """
-    model = load(profile)
+    model = profile if isinstance(profile, Model) else load(profile)
     truth: dict[str, Any] = {}
-    for one in simulate(profile, suite, seeds, plants_of, tails, hours=hours):
+    for one in simulate(model, suite, seeds, plants_of, tails, hours=hours):
         rack = identity.build(model, one.seed)
         folder = out / rack.serial
         with Writer(folder, rack_text(model, rack)) as writer:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 
 from burnin.checks import OFFERS
+from burnin.errors import InputError
 from burnin.rack.load import load_catalogue
 from burnin.rack.parts import within
 from burnin.suites.load import load_suite
@@ -20,6 +22,7 @@ from burnin.twin.model import load
 from burnin.twin.plan import plan
 from burnin.twin.schedule import Condition
 from burnin.twin.steady import rest
+from burnin.twin.variants import variants, varied
 
 GB300 = load("gb300-nvl72")
 
@@ -328,3 +331,19 @@ def test_a_fault_may_begin_late_and_grow() -> None:
     worse = one.of("t02.g1.l3", "nvlink.raw_ber").v / healthy.of("t02.g1.l3", "nvlink.raw_ber").v
     minutes = one.of("t02.g1.l3", "nvlink.raw_ber").t_s - first_load_s()
     assert np.allclose(worse[minutes < 3600], 1) and worse[minutes > 3600].min() > 100
+
+
+@pytest.mark.parametrize("name", sorted(variants()))
+def test_a_variant_is_another_rack_that_still_reaches_its_limit(name: str) -> None:
+    (one,) = simulate(varied("gb300-nvl72", name), two_hours(), [3])
+    load_1 = next(s for s in one.stretches if s.phase == "load-1")
+    at = {m: np.array([one.window(p, m, load_1).mean() for p in one.parts(m)]) for m in ("gpu.temp", "gpu.power", "gpu.clock_sm")}
+    usual = {m: np.array([rack().window(p, m, load_1).mean() for p in rack().parts(m)]) for m in at}
+    assert np.abs(at["gpu.power"] / 1400 - 1).max() < 0.02 and at["gpu.temp"].max() < 85
+    assert np.abs(at["gpu.temp"] - usual["gpu.temp"]).max() > 1 or np.abs(at["gpu.clock_sm"] - usual["gpu.clock_sm"]).max() > 10
+    assert f"`{name}`" in (Path(__file__).parents[2] / "docs/twin.md").read_text()
+
+
+def test_an_unknown_variant_is_said() -> None:
+    with pytest.raises(InputError, match="there is no variant 'odd'; there are coarse"):
+        varied("gb300-nvl72", "odd")
