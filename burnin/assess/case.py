@@ -13,6 +13,7 @@ from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.events import LogLine, Status, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.signatures.baseline import Baseline
 from burnin.store import Store
 from burnin.store.records import Attempt, Run, Stage
 from burnin.suites.schema import Suite
@@ -38,6 +39,7 @@ class Case:
     telemetry: Telemetry
     log: tuple[LogLine, ...]
     states: tuple[TrayState, ...]
+    baseline: Baseline | None = None
 
     def gpus(self) -> list[str]:
         """Every GPU that this run was about."""
@@ -75,6 +77,7 @@ def gather(store: Store, run_id: str) -> Case:
         telemetry=store.telemetry(run.id, metrics=_needed(suite, catalogue)),
         log=tuple(store.log(run.id)),
         states=tuple(store.states(run.id)),
+        baseline=Baseline.model_validate(config["baseline"]) if config.get("baseline") else None,
     )
 
 

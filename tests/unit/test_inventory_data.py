@@ -95,7 +95,7 @@ fabric.status fabric.health gpu.recovery_action ecc.sram_threshold repair.pendin
 cpu.temp cpu.edac_ce cpu.edac_ue nic.temp nic.link_flaps nic.symbol_errors nvme.temp nvme.media_errors
 tray.power psu.power
 coolant.supply_temp coolant.return_temp coolant.flow coolant.dp coolant.pressure pump.speed leak.state leak.voltage
-load.launches load.wrong
+load.launches load.wrong gpu.bandwidth gpu.wait nvlink.fec_tail
 pcie.gen_max pcie.width_max pcie.aer_correctable pcie.aer_nonfatal pcie.aer_fatal cpu.temp_limit nic.crc_errors nic.ack_timeouts
 nic.ports_up nic.speed nvme.critical_warning nvme.spare nvme.used host.nics host.nvmes host.cpus host.load1 host.mem_available
 """
