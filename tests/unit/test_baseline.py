@@ -14,6 +14,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.load import load_catalogue
 from burnin.signatures.baseline import Baseline, Key, build, kind_of
 from burnin.signatures.readings import Readings
+from burnin.telemetry.series import Floats
 from tests import racks
 from tests.unit.test_judge_dir import kept
 
@@ -43,7 +44,7 @@ def test_places_and_spreads_are_learned_from_the_racks() -> None:
     rng = np.random.default_rng(1)
     slots, positions = np.array([-0.03, 0.01, 0.0, 0.05]), np.linspace(-0.04, 0.04, 18)
 
-    def grid() -> racks.Floats:
+    def grid() -> Floats:
         own, trays, level = rng.normal(0, 0.02, (18, 4)), rng.normal(0, 0.01, 18), rng.normal(5, 0.1)
         return np.asarray(level + slots + (positions + trays)[:, None] + own)
 
