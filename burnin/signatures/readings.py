@@ -75,6 +75,10 @@ class Readings:
             self._once[name, stretch] = value()
         return self._once[name, stretch]
 
+    def seen(self, name: str, stretch: Stretch) -> Floats | None:
+        """What `once` computed, if it did."""
+        return self._once.get((name, stretch))
+
     def mean(self, metric: str, stretch: Stretch) -> Floats:
         """Mean of every GPU's readings in a stretch's judged window; NaN where there are none."""
         key = (metric, stretch)
@@ -151,6 +155,11 @@ class Readings:
         tray = np.where(np.count_nonzero(~np.isnan(values), axis=1) * 2 > values.shape[1], tray, np.nan)
         rest = tray if learned is not None and self.same else without_trend(tray, np.arange(tray.size, dtype=float))
         return self._spread(rest, learned.trays if learned else 0.0, learned, least)
+
+    def level(self, name: str, phase: str, value: float) -> Learned | None:
+        """Notes a number of the whole rack for a baseline; gives what racks like it have, where that is known."""
+        known = self._learned(name, phase, np.array([[value]]))
+        return known if self.same else None
 
     def spread(self, name: str, phase: str, own: Floats, least: float) -> Family:
         """Residuals of any shape that are already apart from what they share; a baseline learns their spread alone."""
