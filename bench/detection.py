@@ -254,7 +254,7 @@ def _tally(fault: Fault | None, named: Sequence[tuple[str, str, Severity]]) -> T
 
 def _header(sizes: dict[str, int]) -> list[str]:
     return [
-        f"Measured {dt.date.today()}, burnin {burnin.__version__}, on the twin's batch path ({PROFILE}, 48 h).",
+        f"{dt.date.today()}, burnin {burnin.__version__}, on the twin's batch path ({PROFILE}, 48 h): {', '.join(sizes)}",
         "Simulated, validated on 0 real racks. Intervals are Clopper-Pearson, 95 %.",
         "",
     ]

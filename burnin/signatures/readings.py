@@ -20,6 +20,8 @@ MIN_TRAYS = 6
 """Fewer trays have no family to be out of."""
 POOL_PARTS = 280
 """So many parts, over all families of a rack, say something about its tails."""
+POOLED = ("thermal.rth", "thermal.hbm.memory", "power.leak", "clock.weak", "sensor.offset", "perf.slow", "bandwidth.gpu")
+"""Families that say something different each: what shares a cause would count one heavy part several times."""
 POOL_DOUBT = 3.4
 """Standard errors: 2.5, and a third more because each family's sigma is itself known to an eighth."""
 
@@ -127,7 +129,7 @@ class Readings:
             within, between = max(least, learned.within), learned.trays
         own = alone(rest, within, between, taken)
         out = self._spread(own, learned.own if learned else 0.0, learned, least)
-        if keep and self.enough(own) and out.sigma > least and not name.endswith(".core"):  # the core's heat is in thermal.rth
+        if keep and self.enough(own) and out.sigma > least and name in POOLED:
             self._pool.setdefault((name, kind_of(phase)), own.ravel() / out.sigma)
         return out
 
