@@ -19,10 +19,13 @@ from burnin.checks import (
     leak,
     links,
     nic,
+    nmx,
     nvme,
     power,
     pulse,
     sel,
+    switch,
+    switch_ports,
     thermal_margin,
     throttling,
     xid,
@@ -56,6 +59,9 @@ CHECKS: dict[str, Check] = {
         coolant,
         sel,
         firmware,
+        switch,
+        switch_ports,
+        nmx,
     )
 }
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
