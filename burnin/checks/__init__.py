@@ -28,6 +28,7 @@ from burnin.checks import (
     switch_ports,
     thermal_margin,
     throttling,
+    together,
     xid,
 )
 from burnin.checks.base import Check
@@ -40,6 +41,7 @@ CHECKS: dict[str, Check] = {
         idle_baseline,
         gpu_load,
         pulse,
+        together,
         thermal_margin,
         throttling,
         ecc,

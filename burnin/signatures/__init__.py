@@ -13,7 +13,9 @@ import numpy as np
 from burnin.events import Finding, LogLine
 from burnin.rack.schema import SignatureRow, Topology
 from burnin.signatures import fusion, heat, links, memory, sensors, shared, silicon, soak, thermal, xids
+from burnin.signatures.baseline import Baseline
 from burnin.signatures.readings import Readings
+from burnin.telemetry.series import Floats as Floats
 from burnin.telemetry.series import Telemetry
 
 SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
@@ -61,30 +63,36 @@ def find(
     rows: Mapping[str, SignatureRow],
     unloaded: Mapping[str, frozenset[str]],
     log: Iterable[LogLine] = (),
+    baseline: Baseline | None = None,
+    same: bool = True,
 ) -> list[Finding]:
     """Everything the signatures of `rows` find in one run, sorted by part and signature.
+
+    `baseline`: what other racks were like, and whether they were the `same` in SKU, revision and firmware.
 
     `unloaded`: stage -> GPUs whose load was not reached there; `log`: the run's events, of which XIDs are read. A signature
     that is not in `rows` is not run: a run is judged by the catalogue that is kept with it.
     """
+    return look(Readings(telemetry, topology, unloaded, baseline, same), rows, log)
+
+
+def look(readings: Readings, rows: Mapping[str, SignatureRow], log: Iterable[LogLine] = ()) -> list[Finding]:
+    """The same, where the caller wants what a baseline would learn (`readings.learned`)."""
+    lines = list(log)
     with np.errstate(all="ignore"):  # a clock of 0 or a mean of nothing is NaN, and NaN is in no zone
-        return sorted(_found(telemetry, topology, rows, unloaded, log), key=lambda f: (f.part, f.signature))
+        found = _found(readings, rows, lines)
+        if readings.heavy():
+            found = _found(readings, rows, lines)
+        return sorted(found, key=lambda f: (f.part, f.signature))
 
 
-def _found(
-    telemetry: Telemetry,
-    topology: Topology,
-    rows: Mapping[str, SignatureRow],
-    unloaded: Mapping[str, frozenset[str]],
-    log: Iterable[LogLine],
-) -> list[Finding]:
-    readings = Readings(telemetry, topology, unloaded)
+def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLine]) -> list[Finding]:
     out: list[Finding] = []
     if {thermal.GPU_ROW, thermal.TRAY_ROW} <= set(rows):
-        out += thermal.find(telemetry, topology, rows, unloaded)
-    for name, look in SIGNATURES.items():
+        out += thermal.find(readings, rows)
+    for name, see in SIGNATURES.items():
         if name in rows:
-            out += look(readings, rows[name])
+            out += see(readings, rows[name])
     if xids.SEQUENCE in rows:
         out += xids.find(log, rows[xids.SEQUENCE])
     if fusion.FUSION in rows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from burnin.rack.parts import parent
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import Readings
-from burnin.signatures.robust import median, medians, own, sigma, without_slots
+from burnin.signatures.robust import median, medians, own, without_slots
 from burnin.signatures.zones import Seen, Zone, number
 from burnin.telemetry.series import Floats, Stretch
 
@@ -145,7 +146,7 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Decades of raw bit errors above peers: planes, trays, GPUs, then links, each less what is above it."""
     seen: list[dict[str, Seen]] = []
     for load in readings.telemetry.phase("load"):
-        ber = _decades(readings, load)
+        ber = readings.once(MARGIN, load, partial(_decades, readings, load))
         if ber.size and readings.enough(medians(ber)):
             seen.append(_margins(readings, row, load, ber))
     parts = [{part: one for part, one in stage.items() if "#" not in part} for stage in seen]
@@ -174,25 +175,29 @@ def _decades(readings: Readings, load: Stretch) -> Floats:
 
 def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) -> dict[str, Seen]:
     """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it."""
-    count = ber.shape[2]
+    count, least = ber.shape[2], number(row, "sigma_min")
+
+    def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
+        family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
+        return zones.parts(row, load.stage, names, value.ravel(), family)
+
     planes = medians(ber.reshape(-1, count).T)
     rest = ber - planes[None, None, :]
     gpu = medians(rest)
     tray = medians(without_slots(gpu))
     tray = tray - median(tray)
-    out = {f"rack#{i}": s for i, s in _family(row, load.stage, planes, planes - median(planes)).items()}
-    trays = _family(row, load.stage, medians(medians(ber)), tray)
-    out |= {readings.trays[i]: s for i, s in trays.items()}
-    for i, s in trays.items():
-        if s.zone > Zone.FAMILY:
-            gpu[i] = gpu[i] - tray[i]
+    numbers = [f"rack#{i}" for i in range(count)]
     names = [name for gpus in readings.gpus for name in gpus]
-    alone = own(gpu, number(row, "sigma_min"))
-    out |= {names[i]: s for i, s in _family(row, load.stage, medians(ber).ravel(), alone.ravel()).items()}
-    links = (rest - medians(rest)[:, :, None]).ravel()
-    for i, s in _family(row, load.stage, ber.ravel(), links).items():
+    out = among("plane", numbers, planes, planes - median(planes))
+    trays = among("tray", readings.trays, medians(medians(ber)), tray)
+    for i, name in enumerate(readings.trays):
+        if name in trays and trays[name].zone > Zone.FAMILY:
+            gpu[i] = gpu[i] - tray[i]
+    out |= trays | among("gpu", names, medians(ber), own(gpu, least))
+    links = [f"{name}.l{i}" for name in names for i in range(count)]
+    for link, s in among("link", links, ber, rest - medians(rest)[:, :, None]).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
-        out[f"{names[i // count]}.l{i % count}"] = replace(s, zone=Zone.HOLD if near else s.zone)
+        out[link] = replace(s, zone=Zone.HOLD if near else s.zone)
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
     return {part: s for part, s in out.items() if not _under(part, hot)}
 
@@ -200,13 +205,3 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) 
 def _under(part: str, hot: set[str]) -> bool:
     """True for a part whose link number is named already."""
     return ".l" in part and f"rack#{part.rsplit('.l', 1)[1]}" in hot
-
-
-def _family(row: SignatureRow, stage: str, value: Floats, apart: Floats) -> dict[int, Seen]:
-    scale, floor = sigma(apart, number(row, "sigma_min")), number(row, "floor")
-    n = int(np.count_nonzero(~np.isnan(apart)))
-    out = {}
-    for i, x in enumerate(apart.tolist()):
-        if x == x:
-            out[i] = Seen(stage, float(value[i]), x, x / scale, zones.zone(row, n, x, x / scale), float(value[i]) - x + floor)
-    return out

@@ -32,12 +32,13 @@ def test_the_page_and_the_catalogue_have_the_same_rates() -> None:
     holds = {name: 100 * number(row, "hold") for name, row in ROWS.items() if "hold" in row.limits}
     fails = {name: 100 * number(row, "fail") for name, row in ROWS.items() if "fail" in row.limits}
     written = budgeted(2)
-    assert {name: rate for name, rate in written.items() if name != "thermal.step"} == pytest.approx(holds)
+    assert written == pytest.approx(holds)
     assert {name: rate for name, rate in budgeted(1).items() if name in fails} == pytest.approx(fails)
 
 
-def test_false_fails_stay_below_half_a_percent_together() -> None:
-    assert 0.4 < sum(budgeted(1).values()) < 0.5
+def test_false_alarms_stay_below_half_a_percent_together() -> None:
+    assert 0.2 < sum(budgeted(1).values()) < 0.5
+    assert 0.2 < sum(budgeted(2).values()) < 0.5
 
 
 def test_every_signature_says_what_it_sees_and_confuses() -> None:
