@@ -43,6 +43,8 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "ibstat": ("infiniband/*ibstat_*",),
     "ib_write_bw": ("perftest/*",),
     "ipmitool sel": ("ipmi/*sel*",),
+    "iblinkinfo": (),
+    "nv show system": (),
     "nv show platform": (),
     "nv show platform chassis-location": (),
     "nv show platform inventory": ("nvos/nv_show_platform_inventory*",),

@@ -17,6 +17,7 @@ from burnin.checks import (
     idle_baseline,
     inventory,
     leak,
+    link_ends,
     links,
     nic,
     nmx,
@@ -64,6 +65,7 @@ CHECKS: dict[str, Check] = {
         switch,
         switch_ports,
         nmx,
+        link_ends,
     )
 }
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}

@@ -193,3 +193,21 @@ def test_a_row_beside_its_columns_and_a_name_said_twice_are_gaps() -> None:
     assert say("interface link-diagnostics", good + "acp1       0     No issue was observed\n").outcome is E
     assert say("interface link-diagnostics", good, None).outcome is E
     assert say("interface link-diagnostics", good, 0, "Error: lost connection to nvued").outcome is E
+
+
+FABRIC = """0x9c63000000000001 "MF0;nvos-s0:N5200_LD/U1"      2   0[  ] ==( 2X      100.0 Gbps Active/  LinkUp)==>  0xa088c20000000009  103  18[  ] "GPU" ( )
+0x9c63000000000001 "MF0;nvos-s0:N5200_LD/U1"      2   1[  ] ==(                Down/ Polling)==>             [  ] "" ( )
+"""  # noqa: E501
+
+
+def test_a_fabric_says_who_is_plugged_where_and_a_port_that_is_down_does_not() -> None:
+    got = PARSERS["iblinkinfo"](FABRIC, 0)
+    assert got.outcome is M
+    assert [(r.name, r.part, r.value) for r in got.rows if r.name == "peer"] == [
+        ("peer", "9c63000000000001/0", "a088c20000000009/18")
+    ]
+    assert len([r for r in got.rows if r.name == "node"]) == 2
+    assert PARSERS["iblinkinfo"](FABRIC[:-30], 0).outcome is E
+    assert PARSERS["iblinkinfo"](FABRIC + FABRIC, 0).outcome is E
+    assert PARSERS["iblinkinfo"](FABRIC.replace("Active", "Initialize"), 0).outcome is U
+    assert PARSERS["iblinkinfo"]("Error: ibwarn: cannot open device", 0).outcome is E

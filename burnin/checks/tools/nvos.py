@@ -286,6 +286,7 @@ def _partition(text: str) -> Page:
 
 
 NVOS: dict[str, Parse] = {
+    "nv show system": parser("nv show system", _flat("nv show system", "hostname"), measures=True),
     "nv show platform": parser("nv show platform", _flat("nv show platform", "product-name", "serial-number"), measures=True),
     "nv show platform chassis-location": parser(
         "nv show platform chassis-location",

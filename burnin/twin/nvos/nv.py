@@ -165,6 +165,7 @@ def diagnostics(tray: Tray) -> Shown:
 
 
 _SHOWS: dict[str, Callable[[Tray], Shown]] = {
+    "system": lambda tray: {"hostname": f"nvos-{tray.own['part']}", "product-name": "nvos", "product-release": "25.02.2342"},
     "platform": lambda tray: tray.own["platform"],
     "platform chassis-location": lambda tray: tray.own["location"],
     "platform inventory": lambda tray: tray.own["inventory"],
