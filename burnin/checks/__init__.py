@@ -17,12 +17,16 @@ from burnin.checks import (
     idle_baseline,
     inventory,
     leak,
+    link_ends,
     links,
     nic,
+    nmx,
     nvme,
     power,
     pulse,
     sel,
+    switch,
+    switch_ports,
     thermal_margin,
     throttling,
     together,
@@ -58,6 +62,10 @@ CHECKS: dict[str, Check] = {
         coolant,
         sel,
         firmware,
+        switch,
+        switch_ports,
+        nmx,
+        link_ends,
     )
 }
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
