@@ -14,7 +14,9 @@ from burnin.checks import (
     gpu_load,
     hbm,
     host,
+    ib_write_bw,
     idle_baseline,
+    imex,
     inventory,
     leak,
     links,
@@ -25,6 +27,7 @@ from burnin.checks import (
     sel,
     thermal_margin,
     throttling,
+    toolbox,
     xid,
 )
 from burnin.checks.base import Check
@@ -56,8 +59,10 @@ CHECKS: dict[str, Check] = {
         coolant,
         sel,
         firmware,
+        imex,
+        ib_write_bw,
     )
-}
+} | {check.name: check for check in toolbox.CHECKS}
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
 """What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
