@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from burnin.checks import (
     as_found,
+    ask,
     bmc,
     collective,
     consensus,
@@ -23,7 +24,9 @@ from burnin.checks import (
     nic,
     nvme,
     power,
+    program,
     pulse,
+    pytests,
     sel,
     thermal_margin,
     throttling,
@@ -62,7 +65,7 @@ CHECKS: dict[str, Check] = {
         imex,
         ib_write_bw,
     )
-} | {check.name: check for check in toolbox.CHECKS}
+} | {check.name: check for check in (*toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
 """What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)

@@ -120,7 +120,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("tool", toolbox.TOOLS, ids=lambda tool: tool.name)
 @pytest.mark.parametrize("number", range(len(BROKEN)))
-def test_a_tool_that_is_missing_killed_cut_or_garbled_is_unknown_everywhere(tool: toolbox.Tool, number: int) -> None:
+def test_a_tool_that_is_missing_killed_cut_or_garbled_is_unknown_everywhere(tool: Tool, number: int) -> None:
     got = judge(tool.name, BROKEN[number])
     assert got
     assert {m.result for m in got.values()} == {Result.UNKNOWN}
