@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from burnin.checks import (
     as_found,
+    ask,
     bmc,
     collective,
     consensus,
@@ -14,7 +15,9 @@ from burnin.checks import (
     gpu_load,
     hbm,
     host,
+    ib_write_bw,
     idle_baseline,
+    imex,
     inventory,
     leak,
     link_ends,
@@ -23,13 +26,16 @@ from burnin.checks import (
     nmx,
     nvme,
     power,
+    program,
     pulse,
+    pytests,
     sel,
     switch,
     switch_ports,
     thermal_margin,
     throttling,
     together,
+    toolbox,
     xid,
 )
 from burnin.checks.base import Check
@@ -66,8 +72,10 @@ CHECKS: dict[str, Check] = {
         switch_ports,
         nmx,
         link_ends,
+        imex,
+        ib_write_bw,
     )
-}
+} | {check.name: check for check in (*toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
 """What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)

@@ -83,7 +83,7 @@ class Order:
     to: str
     verb: str
     args: Mapping[str, Any] = field(default_factory=dict)
-    via: Literal["agent", "shell", "redfish"] = "agent"
+    via: Literal["agent", "shell", "redfish", "person", "pytest"] = "agent"
     timeout_s: float = 20.0
 
 

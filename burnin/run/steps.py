@@ -100,8 +100,11 @@ class Steps:
         return sessions[0].why or f"{context.tray} is not connected"
 
     async def _ask(self, order: Order, loadable: Collection[str]) -> Answer:
-        """One question. GPUs that may not be loaded are taken out of work, and answered for."""
-        kept = [gpu for gpu in order.args.get("gpus", ()) if f"{order.to}.{gpu}" not in loadable] if order.verb == "work" else []
+        """One question. GPUs that may not be loaded are taken out of work, and answered for; a program then does not begin."""
+        begins = order.verb in ("work", "program")
+        kept = [gpu for gpu in order.args.get("gpus", ()) if f"{order.to}.{gpu}" not in loadable] if begins else []
+        if kept and order.verb == "program":
+            return Answer(order, False, f"an interlock keeps {', '.join(kept)} of {order.to} from being loaded")
         refused: Mapping[str, Any] = {gpu: {"failed": "an interlock keeps it from being loaded"} for gpu in kept}
         if kept:
             rest = [gpu for gpu in order.args["gpus"] if gpu not in kept]
@@ -118,6 +121,9 @@ def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
     `follows`: a later round of one tray, which keeps the distance to other trays that its first round gave it.
     """
     gpus = order.args.get("gpus", ()) if order.verb == "work" else ()
+    if order.verb == "program":
+        later = min((delays.get(f"{order.to}.{gpu}", 0.0) for gpu in order.args.get("gpus", ())), default=0.0)
+        return replace(order, args={**order.args, "after_s": later}, timeout_s=order.timeout_s + later) if later > 0 else order
     own = {gpu: delays.get(f"{order.to}.{gpu}", 0.0) for gpu in gpus}
     if order.args.get("kind") == "nccl":
         longest = max(delays.values(), default=0.0) if own else 0.0
