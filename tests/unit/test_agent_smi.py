@@ -61,9 +61,9 @@ MAP: dict[str, tuple[str, ...]] = {
 }
 """Metric -> what nvidia-smi calls it; of several the sum, or any."""
 ALONE = {"gpu.energy", "c2c.crc", "c2c.replay"}
+"""Metrics of a GPU that `nvidia-smi -q -x` does not show; NVLinks are not in it either."""
 OF_EXCHANGES = {"gpu.bandwidth", "gpu.wait"}
 """What collectives tell of a GPU: no field of NVML's."""
-"""Metrics of a GPU that `nvidia-smi -q -x` does not show; NVLinks are not in it either."""
 UNITS = {("us", "s"): 1e-6, ("%", "1"): 0.01}
 WORDS = {"No": 0.0, "Yes": 1.0, "None": 0.0, "Reset": 1.0, "Completed": 3.0, "Success": 0.0, "Healthy": 1.0, "Unhealthy": 2.0}
 
