@@ -5,6 +5,7 @@ from __future__ import annotations
 from burnin.checks import (
     as_found,
     bmc,
+    boot_cycle,
     collective,
     consensus,
     coolant,
@@ -66,6 +67,7 @@ CHECKS: dict[str, Check] = {
         switch_ports,
         nmx,
         link_ends,
+        boot_cycle,
     )
 }
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
