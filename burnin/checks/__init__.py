@@ -6,6 +6,7 @@ from burnin.checks import (
     as_found,
     ask,
     bmc,
+    boot_cycle,
     collective,
     consensus,
     coolant,
@@ -72,6 +73,7 @@ CHECKS: dict[str, Check] = {
         switch_ports,
         nmx,
         link_ends,
+        boot_cycle,
         imex,
         ib_write_bw,
     )

@@ -82,6 +82,8 @@ class Steps:
         while orders:
             if len(answers) == MOST_ROUNDS:
                 return f"{check.name} did not end within {MOST_ROUNDS} rounds", answers
+            if why := forbidden(check, context, orders):
+                return why, answers
             orders = [eased(order, delays, follows=bool(answers) and check.scope != "rack") for order in orders]
             answers.append(tuple(await asyncio.gather(*(self._ask(order, loadable) for order in orders))))
             if self._job.stop.is_set():
@@ -115,6 +117,17 @@ class Steps:
         return replace(answer, body={**answer.body, **refused}) if answer.ok and kept else answer
 
 
+def forbidden(check: Check, context: Context, orders: Sequence[Order]) -> str:
+    """Why a check may not ask this: to change power takes a check that `acts`, and the rack file's leave. Empty when it may."""
+    if not any(order.via == "redfish" and order.verb in ("post", "patch") for order in orders):
+        return ""
+    if not check.acts:
+        return f"{check.name} may only read, and wants to change something"
+    return (
+        "" if "power_cycle" in context.rack.allow else "the rack file does not allow power to be changed (allow: [power_cycle])"
+    )
+
+
 def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
     """The same work, begun GPU by GPU after these seconds; the ranks of a collective, which begin as one, ease in and out.
 
@@ -142,7 +155,10 @@ def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
 async def ask(job: Job, order: Order) -> Answer:
     """One question to one part; what goes wrong is the answer."""
     try:
-        if order.via == "agent":
+        if order.via == "clock":
+            await job.clock.sleep(float(order.args["wait_s"]))
+            body: Any = {"t_s": job.clock.now() - job.start_s}
+        elif order.via == "agent":
             body = await job.sessions[order.to].order(order.verb, timeout_s=order.timeout_s, **order.args)
         else:
             body = await job.doors[order.via](order.to, order.verb, order.args, order.timeout_s)
