@@ -203,8 +203,10 @@ def verdicts(
     verdict, limit = tool.verdict, "= PASS"
     bad: dict[str, list[Row]] = {}
     seen = {part for row in reading.rows if (part := part_of(row.part, parts)) is not None}
+    named = {(row.name, row.result) for row in reading.rows if part_of(row.part, parts) is not None}
     for row in reading.rows:
-        if row.result in (Outcome.FAIL, Outcome.ERROR, Outcome.UNKNOWN):
+        explained = not row.part and (row.name, row.result) in named  # the test failed because of the parts that it names
+        if row.result in (Outcome.FAIL, Outcome.ERROR, Outcome.UNKNOWN) and not explained:
             bad.setdefault(part_of(row.part, parts) or own, []).append(row)
     for part, rows in bad.items():
         failed = [row for row in rows if row.result is Outcome.FAIL]
