@@ -42,17 +42,24 @@ captures: $(VENV)/.run  ## every parser meets every capture; writes docs/tools.m
 picture: $(VENV)/.run  ## the README's picture, from a real run
 	$(BIN)/python docs/picture.py
 
-# PTX 7.0 and compute_80: assembles on every driver and GPU from Ampere on; comments carry the compiler's build and go.
+# burn, consensus, hbm: PTX 7.0 and compute_80, which assembles on every driver and GPU from Ampere on. *_sm90a, *_sm100f: what one
+# family alone understands, in the oldest PTX that knows it. Comments carry the compiler's build and go.
 CU := $(wildcard burnin/agent/kernels/*.cu)
 define compile
-nvcc -ptx -arch=compute_80 -O3 -o - $$cu | sed -e 's/^\.version .*/.version 7.0/' -e 's://.*::' -e 's/[ \t]*$$//' -e '/^$$/d'
+case $$cu in \
+  *_sm90a.cu)  arch=-arch=sm_90a ptx=8.0 targets="sm_90a" ;; \
+  *_sm100f.cu) arch=-gencode=arch=compute_100f,code=compute_100f ptx=8.8 targets="sm_100 sm_103" ;; \
+  *)           arch=-arch=compute_80 ptx=7.0 targets="sm_80 sm_90 sm_100 sm_103 sm_120" ;; \
+esac; \
+nvcc -ptx $$arch -O3 -o - $$cu | sed -e "s/^\.version .*/.version $$ptx/" -e 's://.*::' -e 's/[ \t]*$$//' -e '/^$$/d'
 endef
 
 kernels:         ## recompile the GPU kernels (needs nvcc)
 	for cu in $(CU); do $(compile) > $${cu%.cu}.ptx || exit 1; done
 
 kernels-check:
-	for cu in $(CU); do $(compile) | diff - $${cu%.cu}.ptx || exit 1; done
+	for cu in $(CU); do $(compile) | diff - $${cu%.cu}.ptx || exit 1; \
+	  for sm in $$targets; do ptxas -arch=$$sm -o /dev/null $${cu%.cu}.ptx || exit 1; done; done
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -127,16 +127,18 @@ def catalogue() -> Catalogue:
                 13: {"name": "exception", "gate": "HOLD", "action": "repeat", "source": "test"},
             },
             "signatures": {
-                "thermal.rth": {**row, "limits": _sizes(4.8, 0.12, 0.30, least)},
-                "thermal.tray": {**row, "fru": "hose", "limits": _sizes(4.3, 0.10, 0.20, least)},
+                "thermal.rth": {**row, "limits": _sizes(0.12, 0.30, least)},
+                "thermal.tray": {**row, "fru": "hose", "limits": _sizes(0.10, 0.20, least)},
             },
         }
     )
 
 
-def _sizes(z: float, floor: float, far: float, rest: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _sizes(floor: float, far: float, rest: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {
-        "z": {"min": z, **rest},
+        "watch": {"max": 0.05, **rest},
+        "hold": {"max": 0.0006, **rest},
+        "fail": {"max": 0.002, **rest},
         "floor": {"min": floor, **rest},
         "far": {"min": far, **rest},
         "sigma_min": {"min": 0.01, **rest},

@@ -96,7 +96,7 @@ class Attachment:
             return "busy" if run != owner.run else None
         if run != owner.run:
             gone = claim is not None and claim.get("gone") is not None and claim["gone"] == owner.claims.who.get("id")
-            return "busy" if owner.busy and not gone else "stale"
+            return "busy" if self.guard or (owner.busy and not gone) else "stale"
         return owner.claims.take(claim, owner.leased) if claim is not None else None
 
     def _first_line(self) -> bytes:

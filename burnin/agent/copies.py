@@ -83,7 +83,7 @@ def to_peer(talk: Any, gpu: Gpu, peer: int | None, source: int, size: int, repea
         try:
             target = far.allocate(size)
             gpu.enter()
-            _enable(gpu, far)
+            enable(gpu, far)
             return speed(talk, gpu, size, repeats, "cuMemcpyPeerAsync", target, far.context, source, gpu.context, size)
         finally:
             gpu.enter()
@@ -92,7 +92,8 @@ def to_peer(talk: Any, gpu: Gpu, peer: int | None, source: int, size: int, repea
         return {"reason": "missing", "why": str(error)}
 
 
-def _enable(gpu: Gpu, far: Gpu) -> None:
+def enable(gpu: Gpu, far: Gpu) -> None:
+    """Let one GPU reach another's memory; nothing where it does already."""
     try:
         gpu.cuda.call("cuCtxEnablePeerAccess", far.context, 0)
     except CudaError as error:

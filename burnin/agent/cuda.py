@@ -43,6 +43,7 @@ SYMBOLS: dict[str, tuple[Any, ...]] = {
     "cuEventCreate": (_P(_VOID), _UINT),
     "cuEventRecord": (_VOID, _VOID),
     "cuEventSynchronize": (_VOID,),
+    "cuEventQuery": (_VOID,),
     "cuEventElapsedTime": (_P(c.c_float), _VOID, _VOID),
     "cuGetErrorName": (_INT, _P(c.c_char_p)),
 }
@@ -103,6 +104,13 @@ class Cuda:
         self.call("cuStreamQuery", stream)
         return True
 
+    def happened(self, event: Any) -> bool:
+        """Has its stream come to an event. Raises CudaError when its context died."""
+        if self._lib.cuEventQuery(event) == _NOT_READY:
+            return False
+        self.call("cuEventQuery", event)
+        return True
+
     def device(self, uuid: bytes) -> int:
         """The CUDA device of an NVML UUID: ordinals differ between the two. Raises CudaError when there is none."""
         for ordinal in range(self.get("cuDeviceGetCount", _INT)):
@@ -124,6 +132,11 @@ class Cuda:
         except CudaError as error:
             said = log.value.decode(errors="replace").strip()
             raise CudaError(f"{error}: {said}" if said else str(error), error.code) from None
+
+
+def capability(cuda: Cuda, device: int) -> str:
+    """Compute capability of a device, `10.3`."""
+    return ".".join(str(cuda.get("cuDeviceGetAttribute", _INT, which, device)) for which in _CAPABILITY)
 
 
 class Gpu:
@@ -148,7 +161,7 @@ class Gpu:
     @property
     def capability(self) -> str:
         """Compute capability, `10.3`."""
-        return ".".join(str(self.cuda.get("cuDeviceGetAttribute", _INT, which, self.device)) for which in _CAPABILITY)
+        return capability(self.cuda, self.device)
 
     def functions(self, ptx: bytes, *names: str) -> list[c.c_void_p]:
         """Kernels of a PTX image."""
@@ -187,6 +200,11 @@ class Gpu:
         """Queue an asynchronous call so many times (the stream is its last argument), and wait: milliseconds all took."""
         return self._time([(name, *args, self.stream)] * times)
 
+    def queue(self, times: int, name: str, *args: Any) -> None:
+        """Queue an asynchronous call so many times (the stream is its last argument), and do not wait."""
+        for _ in range(times):
+            self.cuda.call(name, *args, self.stream)
+
     def launch(self, function: c.c_void_p, blocks: int, *values: Any) -> float:
         """Run one kernel of THREADS threads a block with these ctypes values: milliseconds it took."""
         pointers = (_VOID * len(values))(*[c.cast(c.byref(v), _VOID) for v in values])
@@ -204,17 +222,20 @@ class Gpu:
 
 class Burn:
     """One load kernel on one GPU, launched so that two are always in flight and each lasts about `launch_ms`.
+    `per_sm`: blocks of an SM, where the kernel wants another number than fits.
 
     The primary context is used: cuCtxCreate changed its parameters with CUDA 13.
     """
 
-    def __init__(self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0) -> None:
+    def __init__(
+        self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0, per_sm: int | None = None
+    ) -> None:
         self._cuda = cuda
         self.launch_ms = launch_ms
         cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
         self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, cuda.load(ptx), kernel.encode()))
         sms = cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device)
-        blocks = cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
+        blocks = per_sm or cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
         self.grid = sms * max(blocks, 1)
         self._out = cuda.get("cuMemAlloc_v2", _PTR, self.grid * THREADS * 4)
         self._bad = cuda.get("cuMemAlloc_v2", _PTR, 4)

@@ -15,8 +15,8 @@ Guards' channels are told other things (burnin.agent.guards). hello's `halted`: 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
 transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
 clear {} (of what guards halted),
-load {gpus, kernel, cutoff_margin_c, max_s, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered when
-processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies};
+load {gpus, kernel, cutoff_margin_c, max_s, nvlink, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered
+when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies};
 program {job, argv, env, max_s, cutoff_margin_c, gpus, logs, output_max, after_s, exclusive} is answered at the program's end
 (burnin.agent.program). `exclusive`: NVML is let go meanwhile, so that nothing but lease and time ends it, and `gpus` is empty.
 """
@@ -397,13 +397,22 @@ class Holder:
             self._remark(f"{took}; it is read every {every:g} s now, {asked:g} s were asked")
 
     def _load(
-        self, gpus: list[str], kernel: str, cutoff_margin_c: float, max_s: float, pulse: dict[str, Any] | None = None
+        self,
+        gpus: list[str],
+        kernel: str,
+        cutoff_margin_c: float,
+        max_s: float,
+        pulse: dict[str, Any] | None = None,
+        nvlink: bool = False,
     ) -> dict[str, str]:
         if self._loads is None or self._sampler is None or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
         if self._programmed:
             raise ValueError("load is refused: a program has this tray")
-        specs = {gpu: {"kind": "burn", "args": {"kernel": kernel, "pulse": (pulse or {}).get(gpu)}} for gpu in gpus}
+        uuids, names = self._handles.uuids, sorted(self._handles.uuids)
+        peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
+        each = {gpu: {"kernel": kernel, "pulse": (pulse or {}).get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
+        specs = {gpu: {"kind": "burn", "args": args} for gpu, args in each.items()}
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
     def _clock(self) -> dict[str, int]:

@@ -29,7 +29,7 @@ HALT_KILL_NS = 300_000_000
 
 COUNTS = {
     "launches": "load.launches", "wrong": "load.wrong", "edges": "load.edges", "missed": "load.edges_missed",
-    "late_ms": "load.edge_late",
+    "late_ms": "load.edge_late", "copied": "load.copied",
 }  # fmt: skip
 """What a load process counts -> the metric."""
 

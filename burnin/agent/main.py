@@ -100,7 +100,10 @@ def work(uuid: str, spec: str, fd: str, slot: str, slots: str, parent: str) -> i
     """Be a load or work process."""
     from burnin.agent import work as process
 
-    return process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns)
+    def renew(other: dict[str, Any]) -> None:
+        os.execv(sys.executable, _python(sys.argv[0], "work", uuid, json.dumps(other), fd, slot, slots, parent))
+
+    return process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns, renew)
 
 
 def main(zipapp: str, argv: list[str]) -> int:

@@ -24,6 +24,11 @@ class Wave:
         self.edges, self.missed, self.late_ns = 0, 0, 0
         self._last = -1
 
+    def begin(self, now_ns: int) -> None:
+        """The GPU is ready: a wave that began before is joined at its next rising edge."""
+        if now_ns > self.first_ns:
+            self.first_ns += -(-(now_ns - self.first_ns) // self.period_ns) * self.period_ns
+
     def wait_ns(self, now_ns: int, lasts_ns: int) -> int:
         """0 when a launch that takes so long may begin now; else how long it must wait for the next rising edge."""
         if now_ns < self.first_ns:

@@ -17,24 +17,28 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from burnin.agent import pulse
-from burnin.agent.cuda import Burn, Cuda, CudaError, open_driver
+from burnin.agent.cuda import CudaError, open_driver
 from burnin.agent.lease import Deadlines
 from burnin.agent.talk import Over, Talk
 
 _PR_SET_PDEATHSIG = 1
-REPORT_NS = 1_000_000_000
-LAUNCH_MS, PULSE_LAUNCHES = 40.0, 25
-"""Length of a launch, and how many of them make a pulse at least: two in flight end within a tenth of it."""
 
 KINDS: dict[str, tuple[str, str]] = {
-    "burn": ("burnin.agent.work", "burn"),
+    "burn": ("burnin.agent.burn", "run"),
     "digest": ("burnin.agent.consensus", "run"),
     "hbm": ("burnin.agent.hbm", "run"),
     "copies": ("burnin.agent.copies", "run"),
     "nccl": ("burnin.agent.nccl", "run"),
 }
 """Kind of work -> module and function."""
+
+
+class Again(Exception):
+    """This process cannot go on, but a fresh one with these args can: its CUDA context is broken."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        super().__init__()
+        self.changed = args
 
 
 def kernels(name: str) -> bytes:
@@ -57,42 +61,20 @@ def uuid_bytes(uuid: str) -> bytes:
     return bytes.fromhex(uuid.removeprefix("GPU-").replace("-", ""))
 
 
-def burn(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
-    """Launch `args["kernel"]` until the deadline passes, telling once a second. The deadline is read before every launch.
+def main(
+    uuid: str,
+    spec: dict[str, Any],
+    lease_fd: int,
+    slot: int,
+    slots: int,
+    parent: int,
+    now_ns: Callable[[], int],
+    renew: Callable[[dict[str, Any]], None],
+) -> int:
+    """Process entry; `spec` is {kind, args}. Exit status 0: ended as told; 3: it could not be done (the reason was told).
 
-    `args["pulse"]`, where there is one, is the square wave that launches keep to (burnin.agent.pulse).
+    `renew` makes this process a fresh one with another spec, and does not return.
     """
-    wave = pulse.wave(args.get("pulse"))
-    launch_ms = LAUNCH_MS if wave is None else min(LAUNCH_MS, max(wave.on_ns / 1e6 / PULSE_LAUNCHES, 1.0))
-    load = Burn(cuda, device, kernels("burn"), args["kernel"], launch_ms)
-
-    def count() -> dict[str, Any]:
-        counts = {"launches": load.launches, "busy_ms": round(load.busy_ms, 1), "wrong": load.wrong(), "iters": load.iters}
-        return {**counts, **(wave.counts() if wave is not None else {})}
-
-    def rest() -> bool:
-        """Between two pulses: let the GPU run dry, and sleep a while."""
-        wait_ns = wave.wait_ns(talk.now_ns(), int(2e6 * load.launch_ms)) if wave is not None else 0
-        if wait_ns == 0:
-            return False
-        if wave is not None and load.drain():
-            wave.fell(talk.now_ns())
-        talk.pause(min(wait_ns / 1e9, pulse.NAP_S))
-        return True
-
-    told = talk.now_ns()
-    talk.state({"state": "burning", "grid": load.grid})
-    while talk.going():
-        if not rest():
-            load.launch()
-        if talk.now_ns() - told >= REPORT_NS:
-            told = talk.now_ns()
-            talk.state(count())
-    talk.state({**count(), "state": "ended"})
-
-
-def main(uuid: str, spec: dict[str, Any], lease_fd: int, slot: int, slots: int, parent: int, now_ns: Callable[[], int]) -> int:
-    """Process entry; `spec` is {kind, args}. Exit status 0: ended as told; 3: it could not be done (the reason was told)."""
     die_with_parent(parent)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # nothing but our lines reaches the holder
@@ -106,6 +88,9 @@ def main(uuid: str, spec: dict[str, Any], lease_fd: int, slot: int, slots: int, 
         do(talk, cuda, cuda.device(uuid_bytes(uuid)), spec["args"])
     except Over:
         return 0
+    except Again as again:
+        os.dup2(out.fileno(), 1)
+        renew({**spec, "args": again.changed})
     except Exception as error:  # whatever it is, it is said: silence would look like a load that never came up
         text = str(error) if isinstance(error, CudaError) else f"{type(error).__name__}: {error}"
         talk.state({"state": "failed", "why": text})

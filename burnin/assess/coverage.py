@@ -33,6 +33,10 @@ _PER = {
     "nic": "NIC",
     "nvme": "NVMe",
     "host": "compute tray",
+    "tray": "compute tray",
+    "leak": "compute tray",
+    "psu": "PSU",
+    "pump": "cdu",
     "agent": "compute tray",
     "nvml": "compute tray",
 }
@@ -91,7 +95,9 @@ def _parts(case: Case, metric: str) -> list[str]:
     if per in counts:
         letter, count = counts[per]
         return [f"{tray}.{letter}{i}" for tray in case.compute for i in range(count)] if count is not None else list(case.compute)
-    return list(case.compute) if per else ["rack"]
+    if per == "PSU":
+        return [f"p{i}.u{j}" for i in range(topology.power_shelves or 0) for j in range(topology.psus_per_shelf or 1)]
+    return ["cdu"] if per == "cdu" else list(case.compute) if per else ["rack"]
 
 
 def _measured(case: Case, stage: Stage, part: str, metric: str) -> bool:

@@ -18,6 +18,13 @@ _UNLOCK = {
     "rack_identity": "compare the rack file's address with the place of this tray; nothing is loaded before they agree",
     "gpu_margin": "look at coolant and cold plate of this GPU before any load, then run again",
     "fabric": "look at the fabric manager (NMX-C) and this GPU's NVLinks, reset the GPU, then run again",
+    "leak": "isolate power and liquid of the tray, find the water; nothing is loaded before every detector is dry",
+    "leak_policy": "enable the leak detection policy of these BMCs, or waive it by name, then run again",
+    "coolant_flow": "look at the CDU's pumps, valve and filter, and at the rack's valves, then run again",
+    "coolant_supply": "look at the CDU's set point and the facility's water, then run again",
+    "coolant_pressure": "look at the fill of the loop and the CDU's valve, then run again",
+    "power_shelves": "look at the feed and the supplies of the shelf that is named, then run again",
+    "switch_trays": "look at power and network of the switch trays that are named, then run again",
 }
 _GO_ON = "go on with it: burnin run SUITE RACK.yaml --resume {run}"
 _REPEAT = "run this stage again on {tray}"
@@ -80,7 +87,7 @@ def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
         for one in step.measurements:
             if one.result is Result.FAIL:
                 yield named(case, _failed(case, step, one))
-            elif one.name == FRACTION.name and one.reason == "not_attained":
+            elif _load_not_attained(one):
                 action = f"find out why {one.part} does not reach its power, then run again"
                 hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD, action=action)
                 yield named(case, hold)
@@ -128,6 +135,7 @@ def of_trays(case: Case) -> Iterator[Finding]:
             name = line.text.split(":")[0]
             yield _trouble(case, line.part, f"interlock.{name}", line.text, _UNLOCK.get(name, "make it good, then run again"))
     yield from of_guard(case)
+    yield from _of_services(case)
     for tray in case.trays:
         state = last_state(case, tray)
         if state is None or state.state != "ready":
@@ -153,6 +161,15 @@ def of_guard(case: Case) -> Iterator[Finding]:
         if line.kind == "guard" and line.code != "outcome":
             why, _, action = line.text.partition("; to do: ")
             yield _trouble(case, line.part, f"guard.{line.code}", why, action or "find out why the guard ended, then run again")
+
+
+def _of_services(case: Case) -> Iterator[Finding]:
+    """BMCs, shelves and CDUs that stopped answering: HOLD where they stayed away, written down where they came back."""
+    last = {line.part: line for line in case.log if line.kind == "bmc" and line.code in ("lost", "back")}
+    for part, line in sorted(last.items()):
+        action = "look at power, cable and console of this controller, then run again"
+        one = _trouble(case, part, "bmc.lost", line.text, action)
+        yield one if line.code == "lost" else replace(one, severity=Severity.WATCH)
 
 
 def _trouble(case: Case, part: str, signature: str, why: str, action: str) -> Finding:
@@ -203,11 +220,13 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
         if stage.status is Status.SKIPPED and stage.why.startswith("not loaded"):
             yield Hold("unmeasured", "rack", stage.why, "make the interlocks good, or waive them by name in the rack file")
     refused = {s.name for s in went if s.status is Status.SKIPPED}
+    unloaded = {(s.stage, m.part) for s in steps for m in s.measurements if _load_not_attained(m)}
     for step in steps:
         if step.status is not Status.COMPLETE and step.stage not in refused:
             yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _REPEAT.format(tray=step.part))
         for m in step.measurements:
-            if m.result is Result.UNKNOWN and not _said_elsewhere(case, step, m):
+            explained = m.reason == "not_attained" and (step.stage, m.part) in unloaded
+            if m.result is Result.UNKNOWN and not explained and not _said_elsewhere(case, step, m):
                 yield _unknown(step, m)
     for part, text in _missing(case, coverage, refused).items():
         yield Hold("unmeasured", part, text, _REPEAT.format(tray=tray_of(part)))
@@ -215,7 +234,12 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
 
 def _said_elsewhere(case: Case, step: Step, one: Measurement) -> bool:
     advisory = {q.name for q in CHECKS[step.name].quantities if q.advisory} if not case.suite.ships else set()
-    return one.name in advisory or (one.name == "xid" and one.value is not None) or one.reason == "not_attained"
+    return one.name in advisory or (one.name == "xid" and one.value is not None)
+
+
+def _load_not_attained(one: Measurement) -> bool:
+    """A GPU's load that fell short: one finding says so, for all that needed it."""
+    return one.name == FRACTION.name and one.reason == "not_attained"
 
 
 def _unknown(step: Step, one: Measurement) -> Hold:

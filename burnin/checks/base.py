@@ -166,6 +166,15 @@ class NoArgs(Data):
     """A step of this check says nothing more."""
 
 
+START_S = 3.0
+"""What starting a process and opening its GPU takes (assumption)."""
+
+
+def no_time(profile: Profile, args: Mapping[str, Any]) -> float:
+    """A check whose answers come at once, or from what was recorded anyway."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One test: see the module. `loaded`: it needs the stage's load, so a load that was not reached proves nothing.
@@ -189,6 +198,8 @@ class Check:
     acts: bool = False
     args: type[Data] = NoArgs
     """What a step may say of it (`with:`)."""
+    seconds: Callable[[Profile, Mapping[str, Any]], float] = no_time
+    """About how long its own work takes where all is well, of a profile and a step's `with`; parts work at the same time."""
 
     def parts(self, trays: Iterable[str]) -> list[str]:
         """What it is done on, of a run of these trays."""

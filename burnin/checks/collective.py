@@ -7,14 +7,16 @@ See burnin.checks.collective_story for the rounds, burnin.agent.nccl for what a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.checks.collective_story import SLOWER as SLOWER_NAME
 from burnin.checks.collective_story import Named, Story, limit_name, tell
 from burnin.checks.groups import Group, Plan
 from burnin.events import Measurement, Result
+from burnin.rack.schema import Profile
 
 COMPLETED = Quantity(
     "collective.completed",
@@ -46,7 +48,20 @@ PAIRS = Quantity(
     "ordered pairs of GPUs between which nothing, something wrong or too little arrives",
     action="look at the links of both ends and the switches between them: neither end is blamed alone",
 )
+_JOIN_S, _SLOW_GBPS = 20.0, 50.0
+"""What starting and joining takes (assumption), and a speed to reckon with where no limit is known."""
 _AGAIN = "repeat when that is mended"
+
+
+def about(profile: Profile, args: Mapping[str, Any]) -> float:
+    """Processes, joining, and each size so often; a group that fails takes up to its time-outs more."""
+    plan = Plan.model_validate(dict(args))
+    whole = profile.topology.compute_trays * profile.topology.gpus_per_tray
+    gpus = whole if plan.gpus == "all" else plan.gpus
+    known = profile.limits.get(limit_name(plan, plan.op, gpus))
+    gbps = known.min if known is not None and known.min else _SLOW_GBPS
+    steps = 2 * gpus if plan.op == "pairs" else 1
+    return _JOIN_S + steps * (plan.warmup + plan.repeats + 1) * sum(plan.sizes) * 2 / gbps / 1e9
 
 
 def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
@@ -172,4 +187,5 @@ CHECK = Check(
     scope="rack",
     heats=True,
     args=Plan,
+    seconds=about,
 )

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import Field
 
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
 from burnin.rack.data import Data
 from burnin.rack.parts import tray_of
+from burnin.rack.schema import Profile
 
 WRONG = Quantity(
     "consensus.wrong",
@@ -126,6 +127,11 @@ class Args(Data):
     seconds: float = Field(default=10.0, ge=0, le=86400)
 
 
+def about(profile: Profile, args: Mapping[str, Any]) -> float:
+    """As long as digests are repeated."""
+    return START_S + Args.model_validate(dict(args)).seconds
+
+
 def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
     """All GPUs at once; then who disagreed, beside two who did not."""
     if not answers:
@@ -219,4 +225,5 @@ CHECK = Check(
     scope="rack",
     heats=True,
     args=Args,
+    seconds=about,
 )

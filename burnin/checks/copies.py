@@ -14,9 +14,10 @@ from typing import Any
 
 from pydantic import Field
 
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import REASONS, Measurement, Result
 from burnin.rack.data import Data
+from burnin.rack.schema import Profile
 
 _LINK = "run again on this tray; if it stays slow, compare link width and errors, then replace the board"
 H2D = Quantity("copy.h2d", "GB/s", "from page-locked host memory to the GPU, median", action=_LINK)
@@ -30,6 +31,8 @@ P2P = Quantity(
 )
 _WAYS = {"h2d": H2D, "d2h": D2H, "d2d": D2D}
 _LONGEST_S = 60.0
+_WAY_S = 0.3
+"""Eleven timings of about 20 ms (burnin.agent.copies)."""
 _LEAST = 3
 """GPUs that it takes to say which end of a slow pair is slow."""
 
@@ -42,6 +45,12 @@ class Args(Data):
 
 
 Pairs = Mapping[tuple[str, str], float]
+
+
+def about(profile: Profile, args: Mapping[str, Any]) -> float:
+    """One GPU of a tray after the other; each way of copying is timed some ten times."""
+    gpus = profile.topology.gpus_per_tray
+    return gpus * (START_S + _WAY_S * (2 + gpus))
 
 
 def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
@@ -164,4 +173,5 @@ CHECK = Check(
     orders=orders,
     heats=True,
     args=Args,
+    seconds=about,
 )

@@ -6,15 +6,16 @@ too: memory that was not touched was not tested. A mismatch that no ECC counter 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement
 from burnin.rack.data import Data
+from burnin.rack.schema import Profile
 
 COVERED = Quantity(
     "hbm.covered_fraction",
@@ -29,6 +30,8 @@ MISMATCHES = Quantity(
     action="run again on this tray; when it comes back, replace the board and keep it as silent corruption",
 )
 COUNTERS = ("ecc.dram_ue", "ecc.dram_ce", "remap.uncorrectable", "remap.correctable")
+_PATTERNS = 47
+"""Of the agent's programme (burnin.agent.hbm)."""
 _LONGEST_S = 120.0
 """What one programme may take beside the time that is asked for: it takes about 5 s at 6 TB/s."""
 
@@ -54,6 +57,14 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
         "max_s": 2 * seconds + _LONGEST_S,
     }
     return [Order(context.tray, "work", work, timeout_s=2 * seconds + _LONGEST_S + 15)]
+
+
+def about(profile: Profile, args: Mapping[str, Any]) -> float:
+    """The programme once, or as long as it is to go on: each pattern is read and its successor written, as a copy is."""
+    copy = profile.limits.get("copy.d2d")
+    speed, size = copy.min if copy is not None else None, profile.gpu.memory_mib
+    once = _PATTERNS * size * 2**20 / speed / 1e9 if speed and size else _LONGEST_S
+    return START_S + max(once, Args.model_validate(dict(args)).seconds)
 
 
 def parse(message: Any) -> dict[str, Any] | str:
@@ -142,4 +153,5 @@ CHECK = Check(
     explains=COUNTERS,
     heats=True,
     args=Args,
+    seconds=about,
 )

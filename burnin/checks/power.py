@@ -51,8 +51,9 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
         if why:
             out.append(COUNT.unknown(part, "missing", why, f"= {wanted}"))
         else:
-            read += 1
-            out += _shelf(context, evidence, part, shelf(asked.bodies(evidence, part)))
+            found = shelf(asked.bodies(evidence, part))
+            read += bool(found.supplies)
+            out += _shelf(context, evidence, part, found)
     whole = read == wanted
     return [asked.good(COUNT, RACK, float(read), f"= {wanted}"), *out] if whole else out
 
@@ -72,19 +73,19 @@ def _shelf(context: Context, evidence: Evidence, part: str, found: Shelf) -> Ite
             make = asked.bad if one.works is False else asked.hold
             yield make(SUPPLY, _name(part, one), "no" if one.works is False else "unknown", f"{part}: {one.why}")
     works = sum(one.works is True for one in found.supplies)
-    if wanted is None or found.unread or any(one.works is None for one in found.supplies):
-        why = (
-            found.unread[0] if found.unread else "not every supply says how it is" if wanted else "nobody says how many there are"
-        )
-        yield asked.hold(WORKING, part, float(works), why, limit)
-    elif works < wanted:
+    if wanted is not None and works < wanted and any(one.works is False for one in found.supplies):
         yield asked.bad(WORKING, part, float(works), f"{works} of {wanted} supplies work", limit)
+    elif wanted is None or works < wanted or found.unread:
+        why = found.unread[0] if found.unread else f"{works} of {wanted or 'nobody knows how many'} supplies say that they work"
+        yield asked.hold(WORKING, part, float(works), why, limit)
     else:
         yield asked.good(WORKING, part, float(works), limit)
+    if not found.supplies:
+        return
     for why in (*found.redundancy, *found.unhealthy):
         yield asked.hold(REDUNDANCY, part, "lost", f"{part}: {why}")
     if not found.redundancy and not found.unhealthy:
-        yield asked.good(REDUNDANCY, part, "OK") if works else REDUNDANCY.unknown(part, "missing", "no supply was read")
+        yield asked.good(REDUNDANCY, part, "OK")
     yield from _sharing(context, evidence, part, found)
 
 

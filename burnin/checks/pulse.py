@@ -34,6 +34,12 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     return [*out, *_xids(context, evidence)]
 
 
+def power(evidence: Evidence, part: str) -> Series:
+    """Readings of power as often as the stage asked for them, else those of every stage."""
+    quick = evidence.window(part, "transient.power")
+    return quick if quick.present else evidence.window(part, "gpu.power")
+
+
 def swing(power: Series, limit_w: float) -> float:
     """(highest tenth - lowest tenth) / limit; NaN for too few readings."""
     known = power.known()
@@ -57,9 +63,11 @@ def _said(evidence: Evidence, part: str) -> str:
 
 
 def _swing(context: Context, evidence: Evidence, part: str) -> Measurement:
-    value = swing(evidence.window(part, "gpu.power"), evidence.window(part, "gpu.power_limit").mean())
+    value = swing(power(evidence, part), evidence.window(part, "gpu.power_limit").mean())
     if math.isnan(value):
-        silent = next((m for m in ("gpu.power", "gpu.power_limit") if not evidence.window(part, m).present), "")
+        unread = {"gpu.power": not power(evidence, part).present}
+        unread["gpu.power_limit"] = not evidence.window(part, "gpu.power_limit").present
+        silent = next((metric for metric, so in unread.items() if so), "")
         reason = evidence.why_absent(part, silent) if silent else "not_attained"
         why = f"{silent} was not read" if silent else f"fewer than {LEAST} readings of its power in {context.stage.stage}"
         return SWING.unknown(part, reason, why)
@@ -127,4 +135,5 @@ CHECK = Check(
         "throttle.hw_brake",
         "throttle.hw_thermal",
     ),
+    explains=("transient.power",),
 )

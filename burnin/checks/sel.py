@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from burnin.checks import asked
 from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
@@ -46,9 +47,18 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
         out += [LOGS.unknown(tray, "missing", f"{log}: {why}")] if why else []
     if not logs:
         out.append(LOGS.unknown(tray, "missing", "the BMC shows no log"))
-    if not out:
+    whole = not out
+    if whole:
         out.append(asked.good(LOGS, tray, float(len(logs))))
-    return [*out, _grown(context, CRITICAL, "Critical", fresh), _grown(context, WARNING, "Warning", fresh)]
+    grown = [_grown(context, CRITICAL, "Critical", fresh), _grown(context, WARNING, "Warning", fresh)]
+    return out + [one if whole or one.result is not Result.PASS else _unsaid(one) for one in grown]
+
+
+def _unsaid(one: Measurement) -> Measurement:
+    """Nothing was seen to be added, but not everything was seen."""
+    return replace(
+        one, value=None, result=Result.UNKNOWN, reason="missing", why="not every log was read, now and when the run began"
+    )
 
 
 def since(note: str | None, lines: list[Entry]) -> tuple[list[Entry], str]:
@@ -62,7 +72,7 @@ def since(note: str | None, lines: list[Entry]) -> tuple[list[Entry], str]:
         return lines, ""
     idents = [line.ident for line in lines]
     if began["last"] not in idents or began["first"] not in idents:
-        return lines, "it was cleared or went round since the run began"
+        return [], "it was cleared or went round since the run began"
     first, last = idents.index(began["first"]), idents.index(began["last"])
     if last - first + 1 != began["count"]:
         return lines, "lines that stood in it when the run began are gone"

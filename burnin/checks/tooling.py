@@ -42,6 +42,10 @@ class ToolArgs(Data):
         """How long it may take by what else the step says; 0 where that says nothing."""
         return 0.0
 
+    def usual_s(self) -> float:
+        """About how long it takes where all is well."""
+        return self.needs_s()
+
 
 Values = Callable[[Context, Reading, Mapping[str, str]], Iterable[Measurement]]
 """(context, reading, the tool's word for a part -> part id) -> what is measured beside the verdict."""
@@ -91,6 +95,7 @@ class Tool:
             orders=self.orders,
             heats=self.heats,
             args=self.args,
+            seconds=lambda profile, said: self.args.model_validate(dict(said)).usual_s() or (60.0 if self.heats else 0.0),
         )
 
     def orders(self, context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:

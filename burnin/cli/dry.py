@@ -11,6 +11,7 @@ from burnin.checks import CHECKS
 from burnin.checks.base import RACK, Context
 from burnin.rack.parts import fold
 from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.run import ramp
 from burnin.run.owed import Owed
 from burnin.run.plan import Plan
 from burnin.suites.schema import Suite
@@ -38,15 +39,19 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
         load = ""
         if stage.load is not None:
             power = f", {gpus * watts / 1000:.0f} kW" if watts else ""
-            load = f"{stage.load.kernel}: {gpus} GPUs{power}{', tray by tray' if stage.load.stagger else ''}"
+            pulse = stage.load.pulse
+            pulsed = f", pulses of {pulse.period:g} s, {pulse.duty:.0%}" if pulse is not None else ""
+            load = f"{stage.load.kernel}: {gpus} GPUs{power}{', tray by tray' if stage.load.stagger else ''}{pulsed}"
         when = "" if stage.when == "always" else " (if suspicious)"
         hot = [step.check for step in leg.steps if CHECKS[step.check].heats]
-        load = f"{', '.join(hot)}: {gpus} GPUs" if hot else load
+        most = f", up to {gpus * watts / 1000:.0f} kW" if watts else ""
+        load = f"{', '.join(hot)}: {gpus} GPUs{most}" if hot else load
         if stage.sample_power is not None:
             load = f"{load}{', ' if load else ''}power every {stage.sample_power:g} s"
         checks = ", ".join(step.check for step in leg.steps)
-        table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(stage.duration), load, checks)
-        at += stage.duration if stage.when == "always" else 0.0
+        whole_s = stage.duration + leg.own_s
+        table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(whole_s), load, checks)
+        at += whole_s if stage.when == "always" else 0.0
     console.print(table)
     console.print(f"interlocks before load: {', '.join(profile.interlocks)}")
     waived = [f"{w.interlock} (by {w.by} until {w.until})" for w in rack.waive]
@@ -55,16 +60,35 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
     console.print(
         "  identify; state; sample; load and unload with a lease; state again; bye. Nothing else is run or changed there."
     )
+    _rise(plan, profile, rack, console)
     _own_loads(suite, plan, profile, rack, catalogue, console)
     if not plan.whole:
         console.print("not whole: checks or trays are left out, so a PASS of this run ships nothing")
+
+
+def _rise(plan: Plan, profile: Profile, rack: Rack, console: Console) -> None:
+    """How load comes up, from nothing to all of it."""
+    allow, watts = ramp.allowed(ramp.limits(profile, rack)), profile.gpu.power_limit_w
+    if isinstance(allow, str):
+        console.print(f"nothing will be loaded: {allow}", markup=False, highlight=False)
+        return
+    console.print(f"load stays within {allow.kw:.1f} kW of GPUs, and rises and falls by {allow.kw_per_s:g} kW/s", highlight=False)
+    if watts is not None:
+        units = [ramp.Unit(gpu, 0.0, watts / 1000) for tray in plan.trays for gpu in profile.topology.gpus(tray)]
+        rise = ramp.rise(units, 0.0, allow)
+        for step in (*rise.steps[:1], *rise.steps[1:][-1:]):
+            console.print(f"  after {step.at_s:.1f} s: load of {fold(step.parts)}, {step.kw:.1f} kW in all", highlight=False)
+        if rise.left_out:
+            console.print(f"  not loaded, for want of power: {fold(rise.left_out)}", highlight=False)
 
 
 def _own_loads(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Catalogue, console: Console) -> None:
     """The first orders of checks that load GPUs by themselves. Later ones depend on the answers."""
     own = [(leg, step) for leg in plan.legs for step in leg.steps if CHECKS[step.check].heats]
     if own and plan.trays:
-        console.print("checks that load the GPUs by themselves take the time they need, beyond the plan; each begins with")
+        console.print(
+            "checks that load the GPUs by themselves, after their stage; their times are estimates, and each begins with"
+        )
     for leg, step in own if plan.trays else ():
         check = CHECKS[step.check]
         part, trays = (RACK, plan.trays) if check.scope == "rack" else (plan.trays[0], ())
@@ -73,7 +97,9 @@ def _own_loads(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue
         if orders:
             args = {key: value for key, value in orders[0].args.items() if key not in ("job", "args_of")}
             to = fold(order.to for order in orders) if check.scope == "rack" else fold(plan.trays)
-            console.print(f"  {leg.stage.stage}: {orders[0].verb} {args} to {to}", markup=False, highlight=False)
+            took = clock(check.seconds(profile, step.args))
+            text = f"  {leg.stage.stage}, {took}: {orders[0].verb} {args} to {to}"
+            console.print(text, markup=False, highlight=False)
 
 
 def owed(run: str, suite: Suite, many: Sequence[Owed], replaced: Mapping[str, str], console: Console) -> None:

@@ -42,20 +42,28 @@ def lint(
     typer.echo(f"{len(files)} files, no mistakes")
 
 
-def checks() -> None:
-    """List all checks, what they measure and need."""
+def checks(
+    profile: Annotated[str, typer.Option(help="for whose sizes times are told", metavar="NAME")] = "gb300-nvl72",
+) -> None:
+    """List all checks: what they measure and need, on what they are done, and about how long they take."""
     from rich.table import Table
 
     from burnin.checks import ALWAYS, CHECKS
+    from burnin.rack.load import load_profile
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("check", "measures", "unit", "what it is"):
         table.add_column(title)
+    known = load_profile(profile)
+    scopes = {"tray": "each compute tray", "switch": "each switch tray", "rack": "once for the rack"}
     for check in CHECKS.values():
+        took = check.seconds(known, {})
         words = {
+            scopes[check.scope]: True,
             "needs load": check.loaded,
             "loads the GPUs by itself": check.heats,
-            "once for the rack": check.scope == "rack",
+            f"about {took:.0f} s on a {profile}": took > 0,
+            "no time of its own": took <= 0,
             "in every run": check.name in ALWAYS,
         }
         needs = ", ".join(word for word, so in words.items() if so)

@@ -147,6 +147,5 @@ async def _stop(run: str, db: Path) -> None:
 async def _emergency(run: str, db: Path) -> None:
     from burnin.run.emergency import stop_now
 
-    out = console()
     for line in await stop_now(run, db, _me()):
-        out.print(line, soft_wrap=True)
+        typer.echo(line)

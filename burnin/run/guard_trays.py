@@ -119,13 +119,13 @@ class GuardedTray:
         if self._link is None:
             raise TrayError(f"{self.tray}: {self.why}; its lease ends its load")
         await self._link.order("halt", timeout_s=HALT_S, why=why, gpus=names)
-        del self._halts[why]
+        self._halts.pop(why, None)
         return time.monotonic()
 
     async def _again(self, link: GuardLink) -> None:
         for why, gpus in list(self._halts.items()):
             await link.order("halt", timeout_s=HALT_S, why=why, gpus=gpus)
-            del self._halts[why]
+            self._halts.pop(why, None)
 
     def cold(self, gpus: Collection[str], idle_w: float | None) -> bool:
         """True when none of these is loaded and each draws less than its idle power (else `idle_w`) and a tenth."""

@@ -20,8 +20,8 @@ from burnin.run.sync import Tie, tie
 from burnin.suites.schema import Load, Pulse
 
 UNLOAD_S = 5.0
-LEAD_S = 1.0
-"""Between the orders and the first pulse: what an order may take to arrive."""
+LEAD_S = 3.0
+"""Between the orders and the first pulse: what a process takes to open its GPU. Who takes longer joins at a later edge."""
 
 
 class Heat:

@@ -53,7 +53,7 @@ class Around:
             "coolant_pressure": lambda: [self._level("coolant_pressure", "coolant.pressure", lambda one: one.pressure, "kPa")],
             "leak": self._leak,
             "leak_policy": self._policy,
-            "power_shelves": lambda: [self._shelves()],
+            "power_shelves": self._shelves,
             "switch_trays": lambda: [self._switches()],
         }
         if name not in known:
@@ -103,11 +103,14 @@ class Around:
             wet = [one for one in detectors(said.bodies) if one.wet]
             if wet:
                 out.append(Interlock("leak", "rack", "bad", f"{part} leaks: {wet[0].why}"))
+                out.append(Interlock("leak", part, "bad", wet[0].why))
         limit = self.profile.limits.get("leak.detectors")
         for tray in self.trays:
             said = self._of(tray)
             found = detectors(said.bodies)
             told = sum(one.wet is not None for one in found)
+            if any(one.wet for one in found):
+                continue  # said above
             if said.why or leaking(found) is None:
                 why = said.why or next((one.why for one in found if one.wet is None), f"the BMC of {tray} shows no leak detector")
                 out.append(Interlock("leak", tray, "unread", why))
@@ -131,11 +134,11 @@ class Around:
 
     # ---- shelves and switch trays
 
-    def _shelves(self) -> Interlock:
+    def _shelves(self) -> list[Interlock]:
         name, topology = "power_shelves", self.profile.topology
         if topology.power_shelves is None or topology.psus_per_shelf is None:
-            return Interlock(name, "rack", "unread", f"profile {self.profile.profile} does not say how many there are")
-        bad, unread = [], []
+            return [Interlock(name, "rack", "unread", f"profile {self.profile.profile} does not say how many there are")]
+        bad, unread, shelves = [], [], list[Interlock]()
         for part in (f"p{i}" for i in range(topology.power_shelves)):
             said = self.said.get(part)
             if said is None or said.why:
@@ -145,11 +148,12 @@ class Around:
             works = sum(one.works is True for one in supplies)
             if any(one.works is False for one in supplies):
                 bad.append(f"{part}: {next(one.why for one in supplies if one.works is False)}")
+                shelves.append(Interlock(name, part, "bad", bad[-1]))
             elif works < topology.psus_per_shelf:
                 unread.append(f"{part}: {works} of {topology.psus_per_shelf} supplies say that they work")
         if bad or unread:
-            return Interlock(name, "rack", "bad" if bad else "unread", _few(bad or unread))
-        return Interlock(name, "rack", "good", f"{topology.power_shelves} shelves, all supplies work")
+            return [Interlock(name, "rack", "bad" if bad else "unread", _few(bad or unread)), *shelves]
+        return [Interlock(name, "rack", "good", f"{topology.power_shelves} shelves, all supplies work")]
 
     def _switches(self) -> Interlock:
         name = "switch_trays"
@@ -186,13 +190,13 @@ class Around:
 
 def _once(found: list[Interlock]) -> list[Interlock]:
     """The same trouble on every tray is one trouble of the rack."""
-    trays = [one for one in found if one.part != "rack"]
+    trays = [one for one in found if one.part.startswith("t")]
     if not trays or any(one.allows for one in trays):
         return found
     states = sorted({one.state for one in trays})
     whys = list(dict.fromkeys(one.why for one in trays))
     said = Interlock(trays[0].name, "rack", states[0], whys[0] + (f" (and {len(whys) - 1} more)" if len(whys) > 1 else ""))
-    return [*(one for one in found if one.part == "rack"), said]
+    return [*(one for one in found if one not in trays), said]
 
 
 def _few(whys: list[str]) -> str:

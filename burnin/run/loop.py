@@ -159,7 +159,7 @@ class Run:
         """Every few seconds: what is on the disk, the agents need not keep."""
         while True:
             await self.job.clock.sleep(FLUSH_S)
-            seen = [(session, session.holder, session.seen_seq) for session in self.job.sessions.values()]
+            seen = [(session, session.holder, session.read_seq) for session in self.job.sessions.values()]
             await self.job.keeper.flush()
             if any(session.anothers for session in self.job.sessions.values()):
                 self.refused = True  # a newer controller has begun to take the trays over
@@ -283,7 +283,9 @@ class Run:
         known = {tray: self._identities[tray] for tray in there if tray in self._identities}
         facility = self.job.facility
         said = {part: facility.now(part) for part in facility.parts} if facility is not None else {}
-        found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings, said, self._switches)
+        loaded = set().union(*(self.job.sessions[tray].loaded for tray in there))
+        job = self.job
+        found = interlocks.evaluate(job.profile, job.rack, job.today, known, readings, said, self._switches, loaded)
         found += self.job.guard.interlocks(there) if self.job.guard is not None else []
         for one in found:
             if one.state != "good":
@@ -309,6 +311,7 @@ class Run:
             "kernel": f"{stage.load.kernel}_burn",
             "cutoff_margin_c": cutoff,
             "max_s": self.job.plan.load_seconds(leg.index) + LOAD_SPARE_S,
+            **({"nvlink": True} if stage.load.nvlink else {}),
         }
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))

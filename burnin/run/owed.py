@@ -72,7 +72,7 @@ def rest(plan: Plan, many: Sequence[Owed], proof: Proof) -> Plan:
         if mine:
             trays = _trays(plan, (one.part for one in mine))
             steps = tuple(step for step in leg.steps if step.check in parts)
-            legs.insert(0, Leg(leg.index, _left(leg.stage, trays or plan.trays, proof), steps, trays, parts))
+            legs.insert(0, Leg(leg.index, _left(leg.stage, trays or plan.trays, proof), steps, trays, parts, leg.own_s))
         elif legs and _leads_up(leg, legs[0]):
             trays = legs[0].trays
             legs.insert(0, Leg(leg.index, leg.stage, leg.steps, trays, None))

@@ -24,6 +24,8 @@ class Leg:
     """Compute trays that it is done on; None: on all of the run."""
     parts: Mapping[str, tuple[str, ...]] | None = None
     """Check -> what it is done on; None: on all that it is for."""
+    own_s: float = 0.0
+    """About how long its checks work by themselves, after the stage's own time."""
 
     def on(self, check: str, all_of: Sequence[str]) -> list[str]:
         """What a check of this leg is done on, of all that it is for."""
@@ -41,7 +43,7 @@ class Plan:
 
     def seconds(self, when: Literal["always", "suspect"] = "always") -> float:
         """Planned duration of the stages that always run, or of those that only a suspicion calls for."""
-        return sum(leg.stage.duration for leg in self.legs if leg.stage.when == when)
+        return sum(leg.stage.duration + leg.own_s for leg in self.legs if leg.stage.when == when)
 
     def load_seconds(self, index: int) -> float:
         """From stage `index` to the end of the stretch of loaded stages it stands in."""
@@ -74,7 +76,8 @@ def make(
     for index, stage in reversed(list(enumerate(suite.stages))):
         steps = tuple(step for step in stage.steps if not only or step.check in only)
         if steps or _leads_up(stage, index, legs):
-            legs.insert(0, Leg(index, stage, steps))
+            own_s = sum(checks[step.check].seconds(profile, step.args) for step in steps)
+            legs.insert(0, Leg(index, stage, steps, own_s=own_s))
     trays = tuple(part for part in rack.compute() if not chosen or part in chosen)
     switches = tuple(part for part in rack.switches() if not chosen or part in chosen)
     missing = [part for part in profile.topology.trays() if part not in rack.trays]

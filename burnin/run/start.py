@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import burnin
+from burnin.assess.baseline import of_site
 from burnin.assess.case import gather
 from burnin.assess.judge import judge
 from burnin.checks import CHECKS
@@ -89,6 +90,7 @@ def config(request: Request) -> dict[str, Any]:
         "suite": request.suite.model_dump(mode="json", by_alias=True),
         "catalogue": request.catalogue.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "plan": {"trays": [*request.plan.trays, *request.plan.switches], "only": list(request.only)},
+        "baseline": of_site(),
         "versions": {"burnin": burnin.__version__, "agent": build().sha256[:16], "python": platform.python_version()},
     }
 

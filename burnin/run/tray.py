@@ -91,8 +91,11 @@ class TraySession:
         """Why XID events and kernel log could not be watched at some time; None where they always were."""
         self._holder, self.seen_seq, self._logged_seq = heard
         """An earlier session's agent, and how far its readings and its lines are on the disk."""
-        self.stored_seq = self.seen_seq
+        self.stored_seq = self.read_seq = self.seen_seq
+        """`read_seq`: the last record that was a reading. No more is forgotten than what the database knows that it has."""
         self._line_s = float("-inf")
+        self._early: list[wire.Record] | None = None
+        """What came before hello was understood: without it neither time nor columns of a record are known."""
         self.anothers = False
         """Another controller holds this tray."""
         self._link: Link | None = None
@@ -144,6 +147,7 @@ class TraySession:
             task.cancel()
 
     async def _attach(self) -> None:
+        self._early = []
         self._link = self._connect(self._take)
         record = await self._link.open(self._holder or "-", self.seen_seq + 1)
         hello = record.body
@@ -151,7 +155,7 @@ class TraySession:
             self._note("the agent that was here is gone, with its load and what it had not told; a new one has started")
         if hello["holder"] != self._holder:
             self._holder, self.seen_seq, self._absent = hello["holder"], -1, {}
-            self._logged_seq = self.stored_seq = -1
+            self._logged_seq = self.stored_seq = self.read_seq = -1
             self._offsets.clear()
         self._emit(Attached(self.tray, self.now_s(), self._holder))
         self._offsets.append(self._clock.now() - record.mono_ns / 1e9)
@@ -167,6 +171,8 @@ class TraySession:
             self._tables = self._columns(done["tables"])
             with contextlib.suppress(TrayError):
                 await self._read_transients(self._link)
+        early, self._early = self._early, None
+        self._take(early)
         self._said_hello = True
         self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
 
@@ -245,6 +251,9 @@ class TraySession:
     # ---- records -> events
 
     def _take(self, records: list[wire.Record]) -> None:
+        if self._early is not None:
+            self._early += records
+            return
         for record in records:
             if record.seq <= self.seen_seq:
                 continue
@@ -254,6 +263,7 @@ class TraySession:
             t_s = self._time(record)
             if record.kind == "sample":
                 self._sampled(record, t_s)
+                self.read_seq = record.seq
             elif record.kind == "absent":
                 self._absent[int(record.body["c"])] = {int(i): str(why) for i, why in record.body["why"].items()}
             elif record.kind == "beat":

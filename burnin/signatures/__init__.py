@@ -12,8 +12,25 @@ import numpy as np
 
 from burnin.events import Finding, LogLine
 from burnin.rack.schema import SignatureRow, Topology
-from burnin.signatures import fusion, heat, links, memory, sensors, shared, silicon, soak, thermal, xids
+from burnin.signatures import (
+    common,
+    fusion,
+    heat,
+    host,
+    links,
+    memory,
+    sensors,
+    shared,
+    silicon,
+    soak,
+    supply,
+    thermal,
+    work,
+    xids,
+)
+from burnin.signatures.baseline import Baseline
 from burnin.signatures.readings import Readings
+from burnin.telemetry.series import Floats as Floats
 from burnin.telemetry.series import Telemetry
 
 SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
@@ -38,6 +55,35 @@ SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
     links.ERRORS: links.errors,
     links.RECOVERY: links.recovery,
     links.MARGIN: links.margin,
+    links.RATES: links.rates,
+    links.FEC: links.tails,
+    links.PAIRED: links.paired,
+    thermal.BOARD: thermal.board,
+    thermal.TRANSIENT: thermal.transient,
+    supply.FLOW_LAW: supply.flow_law,
+    memory.BURST: memory.burst,
+    work.LOCKED: work.locked,
+    work.PAIR: work.pair,
+    work.WATT: work.watt,
+    work.DEFICIT: work.deficit,
+    work.SLOW: work.slow,
+    work.JITTER: work.jitter,
+    work.BANDWIDTH: work.bandwidth,
+    work.WAIT: work.wait,
+    work.WRONG: work.wrong,
+    supply.SHARES: supply.shares,
+    supply.BALANCE: supply.balance,
+    supply.LEAK: supply.leak,
+    supply.PRESSURE: supply.pressure,
+    supply.PUMP: supply.pump,
+    host.CPU_MEMORY: host.grown(host.CPU_MEMORY),
+    host.C2C: host.grown(host.C2C),
+    host.PCIE: host.grown(host.PCIE),
+    host.NIC: host.grown(host.NIC),
+    host.NVME: host.grown(host.NVME),
+    host.WIDTH: host.width,
+    host.RANGE: host.limits,
+    common.SHIFT: common.shift,
 }
 """Signatures that look at one rack's readings with their own catalogue row and nothing else."""
 
@@ -50,6 +96,9 @@ RETESTED = frozenset(
         sensors.GAIN,
         sensors.METER,
         links.MARGIN,
+        work.SLOW,
+        work.LOCKED,
+        work.BANDWIDTH,
     }
 )
 """Signatures over which one more load decides. A rule needs no second look, and what shows at idle or over hours gets none."""
@@ -61,32 +110,40 @@ def find(
     rows: Mapping[str, SignatureRow],
     unloaded: Mapping[str, frozenset[str]],
     log: Iterable[LogLine] = (),
+    baseline: Baseline | None = None,
+    same: bool = True,
 ) -> list[Finding]:
     """Everything the signatures of `rows` find in one run, sorted by part and signature.
+
+    `baseline`: what other racks were like, and whether they were the `same` in SKU, revision and firmware.
 
     `unloaded`: stage -> GPUs whose load was not reached there; `log`: the run's events, of which XIDs are read. A signature
     that is not in `rows` is not run: a run is judged by the catalogue that is kept with it.
     """
+    return look(Readings(telemetry, topology, unloaded, baseline, same), rows, log)
+
+
+def look(readings: Readings, rows: Mapping[str, SignatureRow], log: Iterable[LogLine] = ()) -> list[Finding]:
+    """The same, where the caller wants what a baseline would learn (`readings.learned`)."""
+    lines = list(log)
     with np.errstate(all="ignore"):  # a clock of 0 or a mean of nothing is NaN, and NaN is in no zone
-        return sorted(_found(telemetry, topology, rows, unloaded, log), key=lambda f: (f.part, f.signature))
+        found = _found(readings, rows, lines)
+        if readings.heavy():
+            found = _found(readings, rows, lines)
+        return sorted(found, key=lambda f: (f.part, f.signature))
 
 
-def _found(
-    telemetry: Telemetry,
-    topology: Topology,
-    rows: Mapping[str, SignatureRow],
-    unloaded: Mapping[str, frozenset[str]],
-    log: Iterable[LogLine],
-) -> list[Finding]:
-    readings = Readings(telemetry, topology, unloaded)
+def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLine]) -> list[Finding]:
     out: list[Finding] = []
     if {thermal.GPU_ROW, thermal.TRAY_ROW} <= set(rows):
-        out += thermal.find(telemetry, topology, rows, unloaded)
-    for name, look in SIGNATURES.items():
+        out += thermal.find(readings, rows)
+    for name, see in SIGNATURES.items():
         if name in rows:
-            out += look(readings, rows[name])
+            out += see(readings, rows[name])
     if xids.SEQUENCE in rows:
         out += xids.find(log, rows[xids.SEQUENCE])
+    if host.BOOT in rows:
+        out += host.boots(log, rows[host.BOOT])
     if fusion.FUSION in rows:
         out += fusion.find(out, rows)
     return out

@@ -18,6 +18,8 @@ def poisson_at_least(count: int, mean: float) -> float:
         return 1.0
     if mean <= 0:
         return 0.0
+    if count > 1_000_000:
+        return poisson_normal(count, mean)
     if count > mean:  # the upper tail by itself: 1 - cdf would cancel
         term = math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
         total, k = 0.0, count
@@ -50,6 +52,27 @@ def poisson_bounds(count: int, above: float = 0.05) -> tuple[float, float]:
     return low, _solve(lambda m: poisson_at_least(count + 1, m) - (1 - above), low, top)
 
 
+def binomial_bounds(count: int, n: int, above: float = 0.025) -> tuple[float, float]:
+    """Clopper and Pearson's exact bounds of a share: each is passed by the truth with at most probability `above`."""
+    if n <= 0:
+        return 0.0, 1.0
+
+    def at_least(k: int, p: float) -> float:  # P(X >= k)
+        if k <= 0 or p >= 1:
+            return 1.0
+        if p <= 0:
+            return 0.0
+        logs = [
+            math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(p) + (n - i) * math.log1p(-p)
+            for i in range(k, n + 1)
+        ]
+        return min(1.0, math.fsum(math.exp(x) for x in logs))
+
+    low = 0.0 if count == 0 else _solve(lambda p: at_least(count, p) - above, 0.0, count / n)
+    high = 1.0 if count == n else _solve(lambda p: at_least(count + 1, p) - (1 - above), count / n, 1.0)
+    return low, high
+
+
 def fleet_at_least(count: int, hours: float, mean_per_h: float, shape: float) -> float:
     """P(X >= count) in so many hours for a part of a fleet whose rates are gamma distributed (negative binomial)."""
     if count <= 0:
@@ -57,6 +80,8 @@ def fleet_at_least(count: int, hours: float, mean_per_h: float, shape: float) ->
     x = mean_per_h * hours / shape
     if x <= 0:
         return 0.0
+    if count <= 1.0 + shape * x and count > 100_000:
+        return 1.0  # below the mean: no small chance, and not worth adding up
     if count <= 1.0 + shape * x:  # the lower tail leaves enough of 1 for the upper one to be exact
         return max(0.0, 1.0 - math.fsum(math.exp(_log_nb(k, shape, x)) for k in range(count)))
     terms = min(100_000, 50 + math.ceil(37.0 / math.log1p(1 / x)))  # its ratio is x / (1 + x): complete to 1e-16 of its first
@@ -100,7 +125,7 @@ def _log_nb(k: int, shape: float, x: float) -> float:
 
 
 def _solve(f: Callable[[float], float], low: float, high: float) -> float:
-    for _ in range(200):
+    for _ in range(100):
         mid = 0.5 * (low + high)
         low, high = (mid, high) if f(mid) < 0 else (low, mid)
     return 0.5 * (low + high)

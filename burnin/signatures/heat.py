@@ -8,7 +8,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import Readings
-from burnin.signatures.robust import median, own, theil_sen
+from burnin.signatures.robust import median, theil_sen
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Floats, Stretch
 
@@ -25,10 +25,12 @@ def hbm(readings: Readings, row: SignatureRow) -> list[Finding]:
     for idle, load in readings.pairs():
         core, memory = (_rise(readings, metric, idle, load) for metric in ("gpu.temp", "hbm.temp"))
         least = number(row, "sigma_min")
-        core_own, memory_own = own(core, least), own(memory, least)
+        core_own = readings.family(f"{HBM}.core", load.phase, core, least).own
+        memory_own = readings.family(f"{HBM}.memory", load.phase, memory, least).own
         share = min(1.0, max(0.0, theil_sen(core_own.ravel(), memory_own.ravel())))
-        gap = own(memory - core, least) >= number(row, "floor")
-        many.append(zones.among(readings, row, load.stage, memory - core, memory_own - share * core_own, gap))
+        gap = memory_own - core_own >= number(row, "floor")
+        family = readings.spread(HBM, load.phase, memory_own - share * core_own, least)
+        many.append(zones.among(readings, row, load.stage, memory - core, family, gap))
     return zones.findings(
         HBM, row, zones.collect(many),
         lambda s: f"its memory warms {s.excess:.1f} K more under load than its core and its peers explain",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -18,10 +19,11 @@ from burnin.rack.parts import parent
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import Readings
-from burnin.signatures.robust import median, medians, own, sigma, without_slots
+from burnin.signatures.robust import median, medians, own, without_slots
 from burnin.signatures.zones import Seen, Zone, number
 from burnin.telemetry.series import Floats, Stretch
 
+RATES, FEC, PAIRED = "nvlink.ber", "nvlink.fec", "nvlink.paired"
 DOWN, ERRORS, RECOVERY, MARGIN = "nvlink.down", "nvlink.errors", "nvlink.recovery", "nvlink.margin"
 _ERRORS = {
     "nvlink.effective_errors": "code words that error correction could not mend",
@@ -73,6 +75,52 @@ def recovery(readings: Readings, row: SignatureRow) -> list[Finding]:
         if count >= 1
     }
     return _named(RECOVERY, row, readings, bad, known)
+
+
+def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Error rates behind the correction: the vendor's limit of the effective one fails, any symbol rate above its limit holds."""
+    out = []
+    rules = (("nvlink.effective_ber", "effective", Severity.FAIL), ("nvlink.symbol_ber", "symbol", Severity.HOLD))
+    for metric, name, grade in rules:
+        known = _known(readings, metric)
+        worst = {link: readings.telemetry.of(link, metric).highest() for link in known}
+        bad = {
+            link: (grade, rate, f"{metric.split('.')[1]} {rate:.2g}, limit {number(row, name):.2g}")
+            for link, rate in worst.items()
+            if rate > number(row, name)
+        }
+        out += _named(RATES, row, readings, bad, known)
+    return out
+
+
+def tails(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts."""
+    known = _known(readings, "nvlink.fec_tail")
+    grown = {link: readings.telemetry.of(link, "nvlink.fec_tail").growth() for link in known}
+    bad = {
+        link: (Severity.HOLD, count, f"{count:.0f} code words near the end of what can be corrected")
+        for link, count in grown.items()
+        if count >= number(row, "floor")
+    }
+    return _named(FEC, row, readings, bad, known)
+
+
+def paired(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Raw error rates that changed between the first load and the last: the same link is its own control."""
+    loads = [load for load in readings.telemetry.phase("load") if "@" not in load.phase]
+    if len(loads) < 2:
+        return []
+    first, last = (readings.once(MARGIN, load, partial(_decades, readings, load)) for load in (loads[0], loads[-1]))
+    change = last - first
+    if not change.size or not readings.enough(medians(change)):
+        return []
+    family = readings.spread(PAIRED, "load", change - median(change), number(row, "sigma_min"))
+    names = [f"{gpu}.l{i}" for gpus in readings.gpus for gpu in gpus for i in range(change.shape[2])]
+    seen = zones.parts(row, loads[-1].stage, names, change.ravel(), family)
+    return zones.findings(
+        PAIRED, row, zones.collect([seen]),
+        lambda s: f"its raw bit error rate rose by {s.excess:.1f} decades more than that of other links since the first load",
+    )  # fmt: skip
 
 
 def _known(readings: Readings, metric: str) -> list[str]:
@@ -145,7 +193,7 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Decades of raw bit errors above peers: planes, trays, GPUs, then links, each less what is above it."""
     seen: list[dict[str, Seen]] = []
     for load in readings.telemetry.phase("load"):
-        ber = _decades(readings, load)
+        ber = readings.once(MARGIN, load, partial(_decades, readings, load))
         if ber.size and readings.enough(medians(ber)):
             seen.append(_margins(readings, row, load, ber))
     parts = [{part: one for part, one in stage.items() if "#" not in part} for stage in seen]
@@ -174,25 +222,29 @@ def _decades(readings: Readings, load: Stretch) -> Floats:
 
 def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) -> dict[str, Seen]:
     """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it."""
-    count = ber.shape[2]
+    count, least = ber.shape[2], number(row, "sigma_min")
+
+    def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
+        family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
+        return zones.parts(row, load.stage, names, value.ravel(), family)
+
     planes = medians(ber.reshape(-1, count).T)
     rest = ber - planes[None, None, :]
     gpu = medians(rest)
     tray = medians(without_slots(gpu))
     tray = tray - median(tray)
-    out = {f"rack#{i}": s for i, s in _family(row, load.stage, planes, planes - median(planes)).items()}
-    trays = _family(row, load.stage, medians(medians(ber)), tray)
-    out |= {readings.trays[i]: s for i, s in trays.items()}
-    for i, s in trays.items():
-        if s.zone > Zone.FAMILY:
-            gpu[i] = gpu[i] - tray[i]
+    numbers = [f"rack#{i}" for i in range(count)]
     names = [name for gpus in readings.gpus for name in gpus]
-    alone = own(gpu, number(row, "sigma_min"))
-    out |= {names[i]: s for i, s in _family(row, load.stage, medians(ber).ravel(), alone.ravel()).items()}
-    links = (rest - medians(rest)[:, :, None]).ravel()
-    for i, s in _family(row, load.stage, ber.ravel(), links).items():
+    out = among("plane", numbers, planes, planes - median(planes))
+    trays = among("tray", readings.trays, medians(medians(ber)), tray)
+    for i, name in enumerate(readings.trays):
+        if name in trays and trays[name].zone > Zone.FAMILY:
+            gpu[i] = gpu[i] - tray[i]
+    out |= trays | among("gpu", names, medians(ber), own(gpu, least))
+    links = [f"{name}.l{i}" for name in names for i in range(count)]
+    for link, s in among("link", links, ber, rest - medians(rest)[:, :, None]).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
-        out[f"{names[i // count]}.l{i % count}"] = replace(s, zone=Zone.HOLD if near else s.zone)
+        out[link] = replace(s, zone=Zone.HOLD if near else s.zone)
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
     return {part: s for part, s in out.items() if not _under(part, hot)}
 
@@ -200,13 +252,3 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) 
 def _under(part: str, hot: set[str]) -> bool:
     """True for a part whose link number is named already."""
     return ".l" in part and f"rack#{part.rsplit('.l', 1)[1]}" in hot
-
-
-def _family(row: SignatureRow, stage: str, value: Floats, apart: Floats) -> dict[int, Seen]:
-    scale, floor = sigma(apart, number(row, "sigma_min")), number(row, "floor")
-    n = int(np.count_nonzero(~np.isnan(apart)))
-    out = {}
-    for i, x in enumerate(apart.tolist()):
-        if x == x:
-            out[i] = Seen(stage, float(value[i]), x, x / scale, zones.zone(row, n, x, x / scale), float(value[i]) - x + floor)
-    return out

@@ -34,6 +34,12 @@ def sigma(values: Floats, least: float) -> float:
     return max(least, _MAD_TO_SIGMA * median(np.abs(known - median(known))))
 
 
+def reach(values: Floats, scale: float) -> tuple[float, int]:
+    """(how many `scale`s from their median one value in 50 is further out, on either side; how many values are known)."""
+    known = np.abs(values[~np.isnan(values)] - median(values)) / scale
+    return (float(np.quantile(known, 0.98)) if known.size else 0.0), int(known.size)
+
+
 def without_trend(values: Floats, position: Floats) -> Floats:
     """`values` minus their Theil-Sen line over `position` (slope: median of pair slopes; level: median)."""
     known = ~np.isnan(values)

@@ -23,15 +23,18 @@ OFFSET, GAIN, METER, STUCK = "sensor.offset", "sensor.gain", "sensor.meter", "se
 
 
 def offset(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Idle temperature off its peers, either way, while the slope (which cancels an offset) is in family."""
+    """Idle temperature off its peers while the slope (which cancels an offset) is in family. Too cold only beyond doubt: a
+    healthy fleet's tail has two sides, and looking at both doubles the false alarms."""
     many = []
     for idle, load in readings.pairs():
         temp = readings.mean("gpu.temp", idle)
-        slope = own(zones.relative(readings.slopes(idle, load)), number(row, "slope_sigma_min"))
-        agrees = np.abs(slope) <= number(row, "slope_z") * sigma(slope.ravel(), number(row, "slope_sigma_min"))
-        apart = own(temp, number(row, "sigma_min"))
+        relative = zones.relative(readings.slopes(idle, load))
+        slope = readings.family("thermal.rth", load.phase, relative, number(row, "slope_sigma_min"), keep=False)
+        agrees = np.abs(slope.own) <= number(row, "slope_z") * slope.sigma
+        apart = readings.family(OFFSET, idle.phase, temp, number(row, "sigma_min"))
         for sign in (1.0, -1.0):
-            seen = zones.among(readings, row, idle.stage, temp, sign * apart, agrees, sign)
+            allowed = agrees if sign > 0 else agrees & (apart.own <= -number(row, "sure"))
+            seen = zones.among(readings, row, idle.stage, temp, apart, allowed, sign, sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     seen_of = zones.collect(many)
     return zones.findings(
@@ -50,7 +53,7 @@ def gain(readings: Readings, row: SignatureRow) -> list[Finding]:
     idle power rises by g. The best estimate of g from the three, and each of them must go its way."""
     many = []
     per_power = number(row, "clock_per_power")
-    for idle, load in readings.pairs():
+    for idle, load in readings.free():
         least = number(row, "sigma_min")
         power = np.where(readings.loaded(idle, load), readings.mean("gpu.power", idle), np.nan)
         signs = (
@@ -62,8 +65,9 @@ def gain(readings: Readings, row: SignatureRow) -> list[Finding]:
         agree = np.ones(g.shape, dtype=bool)
         for factor, value in signs:
             agree &= value / factor * np.sign(g) >= np.abs(g) * number(row, "agree")
+        family = readings.spread(GAIN, load.phase, g, least)
         for side in (1.0, -1.0):
-            seen = zones.among(readings, row, load.stage, 100 * g, side * g, agree, 100 * side)
+            seen = zones.among(readings, row, load.stage, 100 * g, family, agree, 100 * side, side)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     return zones.findings(
         GAIN, row, zones.collect(many),
@@ -99,10 +103,10 @@ def meter(readings: Readings, row: SignatureRow) -> list[Finding]:
     many = []
     for load in readings.telemetry.phase("load"):
         ratio = readings.grid(lambda gpu, load=load: _energy_over_power(readings, gpu, load))  # type: ignore[misc]
-        apart = own(zones.relative(ratio), number(row, "sigma_min"))
+        apart = readings.family(METER, load.phase, zones.relative(ratio), number(row, "sigma_min"))
         steady = readings.of("gpu.power", load, _unrest) <= number(row, "steady")
         for sign in (1.0, -1.0):
-            seen = zones.among(readings, row, load.stage, ratio, sign * apart, steady, sign * median(ratio.ravel()))
+            seen = zones.among(readings, row, load.stage, ratio, apart, steady, sign * median(ratio.ravel()), sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     return zones.findings(
         METER, row, zones.collect(many),

@@ -14,7 +14,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import MIN_RISE_W, Readings, share
-from burnin.signatures.robust import median, own
+from burnin.signatures.robust import median
 from burnin.signatures.zones import Seen, number
 from burnin.telemetry.series import Floats, Series, Stretch
 
@@ -28,8 +28,8 @@ def leak(readings: Readings, row: SignatureRow) -> list[Finding]:
     for idle in readings.telemetry.phase("idle"):
         power, temp = readings.mean("gpu.power", idle), readings.mean("gpu.temp", idle)
         even = power * np.exp(-per_k * (temp - median(temp.ravel())))
-        more = own(zones.relative(even), number(row, "sigma_min"))
-        many.append(zones.among(readings, row, idle.stage, power, more, per=median(power.ravel())))
+        family = readings.family(LEAK, idle.phase, zones.relative(even), number(row, "sigma_min"))
+        many.append(zones.among(readings, row, idle.stage, power, family, per=median(power.ravel())))
     return zones.findings(
         LEAK, row, zones.collect(many),
         lambda s: f"idle power {s.value:.0f} W, {100 * s.excess:.0f} % above its peers at equal temperature",
@@ -46,10 +46,10 @@ def clocks(readings: Readings, row: SignatureRow, idle: Stretch, load: Stretch) 
 def weak(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Clock below its peers where all run at their power limit."""
     many = []
-    for idle, load in readings.pairs():
-        slow = -own(clocks(readings, row, idle, load), number(row, "sigma_min"))
+    for idle, load in readings.free():
+        family = readings.family(WEAK, load.phase, clocks(readings, row, idle, load), number(row, "sigma_min"))
         clock = readings.mean("gpu.clock_sm", load)
-        many.append(zones.among(readings, row, load.stage, clock, slow, per=-median(clock.ravel())))
+        many.append(zones.among(readings, row, load.stage, clock, family, per=-median(clock.ravel()), sign=-1.0))
     return zones.findings(
         WEAK, row, zones.collect(many),
         lambda s: f"{s.value:.0f} MHz at its power limit, {100 * s.excess:.1f} % below its peers at equal temperature",
@@ -59,7 +59,7 @@ def weak(readings: Readings, row: SignatureRow) -> list[Finding]:
 def ceiling(readings: Readings, row: SignatureRow) -> list[Finding]:
     """A clock that stands still below the others although neither power nor heat holds it: somebody or something caps it."""
     seen: dict[str, dict[str, Seen]] = {}
-    for idle, load in readings.pairs():
+    for idle, load in readings.free():
         for part, one in _held(readings, row, idle, load).items():
             seen.setdefault(part, {})[load.stage] = one
     out = []

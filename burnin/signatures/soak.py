@@ -16,7 +16,7 @@ from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.signatures.robust import median, medians, others, sigma
-from burnin.signatures.tails import limit, normal_limit
+from burnin.signatures.tails import normal_limit, worst
 from burnin.signatures.trend import Line, blocks, cusum, line, swing
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Floats, Stretch
@@ -32,10 +32,10 @@ def drift(readings: Readings, row: SignatureRow) -> list[Finding]:
         return []
     t, apart = soak
     tray = medians(apart.transpose(0, 2, 1))
-    trays = _creeping(row, {name: line(t, y) for name, y in zip(readings.trays, tray, strict=True)})
+    trays = _creeping(readings, row, "tray", {name: line(t, y) for name, y in zip(readings.trays, tray, strict=True)})
     apart = _less_their_trays(readings, apart, tray, set(trays))
     gpus = {gpu: line(t, apart[i, j]) for i, row_ in enumerate(readings.gpus) for j, gpu in enumerate(row_)}
-    found = {**trays, **_creeping(row, gpus)}
+    found = {**trays, **_creeping(readings, row, "gpu", gpus)}
     return [_drifts(row, part, one, grade, t) for part, (one, grade) in sorted(found.items())]
 
 
@@ -75,18 +75,21 @@ def _less_their_trays(readings: Readings, apart: Floats, tray: Floats, creeping:
     return out
 
 
-def _creeping(row: SignatureRow, lines: Mapping[str, Line]) -> dict[str, tuple[Line, Severity]]:
+def _creeping(readings: Readings, row: SignatureRow, what: str, lines: Mapping[str, Line]) -> dict[str, tuple[Line, Severity]]:
     """Parts whose slope is above the floor, above its own error, and out of the family of slopes."""
     slopes = np.array([one.slope for one in lines.values()])
     n = int(np.count_nonzero(~np.isnan(slopes)))
-    spread = sigma(slopes, number(row, "sigma_min"))
+    family = readings.spread(f"{DRIFT}.{what}", "load", slopes - median(slopes), number(row, "sigma_min"))
     out = {}
     for part, one in lines.items():
         above = one.slope - median(slopes)
         if above >= number(row, "floor") and above / max(one.error, 1e-12) >= normal_limit(n, number(row, "hold")):
-            z = above / spread
-            if z >= number(row, "z"):
-                out[part] = (one, Severity.HOLD if z >= limit(n, number(row, "hold")) else Severity.WATCH)
+            z = above / family.sigma
+            if z >= worst(n, number(row, "watch"), family.dof, family.tail):
+                out[part] = (
+                    one,
+                    Severity.HOLD if z >= worst(n, number(row, "hold"), family.dof, family.tail) else Severity.WATCH,
+                )
     return out
 
 

@@ -49,6 +49,79 @@ def normal_quantile(above: float) -> float:
     return _invert(normal_above, above, 37.0)
 
 
+def student_above(t: float, dof: float) -> float:
+    """P(T > t), t >= 0, of Student's t with any degrees of freedom: half the incomplete beta function of dof / (dof + t^2)."""
+    if dof > 1e6:
+        return normal_above(t)
+    return 0.5 * _beta(dof / (dof + t * t), 0.5 * dof, 0.5) if t > 0 else 0.5
+
+
+@lru_cache(maxsize=65536)
+def student_quantile(above: float, dof: float) -> float:
+    """The t that is exceeded with probability `above` (0 < above <= 0.5)."""
+    return _invert(lambda t: student_above(t, dof), above, 1e9)
+
+
+MAD_DOF = 0.45
+"""Degrees of freedom, per part beyond the first, of a spread that is a median absolute deviation. With it Student's quantiles
+meet the simulated limits for the worst of 18, 36, 72 and 1296 Gaussian parts (reference signatures, section 3) to 4 %."""
+GAUSS = math.inf
+"""The tail of a family that is not known to be heavy."""
+TAIL_PARTS = 600
+"""Fewer parts do not show what their tail is like."""
+
+
+def worst(n: int, rate: float, dof: float, tail: float = GAUSS) -> float:
+    """Robust sigmas that the worst of `n` healthy parts passes with at most this probability (Bonferroni), where sigma is known
+    as well as from `dof` degrees of freedom. `tail`: parts are Gaussian, or like Student's t with so many degrees."""
+    above = min(0.5, rate / max(n, 1))
+    known = student_quantile(above, max(1.0, round(dof, 1)))
+    return known if math.isinf(tail) else max(known, _in_sigmas(above, tail))
+
+
+def _in_sigmas(above: float, tail: float) -> float:
+    return student_quantile(above, tail) / (1.4826 * student_quantile(0.25, tail))
+
+
+def tail_of(ratio: float, parts: int, least: int = TAIL_PARTS, doubt: float = 3.0) -> float:
+    """The tail of a family in which one part in 50 is further out than `ratio` robust sigmas, on either side.
+
+    GAUSS where so few parts, or so ordinary a ratio (2.33 + `doubt` standard errors), do not show another; at least 3.
+    """
+    error = 2.63 / math.sqrt(max(parts, 1))  # sqrt(0.02 * 0.98 / n) / (2 phi(2.326))
+    if parts < least or not ratio > 2.326 + doubt * error:
+        return GAUSS
+    low, high = 3.0, 200.0
+    for _ in range(40):
+        mid = math.sqrt(low * high)
+        low, high = (mid, high) if _in_sigmas(0.01, round(mid, 6)) > ratio else (low, mid)
+    return round(high, 2)
+
+
+def _beta(x: float, a: float, b: float) -> float:
+    """Regularised incomplete beta function by Lentz's continued fraction; accurate relative to itself for small x."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):
+        return 1.0 - _beta(1 - x, b, a)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
+    tiny = 1e-300
+    c, d = 1.0, 1 / max(tiny, 1 - (a + b) * x / (a + 1))
+    out = d
+    for m in range(1, 500):
+        for over in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 + over * d
+            c = 1 + over / c
+            d, c = 1 / (d if abs(d) > tiny else tiny), c if abs(c) > tiny else tiny
+            out *= c * d
+        if abs(c * d - 1) < 1e-14:
+            break
+    return front * out
+
+
 def limit(n: int, rate: float) -> float:
     """Robust sigmas that the worst of `n` healthy, t5-tailed parts passes with at most this probability."""
     return t5_quantile(min(0.5, rate / max(n, 1))) / (1.4826 * t5_quantile(0.25))

@@ -1,177 +1,117 @@
 """Thermal resistance against peers: a bad cold plate and a kinked hose, told apart.
 
 Per GPU the slope (T_load - T_idle) / (P_load - P_idle) in K/W: a sensor's offset and the inlet temperature cancel out.
-Slots differ (a GPU behind another breathes its warm water) and trays differ (manifold position), so each slope is
-divided by its slot's median over the trays; what the four GPUs of a tray share is the tray's (hose, quick disconnect),
-and only what remains after taking that away is the GPU's own (thermal interface, cold plate): parents first.
+Slots differ (a GPU behind another breathes its warm water) and trays differ (manifold position), so places are taken off, as
+learned or as this rack shows them; what the four GPUs of a tray share is the tray's (hose, quick disconnect), what two of one
+board share is the board's loop, and only what remains after taking that away is the GPU's own (thermal interface, cold
+plate): parents first.
 
 Two gates, always: out of family (robust z) and practically large (relative excess). Only the hot side is judged.
-Statistics: reference signatures 1 and 9; slot medians and leave-one-out tray medians with shrinkage.
+Statistics: reference signatures 1, 9 and 10; slot medians and leave-one-out tray medians with shrinkage.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
-from burnin.events import Finding, Severity
-from burnin.rack.schema import SignatureRow, Topology
-from burnin.signatures.robust import others, shrinkage, sigma, without_trend
-from burnin.telemetry.series import Floats, Stretch, Telemetry
+from burnin.events import Finding
+from burnin.rack.schema import SignatureRow
+from burnin.signatures import zones
+from burnin.signatures.readings import Readings
+from burnin.signatures.robust import median
+from burnin.signatures.zones import Seen, number
+from burnin.telemetry.series import Floats, Stretch
 
 GPU_ROW, TRAY_ROW = "thermal.rth", "thermal.tray"
-MIN_RISE_W = 50.0
-"""A GPU whose power rose by less was not loaded: a slope over it would be noise."""
-MIN_TRAYS = 6
-"""Fewer trays have no family to be out of."""
+BOARD, TRANSIENT = "thermal.board", "thermal.transient"
 
 
-@dataclass(frozen=True, slots=True)
-class Excess:
-    """How far one part is above its peers in one load stretch: slope in K/W, relative excess, robust z, both gates."""
-
-    stage: str
-    slope: float
-    relative: float
-    z: float
-    out: bool
-
-
-def slopes(telemetry: Telemetry, idle: Stretch, load: Stretch, topology: Topology, unloaded: frozenset[str]) -> Floats:
-    """Thermal resistance in K/W, one row per tray, one column per slot; NaN where it could not be measured.
-
-    `unloaded`: GPUs whose load was not reached in this stretch; nothing is said about them.
-    """
-    out = np.full((topology.compute_trays, topology.gpus_per_tray), np.nan)
-    for row, tray in enumerate(topology.trays()):
-        for column, gpu in enumerate(topology.gpus(tray)):
-            if gpu in unloaded:
-                continue
-            t_idle, t_load = (telemetry.window(gpu, "gpu.temp", s).mean() for s in (idle, load))
-            p_idle, p_load = (telemetry.window(gpu, "gpu.power", s).mean() for s in (idle, load))
-            if p_load - p_idle >= MIN_RISE_W:  # False for NaN
-                out[row, column] = (t_load - t_idle) / (p_load - p_idle)
-    return out
+def find(readings: Readings, rows: Mapping[str, SignatureRow]) -> list[Finding]:
+    """Trays and GPUs over all load stretches of a run."""
+    trays: list[Mapping[str, Seen]] = []
+    gpus: list[Mapping[str, Seen]] = []
+    for idle, load in readings.pairs():
+        slope = readings.slopes(idle, load)
+        if readings.enough(slope):
+            hot, own = excess(readings, slope, load.stage, load.phase, rows)
+            trays.append(hot)
+            gpus.append(own)
+    return [
+        *zones.findings(TRAY_ROW, rows[TRAY_ROW], zones.collect(trays), _of_tray),
+        *zones.findings(GPU_ROW, rows[GPU_ROW], zones.collect(gpus), _of_gpu),
+    ]
 
 
-def excess(slope: Floats, stage: str, topology: Topology, rows: Mapping[str, SignatureRow]) -> dict[str, Excess]:
-    """Every measured tray and GPU against its peers, in one load stretch. Empty when there are too few trays."""
-    measured = ~np.isnan(slope)
-    if np.count_nonzero(measured.any(axis=1)) < MIN_TRAYS:
-        return {}
-    slot = np.array([[np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else np.nan for column in slope.T]])
-    relative = slope / slot - 1.0
-    tray = np.array([np.median(r[~np.isnan(r)]) if (~np.isnan(r)).any() else np.nan for r in relative])
-    return {
-        **_trays(slope, tray, stage, topology, rows[TRAY_ROW]),
-        **_gpus(slope, relative, tray, stage, topology, rows),
-    }
+def board(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Two GPUs of one board that resist more, together, than the other two of their tray: the board's loop. The tray is named,
+    as there is no part id for a board."""
+    many: list[Mapping[str, Seen]] = []
+    for idle, load in readings.pairs():
+        relative = zones.relative(readings.slopes(idle, load))
+        if relative.shape[1] != 4 or not readings.enough(relative):
+            continue
+        rest = readings.family(GPU_ROW, load.phase, relative, number(row, "sigma_min"), np.ones(len(readings.trays)), keep=False)
+        halves = rest.own.reshape(-1, 2, 2)
+        apart = halves.mean(axis=2) - halves.mean(axis=2)[:, ::-1]
+        both = halves.min(axis=2) >= number(row, "both") * apart
+        family = readings.spread(BOARD, load.phase, apart, number(row, "sigma_min"))
+        names = [f"{tray} g{2 * half},g{2 * half + 1}" for tray in readings.trays for half in (0, 1)]
+        many.append(zones.parts(row, load.stage, names, apart.ravel(), family, both.ravel()))
+    found = zones.findings(
+        BOARD, row, zones.collect(many), lambda s: f"both resist {100 * s.excess:.0f} % more than the other board of their tray"
+    )
+    return [zones.on(one, one.part[:3], f"{one.part[4:]}: ") for one in found]
 
 
-def _trays(slope: Floats, tray: Floats, stage: str, topology: Topology, row: SignatureRow) -> dict[str, Excess]:
-    rest = without_trend(tray, np.arange(tray.size, dtype=float))
-    scale = sigma(rest, _limit(row, "sigma_min"))
-    out = {}
-    for index, part in enumerate(topology.trays()):
-        # two GPUs or fewer say nothing about what four share
-        if not math.isnan(rest[index]) and np.count_nonzero(~np.isnan(slope[index])) * 2 > topology.gpus_per_tray:
-            mean = float(np.nanmean(slope[index]))
-            out[part] = _judge(stage, mean, float(rest[index]), float(rest[index]) / scale, row)
-    return out
+def transient(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Time to 63 % of the rise after the load began, against peers; only where readings are quick enough to see it."""
+    many: list[Mapping[str, Seen]] = []
+    for idle, load in readings.pairs():
 
+        def time(gpu: str, idle: Stretch = idle, load: Stretch = load) -> float:
+            one = readings.telemetry.of(gpu, "gpu.temp").between(load.t0_s, load.t0_s + number(row, "window_s"))
+            cold, hot = readings.telemetry.window(gpu, "gpu.temp", idle).mean(), one.between(load.t0_s + 30, math.inf).mean()
+            if one.present < number(row, "window_s") / number(row, "every_s") or not hot - cold > 10:
+                return math.nan
+            above = np.flatnonzero(one.v >= cold + 0.632 * (hot - cold))
+            return float(one.t_s[above[0]] - load.t0_s) if above.size else math.nan
 
-def _gpus(
-    slope: Floats, relative: Floats, tray: Floats, stage: str, topology: Topology, rows: Mapping[str, SignatureRow]
-) -> dict[str, Excess]:
-    row, parent = rows[GPU_ROW], rows[TRAY_ROW]
-    least = _limit(row, "sigma_min")
-    within = sigma((relative - tray[:, None]).ravel(), least)
-    weight = np.full(tray.shape, shrinkage(within, sigma(tray, 0.0), topology.gpus_per_tray - 1))
-    weight[tray >= _limit(parent, "floor")] = 1.0  # a tray that is hot as a whole is taken away as a whole
-    shared = np.nan_to_num(others(relative), nan=0.0)
-    own = relative - weight[:, None] * shared
-    scale = sigma(own.ravel(), least)
-    out = {}
-    for i, name in enumerate(topology.trays()):
-        for j, part in enumerate(topology.gpus(name)):
-            if not math.isnan(own[i, j]):
-                out[part] = _judge(stage, float(slope[i, j]), float(own[i, j]), float(own[i, j]) / scale, row)
-    return out
-
-
-def _judge(stage: str, slope: float, relative: float, z: float, row: SignatureRow) -> Excess:
-    return Excess(stage, slope, relative, z, z >= _limit(row, "z") and relative >= _limit(row, "floor"))
-
-
-def _limit(row: SignatureRow, name: str) -> float:
-    bound = row.limits[name].min
-    if bound is None:
-        raise ValueError(f"signature limit {name} has no number")
-    return bound
-
-
-def find(
-    telemetry: Telemetry,
-    topology: Topology,
-    rows: Mapping[str, SignatureRow],
-    unloaded: Mapping[str, frozenset[str]],
-) -> list[Finding]:
-    """Findings over all load stretches of a run. `unloaded`: stage -> GPUs whose load was not reached there.
-
-    A part that is out of family once waits for one re-test (HOLD); twice, it is reproduced: FAIL beyond the far limit,
-    HOLD below it. Out of family once in three or more stretches is written down only (WATCH).
-    """
-    seen: dict[str, list[Excess]] = {}
-    for load in telemetry.phase("load"):
-        idle = [s for s in telemetry.phase("idle") if s.t1_s <= load.t0_s]
-        if idle:
-            slope = slopes(telemetry, idle[-1], load, topology, unloaded.get(load.stage, frozenset()))
-            for part, one in excess(slope, load.stage, topology, rows).items():
-                seen.setdefault(part, []).append(one)
-    found = [_finding(part, all_of, rows) for part, all_of in sorted(seen.items()) if any(e.out for e in all_of)]
-    return found
-
-
-def _finding(part: str, all_of: Sequence[Excess], rows: Mapping[str, SignatureRow]) -> Finding:
-    name = GPU_ROW if "." in part else TRAY_ROW
-    row = rows[name]
-    out = [e for e in all_of if e.out]
-    least = min(e.relative for e in out)
-    reproduced = len(out) >= 2
-    if reproduced:
-        severity = Severity.FAIL if least >= _limit(row, "far") else Severity.HOLD
-    else:
-        severity = Severity.HOLD if len(all_of) < 3 else Severity.WATCH
-    worst = max(out, key=lambda e: e.relative)
-    value = sum(e.slope for e in out) / len(out)
-    peers = worst.slope / (1 + worst.relative)
-    times = f"(z {worst.z:.1f}), in {len(out)} of {len(all_of)} load phases"
-    far = f"{100 * worst.relative:.0f} % above"
-    if name == TRAY_ROW:
-        why = f"thermal resistance {value:.4f} K/W over its GPUs together, {far} the other trays {times}"
-    else:
-        why = f"thermal resistance {value:.4f} K/W, {far} its peers once its tray's share is taken out {times}"
-    action = row.action if reproduced else f"repeat the load on the whole rack once; {row.action}"
-    evidence = {
-        e.stage: {"slope": _short(e.slope), "relative": _short(e.relative), "z": _short(e.z), "out": e.out} for e in all_of
-    }
-    return Finding(
-        part=part,
-        signature=name,
-        severity=severity,
-        value=_short(value),
-        limit=_short(peers * (1 + _limit(row, "floor"))),
-        unit="K/W",
-        why=why,
-        action=action,
-        fru=row.fru,
-        statistic=_short(worst.z),
-        evidence=evidence,
+        took = readings.grid(time)
+        if readings.enough(took):
+            family = readings.family(TRANSIENT, load.phase, took, number(row, "sigma_min"))
+            many.append(zones.among(readings, row, load.stage, took, family))
+    return zones.findings(
+        TRANSIENT,
+        row,
+        zones.collect(many),
+        lambda s: f"it takes {s.value:.1f} s to 63 % of its rise, {s.excess:.1f} s more than peers",
     )
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
+def _of_tray(s: Seen) -> str:
+    return f"thermal resistance {s.value:.4f} K/W over its GPUs together, {100 * s.excess:.0f} % above the other trays"
+
+
+def _of_gpu(s: Seen) -> str:
+    far = f"{100 * s.excess:.0f} % above its peers once its tray's share is taken out"
+    return f"thermal resistance {s.value:.4f} K/W, {far}"
+
+
+def excess(
+    readings: Readings, slope: Floats, stage: str, phase: str, rows: Mapping[str, SignatureRow]
+) -> tuple[dict[str, Seen], dict[str, Seen]]:
+    """Every measured tray, and every measured GPU, against its peers in one load stretch.
+
+    A tray that is hot as a whole is taken away from its GPUs as a whole.
+    """
+    row, parent = rows[GPU_ROW], rows[TRAY_ROW]
+    relative, middle = zones.relative(slope), median(slope.ravel())
+    shared = readings.shared(GPU_ROW, phase, relative, number(parent, "sigma_min"))
+    mean = np.array([np.mean(x[~np.isnan(x)]) if (~np.isnan(x)).any() else np.nan for x in slope])
+    trays = zones.parts(parent, stage, readings.trays, mean, shared, per=middle)
+    hot = (shared.own >= number(parent, "floor")).astype(float)
+    family = readings.family(GPU_ROW, phase, relative, number(row, "sigma_min"), hot)
+    return trays, zones.among(readings, row, stage, slope, family, per=middle)

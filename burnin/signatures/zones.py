@@ -1,9 +1,10 @@
-"""Three zones. WATCH: beyond what a Gaussian family would hold. HOLD: beyond what a heavy-tailed healthy family holds once
-in `hold` racks. FAIL: beyond what it holds once in `fail` racks, twice, and only where the catalogue gives a `fail` rate.
+"""Three zones. WATCH: out of a Gaussian family once in `watch` racks. HOLD: once in `hold` racks, where sigma is known as well
+as it is. FAIL: beyond what a heavy-tailed (t5) healthy family holds once in `fail` racks, twice, and only where the catalogue
+gives a `fail` rate.
 
-Two gates, always: z (against the rack's own robust spread) and `floor` (practically large, in physical units). The limits
-of HOLD and FAIL are dynamic: they grow with the number of parts compared (burnin.signatures.tails). Where the spread of
-healthy parts is known beforehand, `sure` is the same limit as HOLD in the unit of the floor.
+Two gates, always: z (against the rack's own robust spread, or the fleet's) and `floor` (practically large, in physical units).
+Limits are dynamic: they grow with the number of parts compared and with doubt about sigma (burnin.signatures.tails). Where the
+spread of healthy parts is known beforehand, `sure` is a limit of HOLD in the unit of the floor.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
-from burnin.signatures.readings import Readings
-from burnin.signatures.robust import median, sigma
+from burnin.signatures.readings import Family, Readings
+from burnin.signatures.robust import median
+from burnin.signatures.tails import GAUSS, worst
 from burnin.signatures.tails import limit as worst_of
 from burnin.telemetry.series import Floats
 
@@ -54,14 +56,14 @@ def number(row: SignatureRow, name: str) -> float:
     raise ValueError(f"signature limit {name} has no number")
 
 
-def zone(row: SignatureRow, n: int, excess: float, z: float) -> Zone:
+def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: float = GAUSS) -> Zone:
     """The zone of one of `n` parts. NaN is in no zone but FAMILY: what was not measured is not judged here."""
-    if not (excess >= number(row, "floor") and z >= number(row, "z")):
+    if not (excess >= number(row, "floor") and z >= worst(n, number(row, "watch"), dof, tail)):
         return Zone.FAMILY
     if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
         return Zone.FAIL
     sure = "sure" in row.limits and excess >= number(row, "sure")
-    return Zone.HOLD if sure or z >= worst_of(n, number(row, "hold")) else Zone.WATCH
+    return Zone.HOLD if sure or z >= worst(n, number(row, "hold"), dof, tail) else Zone.WATCH
 
 
 def among(
@@ -69,28 +71,43 @@ def among(
     row: SignatureRow,
     stage: str,
     value: Floats,
-    own: Floats,
+    family: Family,
     where: NDArray[np.bool_] | None = None,
     per: float = 1.0,
+    sign: float = 1.0,
 ) -> dict[str, Seen]:
-    """Every measured GPU among its peers: `own` is what it has for itself, counted so that bad is positive.
+    """Every measured GPU among its peers: `sign` times what it has for itself, so that bad is positive.
 
     `where`: GPUs that may be out at all (a second condition of the signature); all others stay in the family and in n.
-    `per`: by how much `value` changes where `own` changes by 1.
+    `per`: by how much `value` changes where the excess changes by 1.
     """
-    if not readings.enough(own):
+    if not readings.enough(family.own):
         return {}
-    scale = sigma(own.ravel(), number(row, "sigma_min"))
-    n = int(np.count_nonzero(~np.isnan(own)))
+    names = [gpu for gpus in readings.gpus for gpu in gpus]
+    return parts(row, stage, names, value.ravel(), family, None if where is None else where.ravel(), per, sign)
+
+
+def parts(
+    row: SignatureRow,
+    stage: str,
+    names: Sequence[str],
+    value: Floats,
+    family: Family,
+    where: NDArray[np.bool_] | None = None,
+    per: float = 1.0,
+    sign: float = 1.0,
+) -> dict[str, Seen]:
+    """The same for any parts, by name."""
+    apart = sign * family.own.ravel()
+    n = int(np.count_nonzero(~np.isnan(apart)))
     out = {}
-    for i, gpus in enumerate(readings.gpus):
-        for j, gpu in enumerate(gpus):
-            excess = float(own[i, j])
-            if excess == excess:
-                allowed = where is None or bool(where[i, j])
-                at = zone(row, n, excess, excess / scale) if allowed else Zone.FAMILY
-                edge = float(value[i, j]) - per * (excess - number(row, "floor"))
-                out[gpu] = Seen(stage, float(value[i, j]), excess, excess / scale, at, edge)
+    for i, excess in enumerate(apart.tolist()):
+        if excess == excess:
+            allowed = where is None or bool(where[i])
+            z = excess / family.sigma
+            at = zone(row, n, excess, z, family.dof, family.tail) if allowed else Zone.FAMILY
+            edge = float(value[i]) - per * (excess - number(row, "floor"))
+            out[names[i]] = Seen(stage, float(value[i]), excess, z, at, edge)
     return out
 
 

@@ -59,9 +59,12 @@ class Pulse(Data):
 class Load(Data):
     """What the GPUs, and what is around them, do during a stage."""
 
-    kernel: Literal["tensor", "fma"] = "tensor"
+    kernel: Literal["tensor", "mma", "fma"] = Field(
+        default="tensor", description="tensor: the GPU family's own instruction where it can be used; mma: the one of all"
+    )
     stagger: bool = Field(default=False, description="bring the trays up one after the other over the stage")
     pulse: Pulse | None = None
+    nvlink: bool = Field(default=False, description="copies from GPU to GPU of each tray beside the kernel")
 
 
 class Step(Data):
@@ -215,8 +218,9 @@ class Suite(Data):
                 few = f"{judged:g} s are judged, fewer than 3 samples of {self.sample:g} s"
                 found.append((("stages", i, "for"), f"stage {stage.stage}: {few}"))
             pulse = stage.load.pulse if stage.load is not None else None
-            if pulse is not None and pulse.shorter_s < 2 * self.sample:
-                seen = f"its halves last {pulse.shorter_s:g} s at least, fewer than 2 samples of {self.sample:g} s"
+            power_s = stage.sample_power or self.sample
+            if pulse is not None and pulse.shorter_s < 2 * power_s:
+                seen = f"its halves last {pulse.shorter_s:g} s at least, fewer than 2 readings of power, {power_s:g} s apart"
                 found.append((("stages", i, "load"), f"stage {stage.stage}: a pulse that cannot be seen: {seen}"))
             if pulse is not None and judged < 5 * pulse.period:
                 few = f"{judged:g} s are judged, fewer than 5 pulses of {pulse.period:g} s"

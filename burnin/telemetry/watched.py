@@ -48,7 +48,8 @@ def more(part: str, bodies: Bodies) -> list[str]:
 class Questions:
     """Single resources and whole collections to ask for each time."""
 
-    single: tuple[str, ...] = ()
+    single: tuple[tuple[str, tuple[str, str] | None], ...] = ()
+    """(path, the one (part, metric) that it is asked for, None where it serves more)."""
     whole: tuple[str, ...] = ()
 
 
@@ -60,7 +61,7 @@ def questions(part: str, bodies: Bodies) -> Questions:
         outputs = facility.shelf(bodies).supplies
         lacking = any(one.watts is None for one in outputs)
         metrics = [f"{p}/Metrics" for p, b in bodies.items() if "/PowerSupplies/" in p and "Metrics" in b]
-        return Questions(tuple(sorted(metrics)) if lacking else (), tuple(sorted(whole)))
+        return Questions(tuple((path, None) for path in sorted(metrics)) if lacking else (), tuple(sorted(whole)))
     if kind == "cdu":
         ends = ("/SecondaryCoolantConnectors", "/Pumps", "/LeakDetectors", "/CDUs")
         return Questions((), tuple(sorted(path for path in bodies if path.endswith(ends))))
@@ -70,7 +71,9 @@ def questions(part: str, bodies: Bodies) -> Questions:
     detectors = [path for path in bodies if path.endswith("/LeakDetectors")]
     power = [f"{home}/EnvironmentMetrics" for home in homes if "EnvironmentMetrics" in bodies.get(home, {})]
     sensors = [f"{home}/Sensors" for home in homes if "Sensors" in bodies.get(home, {})]
-    return Questions((*sorted(policies), *sorted(power), *_cpus(bodies).values()), (*sorted(detectors), *sorted(sensors)))
+    single = [(path, None) for path in (*sorted(policies), *sorted(power))]
+    cpus = [(path, (f"{part}.c{cpu}", "cpu.temp")) for cpu, path in _cpus(bodies).items()]
+    return Questions((*single, *cpus), (*sorted(detectors), *sorted(sensors)))
 
 
 def _cpus(bodies: Bodies) -> dict[str, str]:

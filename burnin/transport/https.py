@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ RETRY_S = (0.2, 0.8)
 """Pauses before a GET is asked again; as many retries."""
 LINKS = 4
 """Requests at once to one service: BMCs serve few, and answer all of them late when asked for more."""
+REFUSED_S = 60.0
+"""A login that was refused is not tried again for so long: BMCs lock accounts out."""
 SESSIONS = "/redfish/v1/SessionService/Sessions"
 _BUSY = (429, 500, 502, 503, 504)
 _NO_SESSIONS = (404, 405, 501)
@@ -75,6 +78,7 @@ class Service:
         self._login = asyncio.Lock()
         self._headers: dict[str, str] | None = None
         self._session = ""
+        self._refused: tuple[float, LoginRefused] | None = None
 
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None) -> Any:
         """What JSON came back, {} where nothing did. Only GET is asked again.
@@ -89,7 +93,10 @@ class Service:
             raise RedfishError(f"{self.at.part}: {path} was not answered within {limit_s:g} s") from None
 
     async def events(self, path: str, silent_s: float) -> AsyncIterator[Any]:
-        """The JSON of each server-sent event, until the stream ends or is silent for `silent_s`: then RedfishError."""
+        """The JSON of each server-sent event; what is none is passed over.
+
+        Raises RedfishError when the stream ends, or is silent for `silent_s`.
+        """
         headers = {**await self._authorized(), "Accept": "text/event-stream"}
         patience = httpx.Timeout(silent_s, connect=CONNECT_S)
         try:
@@ -97,8 +104,9 @@ class Service:
                 if response.status_code != 200:
                     self._headers = None if response.status_code == 401 else self._headers
                     raise RedfishError(f"{self.at.part}: the event stream answers {response.status_code}", response.status_code)
-                async for event in _events(response):
-                    yield event
+                async for data in _events(response):
+                    with contextlib.suppress(orjson.JSONDecodeError):
+                        yield orjson.loads(self._without_secret(data))
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             raise self._broken("the event stream", error) from None
         raise RedfishError(f"{self.at.part}: the event stream ended")
@@ -151,7 +159,12 @@ class Service:
                 content += piece
                 if len(content) > BODY_MAX:
                     raise RedfishError(f"{self.at.part}: an answer of more than {BODY_MAX >> 20} MiB", response.status_code)
-            return response.status_code, bytes(content)
+            return response.status_code, self._without_secret(bytes(content))
+
+    def _without_secret(self, content: bytes) -> bytes:
+        """A service that sends the password back does not get it into evidence. Very short ones would spoil what is told."""
+        secret = self.at.secret.reveal().encode()
+        return content.replace(secret, b"***") if len(secret) >= 6 else content
 
     def _read(self, path: str, status: int, content: bytes) -> Any:
         if status == 401:
@@ -175,7 +188,13 @@ class Service:
     async def _authorized(self) -> dict[str, str]:
         async with self._login:
             if self._headers is None:
-                self._headers = await self._log_in()
+                if self._refused is not None and time.monotonic() < self._refused[0] + REFUSED_S:
+                    raise LoginRefused(str(self._refused[1]))
+                try:
+                    self._headers = await self._log_in()
+                except LoginRefused as error:
+                    self._refused = (time.monotonic(), error)
+                    raise
             return self._headers
 
     async def _log_in(self) -> dict[str, str]:
@@ -210,8 +229,8 @@ def _distrust(error: BaseException | None) -> str:
     return ""
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[Any]:
-    """Server-sent events -> the JSON in their data; what is no JSON is passed over."""
+async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Server-sent events -> their data."""
     data, rest = bytearray(), b""
     async for piece in response.aiter_raw():
         *lines, rest = (rest + piece).replace(b"\r\n", b"\n").split(b"\n")
@@ -219,8 +238,7 @@ async def _events(response: httpx.Response) -> AsyncIterator[Any]:
             if line.startswith(b"data:"):
                 data += line[5:].removeprefix(b" ") + b"\n"
             elif not line and data:
-                with contextlib.suppress(orjson.JSONDecodeError):
-                    yield orjson.loads(data)
+                yield bytes(data)
                 data.clear()
         if len(data) + len(rest) > EVENT_MAX:
             raise httpx.DecodingError(f"an event of more than {EVENT_MAX >> 20} MiB")

@@ -20,6 +20,7 @@ from burnin.telemetry.series import Floats, Series, Stretch, Telemetry
 from burnin.twin import laws, physics
 from burnin.twin.batch_faults import befall, healthy_counters
 from burnin.twin.batch_rack import SWING_S, flow_share, hunting, supply_c, surroundings
+from burnin.twin.batch_tests import exchanges
 from burnin.twin.canvas import Canvas
 from burnin.twin.faults import Plant
 from burnin.twin.model import Model, load
@@ -43,7 +44,7 @@ class Recorded(Telemetry):
 
 
 def simulate(
-    profile: str,
+    profile: str | Model,
     suite: Suite,
     seeds: Iterable[int],
     plants_of: Callable[[int], Sequence[Plant]] = lambda seed: (),
@@ -52,12 +53,12 @@ def simulate(
     hours: float | None = None,
     stretches: Callable[[Plan], tuple[Stretch, ...]] = lambda plan: plan.stretches,
 ) -> Iterator[Recorded]:
-    """One rack after the other. Raises InputError for an unknown profile.
+    """One rack after the other, of a profile or of a model that was changed. Raises InputError for an unknown profile.
 
     `hours`: the suite's stages shrunk or stretched to this many. `stretches`: what the telemetry says about its phases, where
     it should be other than the suite's own.
     """
-    model = load(profile)
+    model = profile if isinstance(profile, Model) else load(profile)
     when = plan(model, suite, hours)
     for seed in seeds:
         yield one_rack(model, when, seed, tuple(plants_of(seed)), tails, stretches(when))
@@ -73,6 +74,7 @@ def one_rack(
     if model.gpu.nvlinks:
         _links(canvas, plants)
     surroundings(canvas, plants)
+    exchanges(canvas, plants)
     befall(canvas, plants)
     return Recorded(canvas.series, stretches, log=tuple(sorted(canvas.log, key=lambda x: x.t_s)), seed=seed, plants=plants)
 
@@ -173,7 +175,7 @@ def _wave(canvas: Canvas, plants: Sequence[Plant], die: Floats, hbm: Floats) -> 
 def swing_k(canvas: Canvas, plant: Plant) -> Floats:
     """Kelvin by which a loaded GPU's temperature swings, at each reading, by pumps that hunt."""
     model, when, thermal = canvas.model, canvas.plan, canvas.model.thermal
-    flow = plant.severity * canvas.grown(plant, when.t) * hunting(when.t)
+    flow = plant.severity * canvas.grown(plant, when.t) * hunting(canvas, when.t)
     branch = model.coolant.tray_lpm / len(model.coolant.loops) * model.coolant.w_per_k_per_lpm
     per_share = thermal.r_convection * thermal.flow_exponent + model.coolant.own_rise / branch
     lag = 2 * np.pi / SWING_S * thermal.c_plate * (thermal.r_plate + thermal.r_convection)

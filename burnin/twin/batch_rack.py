@@ -49,9 +49,10 @@ def _dp(plants: Sequence[Plant], canvas: Canvas, facts: Loop, t: Floats) -> Floa
     return facts.dp_kpa * np.maximum(left, 1e-6)
 
 
-def hunting(t: Floats) -> Floats:
+def hunting(canvas: Canvas, t: Floats) -> Floats:
     """The swing of pumps that hunt, -1 to 1: a triangle, as the live rack's."""
-    return np.asarray(4 * np.abs(t % SWING_S / SWING_S - 0.5) - 1)
+    phase = (t / SWING_S + canvas.chance.stream("hunting").uniform()) % 1.0
+    return np.asarray(4 * np.abs(phase - 0.5) - 1)
 
 
 def surroundings(canvas: Canvas, plants: Sequence[Plant]) -> None:
@@ -100,8 +101,8 @@ def _loop(canvas: Canvas, plants: Sequence[Plant], facts: Loop, heat_w: Floats) 
         elif plant.kind == "cdu_lowdp":
             speed = np.maximum(speed, usual + (1 - usual) * grown)
         elif plant.kind == "pump_osc":
-            speed = speed * (1 + plant.severity * grown * hunting(t))
-            flow = flow * (1 + plant.severity * grown * hunting(t))
+            speed = speed * (1 + plant.severity * grown * hunting(canvas, t))
+            flow = flow * (1 + plant.severity * grown * hunting(canvas, t))
     errors, dp = facts.rtd_k * stream.standard_normal(2), _dp(plants, canvas, facts, t)
     for metric, values, noise, digits in (
         ("coolant.supply_temp", supply + errors[0], facts.rtd_noise_k, 2),

@@ -162,7 +162,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "bw_loss", (GPU,), "fraction of the GPU's copy and peer bandwidth lost, 0 to 1", 0.3, 0.01, 0.99,
-            "Copies from, to and within the GPU are slower, and nothing else is.", seams=(LIVE,),
+            "Copies from, to and within the GPU are slower, and nothing else is.",
         ),
         Kind(
             "slow_gpu", (GPU,), "fraction of its speed lost, 0 to 1", 0.1, 0.005, 0.99,
@@ -238,11 +238,11 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "switchport_margin", (SWITCH, ASIC, PORT), "signal to noise ratio lost, dB", 1.5, 0.1, 8,
-            "A port of an NVSwitch, or all of them: the links that end there lose margin.", seams=(RECORDED,),
+            "A port of an NVSwitch, or all of them: the links that end there lose margin.",
         ),
         Kind(
             "tray_hang", (TRAY,), _AFTER, 12, 0, 864000,
-            "Everything on the tray stops, though it has power: connections are accepted and never answered.", seams=(LIVE,),
+            "Everything on the tray stops, though it has power: connections are accepted and never answered.",
         ),
         Kind(
             "slow_ssh", (TRAY, SWITCH), "seconds until a command begins", 3, 0.05, 600,

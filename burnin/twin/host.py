@@ -36,18 +36,6 @@ done
 [ $# -gt 0 ] || exit 0
 exec "$@"
 """
-_NV = """#!/bin/sh
-# NVOS, as far as this version goes.
-if [ "$*" = "show platform" ]; then
-    echo '                   operational'
-    echo '-----------------  -----------'
-    echo 'system-mac         a0:88:c2:00:00:01'
-    echo 'product-name       N5200_LD'
-    exit 0
-fi
-echo "Error: 'nv $*' is not known to this version" >&2
-exit 1
-"""
 
 
 def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]) -> None:
@@ -77,7 +65,8 @@ def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]
 def make_switch(at: Path) -> None:
     """Write what a switch tray starts with."""
     _make_common(at)
-    _script(at / "bin/nv", _NV)
+    nv, real = Path(__file__).parent / "nvos" / "nv.py", os.path.realpath(sys.executable)
+    _script(at / "bin/nv", f'#!/bin/sh\nexec {shlex.quote(real)} -I -S {shlex.quote(str(nv))} {shlex.quote(str(at))} "$@"\n')
 
 
 def environment(at: Path) -> dict[str, str]:

@@ -214,7 +214,7 @@ class Gpu:
         facts, top = self._facts, min(self.draw.clock_max_mhz, self.locked_mhz)
         self.off = self.off or self.margin_c <= facts.shutdown_margin_c
         over_k = self.die_c + self.draw.temp_offset_k - facts.max_operating_c
-        self._hot_mhz = min(top, max(facts.clock_idle_mhz, self._hot_mhz - _HOT_MHZ_PER_KS * over_k * dt_s))
+        self._hot_mhz = min(self.draw.clock_max_mhz, max(facts.clock_idle_mhz, self._hot_mhz - _HOT_MHZ_PER_KS * over_k * dt_s))
         if busy:
             metered = self.power_w * self.draw.power_gain
             factor = 1 + _CAP_GAIN * (facts.limit_w - metered) / metered

@@ -18,11 +18,6 @@ from burnin.rack.parts import fold
 from burnin.twin.identity import RackId
 from burnin.twin.model import Model
 
-WAIVED = (
-    "coolant_flow", "coolant_supply", "coolant_pressure", "leak", "leak_policy", "switch_trays", "power_shelves",
-)  # fmt: skip
-"""Interlocks that a twin of this version has nothing behind."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -115,11 +110,22 @@ def _rack_text(model: Model, rack: RackId, where: dict[str, Place], key: str, kn
         if part in where:
             uuids = ", ".join(json.dumps(gpu.uuid) for gpu in built.gpus)
             lines.append(f"  {part}: {{serial: {json.dumps(built.serial)}, gpus: [{uuids}]}}")
-    if model.topology.switch_trays:
-        why = "a twin of this version has nothing behind it, and no coolant to spill"
+    waived = _waived(model, where, bool(doors))
+    if waived:
         lines.append("waive:")
-        lines += [f"  - {{interlock: {name}, by: twin, why: {json.dumps(why)}, until: {until}}}" for name in WAIVED]
+        lines += [f"  - {{interlock: {name}, by: twin, why: {json.dumps(why)}, until: {until}}}" for name, why in waived.items()]
     return "\n".join(lines) + "\n"
+
+
+def _waived(model: Model, where: dict[str, Place], redfish: bool) -> dict[str, str]:
+    """Interlocks that cannot be good on this twin, and why."""
+    out = {}
+    if redfish:
+        out["leak_policy"] = "off, as the tray that this twin is shaped after was delivered; there is no coolant to spill"
+    missing = [part for part in model.topology.switches() if part not in where]
+    if missing:
+        out["switch_trays"] = f"this twin serves none of {fold(missing)}"
+    return out
 
 
 def _addresses(where: dict[str, Place]) -> list[str]:

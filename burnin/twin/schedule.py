@@ -5,7 +5,6 @@ Stages without a duration take no time here: what they cost depends on the machi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,7 @@ KNOT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What GPUs are asked for: activity (0 to 1) and the clock they are locked to, in MHz (None: free)."""
+    """What GPUs are asked for: activity (0 to 1; of pulses the mean) and the clock they are locked to, in MHz (None: free)."""
 
     activity: float
     lock_mhz: float | None = None
@@ -66,8 +65,8 @@ def spans(suite: Suite, kernels: Mapping[str, float], hours: float | None = None
 def _condition(stage: Stage, kernels: Mapping[str, float]) -> Condition:
     if stage.load is None:
         return Condition(0.0)
-    locked = re.match(r"load@(\d+)", stage.phase or "")
-    return Condition(kernels[f"{stage.load.kernel}_burn"], float(locked[1]) if locked else None)
+    activity = kernels[f"{stage.load.kernel}_burn"] * (stage.load.pulse.duty if stage.load.pulse is not None else 1.0)
+    return Condition(activity, float(stage.locked_mhz) if stage.locked_mhz is not None else None)
 
 
 def moments(all_of: Sequence[Span]) -> tuple[Floats, Floats]:

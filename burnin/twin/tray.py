@@ -123,6 +123,7 @@ def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:
         kill_descendants()  # the tray went dark
         os._exit(0)
     if hardware.frozen:
+        die_with(os.getppid(), signal.SIGKILL)  # what is stopped hears nothing else
         for pid in [*descendants(os.getpid()), os.getpid()]:  # the kernel still accepts connections; nobody answers
             os.kill(pid, signal.SIGSTOP)
         hardware.frozen = False

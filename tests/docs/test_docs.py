@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from bench import twin as bench_twin
 from burnin.checks import CHECKS
 from burnin.cli.app import command
 from burnin.rack.load import load_catalogue
+from burnin.twin.faults import KINDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -85,3 +87,11 @@ def test_the_first_screen_of_the_readme_shows_both_commands_and_a_picture() -> N
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_carries_a_machines_paths(page: Path) -> None:
     assert not re.search(r"/work/|/root/|/home/(?!burnin)\w+/|\.\./shared", page.read_text())
+
+
+def test_the_matrix_of_faults_and_seams_is_the_kinds_own() -> None:
+    page = (ROOT / "docs/twin.md").read_text()
+    for line in bench_twin.matrix():
+        assert line in page, f"docs/twin.md: {line} (python -m bench.twin writes it)"
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert rows == sorted(KINDS)

@@ -6,18 +6,20 @@ One twin of two trays for all; every run is brought under load, something is don
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from burnin.run import sockets
+from burnin.twin.faults import parse
 from burnin.twin.tray import descendants
 from burnin.twin.up import Twin, running
 from tests.twin.runs import Running, alive, burnin, kill, wait_for, workers
@@ -67,6 +69,25 @@ class Loaded:
         return "\n".join(text for (text,) in rows)
 
 
+Make = Callable[..., Loaded]
+
+
+@pytest.fixture
+def loaded_run(twin: Twin, tmp_path: Path) -> Iterator[Make]:
+    """Makes runs under load; whatever froze of them is ended with the test."""
+    made: list[Loaded] = []
+
+    def make(**how: float) -> Loaded:
+        made.append(Loaded(twin, tmp_path, **how))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for pid in (one.run.process.pid, one.guard):
+            kill(pid, signal.SIGKILL)
+        one.run.process.communicate()
+
+
 def cmdline(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -74,16 +95,18 @@ def cmdline(pid: int) -> bytes:
         return b""
 
 
-def test_emergency_stop_through_the_guard(twin: Twin, tmp_path: Path) -> None:
-    loaded = Loaded(twin, tmp_path)
+def test_emergency_stop_through_the_guard(loaded_run: Make, twin: Twin, tmp_path: Path) -> None:
+    loaded = loaded_run()
     asked = subprocess.Popen(
         [sys.executable, "-m", "burnin", "stop", "last", "--emergency", "--db", str(loaded.run.db)],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert loaded.off(5) < 2, "most of it is the start of a Python"
+    loaded.off(10)  # the start of a Python among it
     out, _ = asked.communicate(timeout=20)
     assert asked.returncode == 0
-    assert "2 answered" in out and "the last load process was gone 0." in out
+    assert "2 answered" in out
+    took = re.search(r"the last load process was gone ([\d.]+) s after the order", out)
+    assert took is not None and float(took[1]) < 1.5, "a second, and room for a machine that does other things too"
     code, text = loaded.run.end()
     assert code == 3, text
     document = loaded.run.verdict()
@@ -101,8 +124,8 @@ def test_emergency_stop_through_the_guard(twin: Twin, tmp_path: Path) -> None:
     assert "is not going on" in gone.stderr
 
 
-def test_planned_stop_and_a_second_screen(twin: Twin, tmp_path: Path) -> None:
-    loaded = Loaded(twin, tmp_path)
+def test_planned_stop_and_a_second_screen(loaded_run: Make, twin: Twin, tmp_path: Path) -> None:
+    loaded = loaded_run()
     words = [sys.executable, "-m", "burnin", "watch", "--db", str(loaded.run.db)]
     lines = subprocess.Popen([*words, "--json", "-"], stdout=subprocess.PIPE, text=True)
     screen = subprocess.Popen([*words, "--plain"], stdout=subprocess.PIPE, text=True)
@@ -127,10 +150,8 @@ def test_planned_stop_and_a_second_screen(twin: Twin, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "seconds", "why"), [(signal.SIGKILL, 3, "status -9"), (signal.SIGSTOP, 9, "silent for")])
-def test_without_its_guard_a_run_unloads_and_holds(
-    twin: Twin, tmp_path: Path, number: signal.Signals, seconds: float, why: str
-) -> None:
-    loaded = Loaded(twin, tmp_path)
+def test_without_its_guard_a_run_unloads_and_holds(loaded_run: Make, number: signal.Signals, seconds: float, why: str) -> None:
+    loaded = loaded_run()
     os.kill(loaded.guard, number)
     loaded.off(seconds)
     code, text = loaded.run.end()
@@ -141,8 +162,8 @@ def test_without_its_guard_a_run_unloads_and_holds(
     assert {f["signature"] for f in loaded.run.verdict()["findings"]} == {"guard.lost"}
 
 
-def test_the_guard_outlives_a_killed_run_and_ends_its_load(twin: Twin, tmp_path: Path) -> None:
-    loaded = Loaded(twin, tmp_path)
+def test_the_guard_outlives_a_killed_run_and_ends_its_load(loaded_run: Make, twin: Twin, tmp_path: Path) -> None:
+    loaded = loaded_run()
     loaded.run.process.kill()
     assert loaded.off(5) < 2, "long before the lease of a minute"
     loaded.run.process.communicate()
@@ -152,8 +173,8 @@ def test_the_guard_outlives_a_killed_run_and_ends_its_load(twin: Twin, tmp_path:
     assert "straight over SSH 2 trays are without load after" in again.stdout
 
 
-def test_the_guard_outlives_a_frozen_run_which_then_says_why(twin: Twin, tmp_path: Path) -> None:
-    loaded = Loaded(twin, tmp_path, lease_s=4)
+def test_the_guard_outlives_a_frozen_run_which_then_says_why(loaded_run: Make, twin: Twin, tmp_path: Path) -> None:
+    loaded = loaded_run(lease_s=4)
     begin = time.monotonic()
     loaded.run.process.send_signal(signal.SIGSTOP)
     loaded.off(8)
@@ -169,21 +190,34 @@ def test_the_guard_outlives_a_frozen_run_which_then_says_why(twin: Twin, tmp_pat
     assert "frozen" in loaded.run.verdict()["holds"][0]["why"]
 
 
-def test_emergency_stop_without_any_controller(twin: Twin, tmp_path: Path) -> None:
-    loaded = Loaded(twin, tmp_path)
+def test_emergency_stop_without_any_controller(loaded_run: Make, twin: Twin, tmp_path: Path) -> None:
+    loaded = loaded_run()
     os.kill(loaded.guard, signal.SIGSTOP)  # neither of them can do anything
     loaded.run.process.send_signal(signal.SIGSTOP)
-    begin = time.monotonic()
     asked = subprocess.Popen(
         [sys.executable, "-m", "burnin", "stop", "last", "--emergency", "--db", str(loaded.run.db)],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    loaded.off(10)
-    took = time.monotonic() - begin
+    loaded.off(15)  # three seconds on a machine that does nothing else; bench/trips.py measures
     out, _ = asked.communicate(timeout=20)
     assert asked.returncode == 0, out
     assert "t00: 4 GPUs were loaded" in out
-    assert took < 5, "three seconds, and room for a machine that does other things too (bench/trips.py measures)"
-    for pid in (loaded.run.process.pid, loaded.guard):
-        kill(pid, signal.SIGKILL)
-    loaded.run.process.communicate()
+
+
+def test_a_leak_under_load_ends_the_racks_load_and_tells_the_operator(tmp_path: Path) -> None:
+    with running("gb300-nvl72", 22, [parse("leak:t01:600@12")], where=tmp_path, trays=2, switches=0) as leaky:
+        lines = leaky.rack_file.read_text().splitlines(keepends=True)
+        leaky.rack_file.write_text("".join(line for line in lines if "interlock: leak," not in line))  # now it is watched
+        loaded = Loaded(leaky, tmp_path)
+        assert loaded.said("leak") == ""
+        loaded.off(40)
+        code, out = loaded.run.end()
+    assert code == 3, out
+    said = loaded.said("leak")
+    assert "leak of t01 is wet: " in said and "isolate power and liquid of this rack now" in said
+    assert "to do: isolate power" in out
+    document = loaded.run.verdict()
+    assert document["holds"][0]["kind"] == "aborted" and "leak of t01" in document["holds"][0]["why"], "the cause first"
+    assert {(f["part"], f["signature"]) for f in document["findings"]} >= {("t01", "guard.leak")}
+    took = re.search(r"the last load process gone ([\d.]+) s after the reading", loaded.said("outcome"))
+    assert took is not None and float(took[1]) < 1.5

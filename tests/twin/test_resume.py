@@ -30,19 +30,19 @@ about: a short run to be cut
 lease: 5 s
 sample_slow: 1 s
 sample_links: 1 s
-coverage: {metrics: [gpu.temp, gpu.power, ecc.dram_ue]}
+coverage: {{metrics: [gpu.temp, gpu.power, ecc.dram_ue]}}
 stages:
-  - {stage: audit, steps: [inventory]}
-  - {stage: idle, phase: idle, for: 4 s, settle: 1 s, steps: [idle-baseline, links, xid]}
-  - {stage: load, phase: load, for: 10 s, settle: 6 s, load: {}, steps: [gpu-load, thermal-margin, ecc, links, xid]}
-  - {stage: cool, phase: cool, for: 4 s, steps: [ecc, xid]}
+  - {{stage: audit, steps: [inventory]}}
+  - {{stage: idle, phase: idle, for: 4 s, settle: 1 s, steps: [idle-baseline, links, xid]}}
+  - {{stage: load, phase: load, for: {load} s, settle: 6 s, load: {{}}, steps: [gpu-load, thermal-margin, ecc, links, xid]}}
+  - {{stage: cool, phase: cool, for: 4 s, steps: [ecc, xid]}}
 """
 PLANTED = ("clock_cap:t01.g2", "link_down:t00.g1.l3:1")
 
 
-def begin(twin: Twin, place: Path, *more: str) -> subprocess.Popen[str]:
+def begin(twin: Twin, place: Path, *more: str, load_s: int = 10) -> subprocess.Popen[str]:
     """`burnin run` of the suite above; `more`: further words."""
-    (place / "cut.yaml").write_text(SUITE)
+    (place / "cut.yaml").write_text(SUITE.format(load=load_s))
     words = ["run", str(place / "cut.yaml"), str(twin.rack_file), "--db", str(place / "runs.db"), "--plain"]
     words += ["--json", str(place / "verdict.json"), "--operator", "test", *more]
     return subprocess.Popen([sys.executable, "-m", "burnin", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -146,7 +146,7 @@ def test_over_real_processes_a_guard_joins_a_holder_and_never_starts_one(tmp_pat
     run = agent("channel", "run-1", "-", "0")
     until(run, b'"hello"')
     stranger = agent("guard", "run-2")
-    assert stranger.communicate(timeout=20)[1] == b"busy run-1\n"
+    assert stranger.communicate(timeout=20)[1] == b"busy run-1 {}\n"
     assert stranger.returncode == 5
     guard = agent("guard", "run-1")
     assert b'"halted":{}' in until(guard, b'"hello"')
@@ -172,7 +172,7 @@ def test_the_first_line_of_a_socket_says_who_it_is(word: str, tmp_path: Path) ->
 
     class Owner:
         run, ident, busy, leased = "run-1", "h", False, False
-        claims = Claims()
+        claims = Claims(str(tmp_path / "claim"))
         spool = Spool("boot", lambda: 7)
         ended = False
 

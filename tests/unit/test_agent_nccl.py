@@ -229,3 +229,29 @@ def test_pieces_are_multiples_of_16_bytes_and_never_empty() -> None:
     assert collectives.piece_words("alltoall", 1 << 30, 72) * 4 * 72 <= 1 << 30
     assert collectives.piece_words("alltoall", 1 << 30, 72) % 4 == 0
     assert collectives.piece_words("all_gather", 64, 72) == 4
+
+
+class _Eased:
+    """A rank's bench and group that only count: operations, and seconds of rest between them."""
+
+    def __init__(self) -> None:
+        self.group, self.rests, self.done = self, list[float](), 0
+
+    def timed(self, launch: Any, count: int, what: str) -> list[float]:
+        self.done += count
+        return [1.0] * count
+
+    def rest(self, seconds: float) -> None:
+        self.rests.append(seconds)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_power_comes_and_goes_over_operations_that_all_ranks_launch_as_often(rising: bool) -> None:
+    one: Any = _Eased()
+    collectives.ease(one, lambda: None, 4.0, "all_reduce", rising)
+    assert one.done == len(one.rests) == collectives.EASE
+    assert sum(one.rests) == pytest.approx(4.0, rel=0.1)
+    assert one.rests == sorted(one.rests, reverse=rising)
+    none: Any = _Eased()
+    collectives.ease(none, lambda: None, 0.0, "all_reduce", rising)
+    assert none.done == 0, "where power may come at once, nothing is added"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from burnin.agent.burn import run as burn
 from burnin.agent.lease import Deadlines
 from burnin.agent.pulse import Wave, wave
 from burnin.agent.talk import Talk
-from burnin.agent.work import burn
 from burnin.twin.emulate import cuda, cuda_core, transfers
 from tests.unit.gpu_jobs import Clock, open_gpu
 from tests.unit.twin_tray import Bench, bench
@@ -55,6 +55,15 @@ def test_an_edge_that_is_late_by_a_tenth_is_missed_and_so_is_one_that_nobody_saw
     assert one.counts()["late_ms"] == 51.0
     one.fell(5580 * MS)
     assert one.counts()["late_ms"] == 80.0
+
+
+@pytest.mark.parametrize(("ready_ms", "first_ms"), [(0, 700), (700, 700), (701, 1700), (1700, 1700), (5000, 5700)])
+def test_who_is_ready_late_joins_at_the_next_edge_and_missed_none(ready_ms: int, first_ms: int) -> None:
+    one = Wave(1000 * MS, 500 * MS, 700 * MS)
+    one.begin(ready_ms * MS)
+    assert one.wait_ns(ready_ms * MS, 1 * MS) == (first_ms - ready_ms) * MS
+    assert one.wait_ns(first_ms * MS, 1 * MS) == 0
+    assert one.counts() == {"edges": 1, "missed": 0, "late_ms": 0.0}
 
 
 @pytest.mark.parametrize("args", [{"period_ns": 5, "on_ns": 5, "first_ns": 0}, {"period_ns": 0, "on_ns": 0, "first_ns": 0}])

@@ -7,16 +7,19 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from burnin.agent.burn import FAMILIES, chosen
+from burnin.agent.burn import run as burn
 from burnin.agent.cuda import Burn, Cuda, CudaError
 from burnin.agent.lease import Deadlines
 from burnin.agent.talk import Over, Talk
-from burnin.agent.work import burn, kernels, uuid_bytes
+from burnin.agent.work import Again, kernels, uuid_bytes
 from burnin.twin.emulate import cuda
 from tests.unit.twin_tray import Bench, bench
 
@@ -128,3 +131,126 @@ def test_messages_are_heard_in_order_and_their_end_is_the_end() -> None:
 def test_nothing_is_heard_after_the_deadline() -> None:
     with pytest.raises(Over):
         talk(Deadlines.create(1), b'{"rank": 1}\n').hear()
+
+
+# ---------------------------------------------------------------- which kernel
+
+
+def capable(tray: Bench, major: int, minor: int) -> Cuda:
+    """The driver of a tray whose GPUs are of this compute capability."""
+    facts = {**tray.facts, "facts": {**tray.facts["facts"], "compute_capability": [major, minor]}}
+    return Cuda(cuda.library(facts, tray.state))
+
+
+def pick(driver: Cuda, tray: Bench, kernel: str = "tensor_burn", until_s: float = 60, **args: Any) -> tuple[Burn, str]:
+    deadlines = Deadlines.create(1)
+    deadlines.set(0, time.monotonic_ns() + int(until_s * 1e9))
+    conversation = Talk(-1, io.StringIO(), deadlines, 0, time.monotonic_ns)
+    return chosen(
+        conversation, driver, driver.device(uuid_bytes(tray.facts["gpus"][0]["uuid"])), {"kernel": kernel, **args}, 20.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernel", "said"),
+    [
+        ((9, 0), "tensor_burn", "tensor_burn of burn_sm90a"),
+        ((10, 0), "tensor_burn", "tensor_burn of burn_sm100f"),
+        ((10, 3), "tensor_burn", "tensor_burn of burn_sm100f"),
+        ((8, 0), "tensor_burn", "tensor_burn of burn"),
+        ((12, 0), "tensor_burn", "tensor_burn of burn"),
+        ((10, 3), "mma_burn", "tensor_burn of burn"),
+        ((10, 3), "fma_burn", "fma_burn of burn"),
+    ],
+)
+def test_a_gpu_is_loaded_in_its_own_familys_instruction(tray: Bench, capability: tuple[int, int], kernel: str, said: str) -> None:
+    load, which = pick(capable(tray, *capability), tray, kernel)
+    assert which == said
+    own = "sm" in said
+    assert load.launches == own, "the family's kernel was tried, the other needs no trial"
+    assert load.grid % tray.facts["facts"]["sms"] == 0
+    assert (load.grid == tray.facts["facts"]["sms"]) == own
+    load.launch()
+    assert load.wrong() == 0
+
+
+def test_a_driver_that_does_not_take_the_familys_kernel_loads_with_the_other(
+    tray: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "10.3", "burn_sm90a")
+    load, which = pick(capable(tray, 10, 3), tray)
+    why = "cuModuleLoadDataEx -> 209 CUDA_ERROR_NO_BINARY_FOR_GPU"
+    assert which == f"tensor_burn of burn, because burn_sm90a: {why}"
+    load.launch()
+
+
+def test_a_kernel_that_disagrees_with_itself_in_its_trial_is_not_used(tray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Burn, "wrong", lambda load: 3)
+    assert (
+        pick(capable(tray, 9, 0), tray)[1] == "tensor_burn of burn, because burn_sm90a disagreed with itself 3 times in its trial"
+    )
+
+
+def test_a_kernel_that_breaks_its_context_is_tried_once_and_a_fresh_process_uses_the_other(
+    tray: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(load: Burn) -> None:
+        raise CudaError("cuEventSynchronize -> 715 CUDA_ERROR_ILLEGAL_INSTRUCTION", 715)
+
+    with monkeypatch.context() as patched, pytest.raises(Again) as again:
+        patched.setattr(Burn, "launch", broken)
+        pick(capable(tray, 9, 0), tray, pulse=None)
+    assert again.value.changed["kernel"] == "tensor_burn"
+    _, which = pick(capable(tray, 9, 0), tray, **{key: again.value.changed[key] for key in ("pulse", "portable")})
+    assert which == "tensor_burn of burn, because burn_sm90a: cuEventSynchronize -> 715 CUDA_ERROR_ILLEGAL_INSTRUCTION"
+
+
+def test_nothing_is_tried_when_the_time_is_over(tray: Bench) -> None:
+    assert pick(capable(tray, 9, 0), tray, until_s=-1)[0].launches == 0
+
+
+def test_which_kernel_it_is_is_told(tray: Bench) -> None:
+    deadlines = Deadlines.create(1)
+    assert burned(tray, deadlines)[0]["why"] == "tensor_burn of burn_sm100f"
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "version"), [("burn_sm90a", "sm_90a", "8.0"), ("burn_sm100f", "sm_100f", "8.8"), ("burn", "sm_80", "7.0")]
+)
+def test_every_image_names_its_family_and_the_oldest_ptx_that_knows_it(image: str, target: str, version: str) -> None:
+    text = kernels(image).decode()
+    assert f".target {target}\n" in text
+    assert f".version {version}\n" in text
+    assert ".entry tensor_burn(" in text
+
+
+LIVES = """
+import json, os, sys, time
+from burnin.agent import work
+
+class Driver:
+    def device(self, uuid): return 0
+
+def run(talk, cuda, device, args):
+    if not args.get("portable"):
+        raise work.Again({"portable": "it broke"})
+    talk.state({"state": "burning", "why": args["portable"], "going": talk.going()})
+
+def renew(spec):
+    os.execv(sys.executable, [sys.executable, __file__, json.dumps(spec), *sys.argv[2:]])
+
+sys.modules["lives"] = sys.modules["__main__"]
+work.open_driver, work.KINDS["burn"] = Driver, ("lives", "run")
+spec, fd, parent = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+raise SystemExit(work.main("GPU-00", spec, fd, 0, 1, parent, time.monotonic_ns, renew))
+"""
+
+
+def test_a_fresh_process_goes_on_with_lease_and_voice_of_the_old_one(tmp_path: Path) -> None:
+    script, deadlines = tmp_path / "lives.py", Deadlines.create(1)
+    script.write_text(LIVES)
+    deadlines.set(0, time.monotonic_ns() + 60_000_000_000)
+    words = [sys.executable, str(script), json.dumps({"kind": "burn", "args": {}}), str(deadlines.fd), str(os.getpid())]
+    done = subprocess.run(words, capture_output=True, text=True, pass_fds=(deadlines.fd,), timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"state": "burning", "why": "it broke", "going": True}

@@ -281,6 +281,16 @@ def test_a_load_that_was_not_reached_proves_nothing_about_what_needed_it(story: 
         "gpu.mismatches",
     }
     assert {why for (check, _), why in reasons.items() if check != "inventory"} == {"not_attained"}
+
+
+def test_what_needed_a_load_that_was_not_reached_holds_where_no_check_judges_the_load(story: Story) -> None:
+    stages = story.suite.model_dump(mode="json", by_alias=True)["stages"]
+    stages[2]["steps"] = [step for step in stages[2]["steps"] if step["check"] != "gpu-load"]
+    story.suite = build.suite(stages=stages)
+    story.readings["t03.g2", "gpu.power"] = (190.0, 900.0)
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert {hold.part for hold in verdict.holds} == {"t03.g2"}
     assert not any(step.name == "ecc" and step.result is not Result.PASS for step in verdict.steps), "ecc needs no load"
 
 

@@ -150,3 +150,9 @@ def test_pulses_that_could_not_be_judged_are_refused_in_the_suite(change: dict[s
     stage = suite().stages[0].model_dump(mode="json", by_alias=True)
     with pytest.raises((ValueError, InputError), match=why):
         build.suite(stages=[{**stage, **change}])
+
+
+def test_power_that_is_read_often_is_judged_by_those_readings() -> None:
+    flat = {("t07.g2", "gpu.power"): FLAT, ("t07.g2", "transient.power"): WAVE}
+    assert bad(judge(flat)) == []
+    assert bad(judge({("t07.g2", "transient.power"): FLAT})) == [("t07.g2", "pulse.swing", Result.UNKNOWN, "not_attained")]

@@ -46,6 +46,7 @@ COMMANDS = {
     "show": ["show", "last"],
     "judge": ["judge", "last"],
     "gate": ["gate", "R-1"],
+    "baseline": ["baseline", "show", "base.json"],
     "doctor": ["doctor", "rack.yaml"],
     "enroll": ["enroll", "rack.yaml"],
     "lint": ["lint", "rack.yaml"],
@@ -59,6 +60,7 @@ COMMANDS = {
     "db export": ["db", "export", "last", "-o", "out"],
     "db vacuum": ["db", "vacuum"],
     "twin up": ["twin", "up", "--inventory", "twin.yaml"],
+    "twin record": ["twin", "record", "-o", "racks"],
     "twin faults": ["twin", "faults"],
 }
 INSIDE = {
@@ -69,6 +71,7 @@ INSIDE = {
     "show": "burnin.store.open_store",
     "judge": "burnin.store.open_store",
     "gate": "burnin.rack.load.load_site",
+    "baseline": "burnin.assess.baseline.load",
     "doctor": "burnin.rack.load.load_rack",
     "enroll": "burnin.rack.load.load_rack",
     "lint": "burnin.suites.lint.lint",
@@ -82,6 +85,7 @@ INSIDE = {
     "db export": "burnin.store.open_store",
     "db vacuum": "burnin.store.open_store",
     "twin up": "burnin.twin.up.serve",
+    "twin record": "burnin.rack.load.load_catalogue",
     "twin faults": "burnin.cli.twin.console",
 }
 
@@ -214,7 +218,9 @@ def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves
     assert run(["run", "l10-tray", "rack.yaml", "--dry-run", "--parts", "t07"]) == 0
     said = " ".join(capfd.readouterr().out.split())
     assert "hbm: 4 GPUs" in said
-    assert "memory: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
+    assert "hbm: 4 GPUs, up to 6 kW" in said
+    assert "load stays within 107.1 kW of GPUs, and rises and falls by 20 kW/s after 0.0 s: load of t07.g0, 1.4 kW" in said
+    assert "memory, 1:03: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
     assert said.count(" to t07") == 4, "copies, hbm, consensus, collective"
 
 
@@ -229,7 +235,7 @@ def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str])
     assert run(["twin", "faults", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in rows} >= {"tim_void", "tray_flow", "clock_cap", "ecc_ue", "xid", "gpu_off_bus", "tray_dead"}
-    assert all(set(row) == {"kind", "parts", "unit", "severity", "about"} for row in rows)
+    assert all(set(row) == {"kind", "parts", "unit", "severity", "starts", "seams", "about"} for row in rows)
 
 
 def test_version_and_help(capfd: pytest.CaptureFixture[str]) -> None:

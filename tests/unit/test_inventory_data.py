@@ -101,12 +101,14 @@ fabric.status fabric.health gpu.recovery_action ecc.sram_threshold repair.pendin
 cpu.temp cpu.edac_ce cpu.edac_ue nic.temp nic.link_flaps nic.symbol_errors nvme.temp nvme.media_errors
 tray.power psu.power
 coolant.supply_temp coolant.return_temp coolant.flow coolant.dp coolant.pressure pump.speed leak.state leak.voltage
-load.launches load.wrong load.edges load.edges_missed load.edge_late
+load.launches load.wrong load.edges load.edges_missed load.edge_late load.copied nvlink.fec_tail
 pcie.gen_max pcie.width_max pcie.aer_correctable pcie.aer_nonfatal pcie.aer_fatal cpu.temp_limit nic.crc_errors nic.ack_timeouts
 nic.ports_up nic.speed nvme.critical_warning nvme.spare nvme.used host.nics host.nvmes host.cpus host.load1 host.mem_available
 transient.power transient.clock_sm agent.cpu agent.cpu_fast agent.cpu_slow agent.cpu_links agent.cpu_transient agent.stretch
+gpu.wait gpu.bandwidth
 nvml.latency nvml.latency_max nvlink.fec_0 nvlink.fec_1 nvlink.fec_2 nvlink.fec_3 nvlink.fec_4 nvlink.fec_5 nvlink.fec_6
 nvlink.fec_7 nvlink.fec_8 nvlink.fec_9 nvlink.fec_10 nvlink.fec_11 nvlink.fec_12 nvlink.fec_13 nvlink.fec_14 nvlink.fec_15
+gpu.bandwidth gpu.wait
 """
 
 

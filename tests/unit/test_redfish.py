@@ -86,6 +86,9 @@ async def test_a_wrong_password_is_said_and_not_shown(service: Service) -> None:
     async with client(service, password="another-Passw0rd") as bmc:
         with pytest.raises(LoginRefused, match="refuses the login of root") as caught:
             await bmc.get(ROOT)
+        with pytest.raises(LoginRefused, match="refuses the login of root"):
+            await bmc.get(ROOT)
+    assert len(service.asked) == 1, "asked once: BMCs lock accounts out"
     assert "another-Passw0rd" not in "".join(traceback.format_exception(caught.value))
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnin.telemetry import bmc, facility
@@ -263,6 +263,7 @@ PATHS = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.dictionaries(PATHS, st.dictionaries(KEYS, JSON, max_size=4), max_size=3))
 def test_no_body_raises_and_none_is_good_by_accident(bodies: dict[str, Body]) -> None:
     bmc.sensors(bodies)

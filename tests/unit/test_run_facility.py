@@ -252,7 +252,7 @@ def psu(**status: str) -> Bodies:
 @pytest.mark.parametrize(
     ("change", "want", "refused"),
     [
-        (lambda: {"t07": wet()}, {("leak", "rack", "bad")}, "t07 leaks"),
+        (lambda: {"t07": wet()}, {("leak", "rack", "bad"), ("leak", "t07", "bad")}, "t07 leaks"),
         (lambda: {"t07": "late"},
          {("leak", "t07", "unread"), ("leak_policy", "t07", "unread"), ("rack_identity", "t07", "unread")}, None),
         (lambda: {"t07": changed(POLICY, PolicyEnabled=False)}, {("leak_policy", "t07", "bad")}, None),
@@ -266,7 +266,9 @@ def psu(**status: str) -> Bodies:
         (lambda: {"cdu": cdu(SupplyTemperatureCelsius={"Reading": 47})}, {("coolant_supply", "rack", "bad")}, "47 Cel"),
         (lambda: {"cdu": cdu(SupplyPressurekPa={"Reading": 10})}, {("coolant_pressure", "rack", "bad")}, "10 kPa"),
         (lambda: {"p3": "no answer"}, {("power_shelves", "rack", "unread")}, "no answer"),
-        (lambda: {"p3": psu(State="UnavailableOffline", Health="Critical")}, {("power_shelves", "rack", "bad")}, "p3: 5 is Unav"),
+        (lambda: {"p3": psu(State="UnavailableOffline", Health="Critical")},
+         {("power_shelves", "rack", "bad"), ("power_shelves", "p3", "bad")},
+         "p3: 5 is Unav"),
         (lambda: {"p3": psu(State="Enabled")}, {("power_shelves", "rack", "unread")}, "5 of 6 supplies"),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ from burnin import wire
 from burnin.checks import CHECKS
 from burnin.errors import AgentBusy, HostKeyError, InputError, LinkLost, TrayError
 from burnin.events import Attached, LogLine, Tick, TrayState
+from burnin.rack.load import list_profiles, load_profile
 from burnin.run import interlocks, plan
 from burnin.run.tray import BEAT_LOST_S, TraySession
 from tests import build
@@ -102,6 +103,12 @@ def test_a_gpu_without_margin_is_not_loaded_and_its_neighbours_are(margin: float
     assert interlocks.loadable(found, ["t00.g0", "t00.g1"]) == ["t00.g0", "t00.g1"][: 2 if state == "good" else 1]
 
 
+def test_a_gpu_that_burns_already_is_held_to_the_margin_that_cuts_it() -> None:
+    margins = {"t00.g0": 9.5, "t00.g1": 9.5, "t00.g2": -1.0}
+    found = states(interlocks.gpu_margins(build.profile(), margins, {"t00.g1", "t00.g2"}))
+    assert [found["gpu_margin", gpu] for gpu in margins] == ["bad", "good", "bad"]
+
+
 def test_a_profile_without_a_margin_to_start_with_loads_nothing() -> None:
     bare = build.profile(interlocks=["gpu_margin"], limits={})
     found = interlocks.evaluate(bare, build.rack(), TODAY, {}, {"t00.g0": {"gpu.tlimit": 50.0}})
@@ -139,6 +146,23 @@ def test_a_profile_that_does_not_say_what_a_fabric_must_be_loads_nothing() -> No
 
 def make(only: list[str] | None = None, parts: list[str] | None = None, trays: int = 18, in_file: int = 18) -> plan.Plan:
     return plan.make(build.suite(), build.rack(in_file), build.profile(trays), CHECKS, only or [], parts or [])
+
+
+def test_what_checks_take_by_themselves_is_part_of_the_time() -> None:
+    """hbm on a GB300: 47 patterns over 284208 MiB at the 2980 GB/s of a copy, and three seconds to begin."""
+    profile = load_profile("gb300-nvl72")
+    memory = {"stage": "memory", "steps": [{"check": "hbm", "with": {"seconds": 60}}, "hbm", "inventory"]}
+    one = plan.make(build.suite(stages=[memory]), build.rack(18), profile, CHECKS, [], [])
+    assert one.seconds() == pytest.approx(60 + 3 + 47 * 284208 * 2**20 / 2980e9 + 3, rel=1e-6)
+    assert one.seconds("suspect") == 0
+
+
+@pytest.mark.parametrize("name", sorted(list_profiles()))
+def test_only_checks_that_load_by_themselves_take_time_of_their_own_and_all_of_them_do(name: str) -> None:
+    profile = load_profile(name)
+    for check in CHECKS.values():
+        assert (check.seconds(profile, {}) > 0) == check.heats, check.name
+        assert check.seconds(profile, {}) < 600
 
 
 def test_the_whole_plan_is_whole() -> None:

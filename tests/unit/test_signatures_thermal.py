@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from burnin.events import Finding, Severity
 from burnin.signatures import robust, thermal
+from burnin.signatures.readings import Readings
 from burnin.telemetry.series import Stretch
 from tests import build
 
@@ -33,7 +34,7 @@ def _find(
     unloaded: Mapping[str, frozenset[str]] | None = None,
 ) -> list[Finding]:
     topology = build.profile().topology
-    return thermal.find(build.thermal(slopes, stretches=stretches), topology, ROWS, unloaded or {})
+    return thermal.find(Readings(build.thermal(slopes, stretches=stretches), topology, unloaded or {}), ROWS)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -101,7 +102,7 @@ def test_one_retest_decides(first: float, second: float, severity: Severity) -> 
     for key, one in once.series.items():
         two = again.series[key].between(build.LOAD_2.t0_s, build.LOAD_2.t1_s)
         merged[key] = type(one)(np.concatenate([one.t_s, two.t_s]), np.concatenate([one.v, two.v]))
-    (found,) = thermal.find(type(both)(merged, both.stretches), topology, ROWS, {})
+    (found,) = thermal.find(Readings(type(both)(merged, both.stretches), topology, {}), ROWS)
     assert (found.part, found.severity) == ("t07.g2", severity)
     assert set(found.evidence) == {"load", "load-2"}, "both are kept, whether they agree or not"
 
@@ -111,7 +112,7 @@ def test_out_of_family_once_waits_for_a_retest_however_far() -> None:
     slopes["t07.g2"] *= 3
     (found,) = _find(slopes)
     assert found.severity is Severity.HOLD
-    assert found.action.startswith("repeat the load")
+    assert found.action.startswith("repeat the stage")
 
 
 def test_a_gpu_whose_load_was_not_reached_is_not_judged() -> None:
@@ -122,14 +123,14 @@ def test_a_gpu_whose_load_was_not_reached_is_not_judged() -> None:
 
 def test_a_gpu_that_did_not_heat_has_no_slope() -> None:
     telemetry = build.thermal(0.025, power={"t07.g2": 195.0})
-    slope = thermal.slopes(telemetry, build.IDLE, build.LOAD, build.profile().topology, frozenset())
+    slope = Readings(telemetry, build.profile().topology, {}).slopes(build.IDLE, build.LOAD)
     assert np.isnan(slope[7, 2])
     assert np.count_nonzero(np.isnan(slope)) == 1
 
 
 def test_too_few_trays_have_no_family() -> None:
     telemetry = build.thermal({"t01.g1": 0.05}, trays=5)
-    assert thermal.find(telemetry, build.profile(trays=5).topology, ROWS, {}) == []
+    assert thermal.find(Readings(telemetry, build.profile(trays=5).topology, {}), ROWS) == []
 
 
 def test_missing_trays_do_not_disturb_the_others() -> None:
@@ -137,7 +138,7 @@ def test_missing_trays_do_not_disturb_the_others() -> None:
     slopes["t07.g2"] *= 1.5
     telemetry = build.thermal(slopes)
     some = {key: one for key, one in telemetry.series.items() if key[0].split(".")[0] not in ("t03", "t12")}
-    (found,) = thermal.find(type(telemetry)(some, telemetry.stretches), build.profile().topology, ROWS, {})
+    (found,) = thermal.find(Readings(type(telemetry)(some, telemetry.stretches), build.profile().topology, {}), ROWS)
     assert found.part == "t07.g2"
 
 
@@ -145,8 +146,8 @@ def test_sensor_offsets_and_inlet_cancel() -> None:
     base, warm = build.thermal(0.025), build.thermal(0.025)
     shifted = {k: (type(s)(s.t_s, s.v + 7.0) if k == ("t07.g2", "gpu.temp") else s) for k, s in warm.series.items()}
     topology = build.profile().topology
-    a = thermal.slopes(base, build.IDLE, build.LOAD, topology, frozenset())
-    b = thermal.slopes(type(warm)(shifted, warm.stretches), build.IDLE, build.LOAD, topology, frozenset())
+    a = Readings(base, topology, {}).slopes(build.IDLE, build.LOAD)
+    b = Readings(type(warm)(shifted, warm.stretches), topology, {}).slopes(build.IDLE, build.LOAD)
     np.testing.assert_allclose(a, b)
 
 

@@ -140,6 +140,10 @@ def test_our_own_kernels_are_understood(client: Client) -> None:
     client.enter()
     for path in (Path(burnin.agent.__file__).parent / "kernels").glob("*.ptx"):
         image = c.create_string_buffer(path.read_bytes())
+        if "sm90a" in path.name:
+            refused = client("cuModuleLoadDataEx", c.byref(VOID()), c.cast(image, VOID), 0, None, None)
+            assert refused == 209, "what only Hopper understands is nothing to a GB300"
+            continue
         module = client.get("cuModuleLoadDataEx", VOID, c.cast(image, VOID), 0, None, None)
         names = re.findall(rb"\.entry (\w+)", path.read_bytes())
         assert names, path

@@ -250,6 +250,7 @@ def test_a_held_clock_stays_where_it_is_held_and_costs_less_power(healthy: list[
         gpu.locked_mhz = float("inf")
     tray.step(60, FULL)
     assert all(gpu.clock_mhz > 1600 for gpu in tray.gpus)
+    assert all(gpu.sw_thermal_s == 0 for gpu in tray.gpus), "letting go is no heat"
 
 
 def test_a_capped_clock_costs_power_not_resistance(healthy: list[list[Settled]]) -> None:

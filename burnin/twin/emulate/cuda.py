@@ -22,6 +22,7 @@ from .cuda_core import (
     INVALID_HANDLE,
     INVALID_PTX,
     INVALID_VALUE,
+    NO_BINARY,
     NO_DEVICE,
     NOT_FOUND,
     NOT_INITIALIZED,
@@ -38,6 +39,7 @@ from .kernels import Parameters, nanoseconds
 
 _OTHER_KERNEL = 0.5
 _ENTRY = re.compile(rb"\.entry\s+([\w$]+)")
+_TARGET = re.compile(rb"\.target\s+sm_(\d+)(\d)([af]?)")
 
 
 def library(facts: Mapping[str, Any], state: State, name: str = "libcuda.so.1") -> Library:
@@ -161,7 +163,20 @@ def _load_module(cuda: Cuda, out: Any, image: Any, options: Any, keys: Any, valu
     entries = _ENTRY.findall(text)
     if b".version" not in text or b".target" not in text or not entries:
         raise Refuse(INVALID_PTX)
+    if not _assembles(text, tuple(cuda.context().device.facts["compute_capability"])):
+        raise Refuse(NO_BINARY)
     put(c.c_size_t, cuda.keep(Module(entry.decode() for entry in entries)), out)
+
+
+def _assembles(text: bytes, gpu: tuple[int, ...]) -> bool:
+    """PTX is for its target and all that come later; with `a` for that one alone, with `f` for its family."""
+    found = _TARGET.search(text)
+    if found is None:
+        return False
+    major, minor, only = int(found[1]), int(found[2]), found[3]
+    if only:
+        return gpu == (major, minor) if only == b"a" else gpu[0] == major and gpu[1] >= minor
+    return gpu >= (major, minor)
 
 
 def _get_function(cuda: Cuda, out: Any, module: Any, name: Any) -> None:
@@ -219,6 +234,12 @@ def _event_synchronize(cuda: Cuda, event: Any) -> None:
     at_ns = cuda.thing(Event, event).at_ns
     if at_ns is not None:
         cuda.wait(cuda.context(), at_ns)
+
+
+def _event_query(cuda: Cuda, event: Any) -> int:
+    cuda.context()
+    at_ns = cuda.thing(Event, event).at_ns
+    return NOT_READY if at_ns is not None and at_ns > time.monotonic_ns() else 0
 
 
 def _elapsed(cuda: Cuda, out: Any, begin: Any, end: Any) -> int:
@@ -290,6 +311,7 @@ _API: dict[str, Callable[..., Any]] = {
     "cuEventCreate": _create(Event),
     "cuEventRecord": _record,
     "cuEventSynchronize": _event_synchronize,
+    "cuEventQuery": _event_query,
     "cuEventElapsedTime": _elapsed,
     "cuGetErrorName": _error_name,
     "cuGetErrorString": _error_name,

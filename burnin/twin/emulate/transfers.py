@@ -86,7 +86,9 @@ def _queue(cuda: Cuda, context: Context, way: str, size: int, *ends: Device) -> 
     for device in ends:
         gbps *= (1 - device.row["bw_lost_ppm"] / 1e6) * Random(f"{device.own['uuid']}/{way}").gauss(1, _SPREAD)
     lasts_ns, slot = int(size / max(gbps, 1e-3)), context.slot
-    slot["activity_ppm"] = int(1e6 * _COPY_WEIGHT)
+    weight = int(1e6 * _COPY_WEIGHT)
+    beside = slot["end_ns"] > time.monotonic_ns()  # copies go on beside a kernel, and the kernel with them
+    slot["activity_ppm"] = max(weight, slot["activity_ppm"]) if beside else weight
     slot["end_ns"] = max(slot["end_ns"], time.monotonic_ns()) + lasts_ns
     slot["busy_ns"] += lasts_ns
 

@@ -45,6 +45,9 @@ class _Bmc:
     def beat(self, now_s: float) -> None:
         """Notice what changed."""
         self.leaks.beat()
+        for position, code in self.host.xids():
+            args, at = [f"GPU_{position} Driver Event Message", f"XID {code}"], f"{BASEBOARD}/Processors/GPU_{position}"
+            self.hmc_log.add("Critical", "ResourceEvent.1.0.ResourceErrorsDetected", args, f"GPU_{position}: XID {code}", at)
         on = self.host.on()
         if self._was_on is None:
             self._was_on = on or None  # until it is on for the first time there is nothing to notice

@@ -36,6 +36,9 @@ class Host(Protocol):
     def gpu(self, position: int) -> Row | None:
         """The GPU's words; None while the tray is dark or the GPU is not there."""
 
+    def xids(self) -> list[tuple[int, int]]:
+        """XIDs that the driver told since the last look: position of the GPU, number."""
+
     def on(self) -> bool:
         """True while the tray has power."""
 

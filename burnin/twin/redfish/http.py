@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -113,7 +114,11 @@ class Connection(asyncio.Protocol):
 
     async def _one(self, request: Request) -> None:
         self._rest()
-        answer = await self._answer(request)
+        try:
+            answer = await self._answer(request)
+        except Exception:  # one resource that breaks must not leave its client waiting
+            traceback.print_exc()
+            answer = Answer(500)
         self._send(answer, keep=request.headers.get("connection", "").lower() != "close", head=request.method == "HEAD")
         self._task = None
         if self._buffer and not self._streaming:

@@ -27,7 +27,7 @@ from burnin.twin.rackstate import FloatRow
 from burnin.twin.redfish import bmc, cdu, shelf, switch
 from burnin.twin.redfish.http import Connection
 from burnin.twin.redfish.root import Account, Made
-from burnin.twin.state import Row, State
+from burnin.twin.state import RING, Row, State
 from burnin.twin.tray import die_with
 
 STEP_S = 0.1
@@ -54,15 +54,30 @@ class TrayHost:
     def __init__(self, row: FloatRow, path: Path, clock_s: Callable[[], float], wake: Callable[[], None]) -> None:
         self.row, self._path, self._clock_s, self._wake = row, path, clock_s, wake
         self._state: State | None = None
-        self._boots = -1.0
+        self._boots, self._told = -1.0, 0
 
     def gpu(self, position: int) -> Row | None:
         """The GPU's words; None while the tray is dark or the GPU is not there."""
-        if not self.on() or int(self.row["absent"]) >> position & 1:
+        if int(self.row["absent"]) >> position & 1:
             return None
-        if self._boots != self.row["boots"]:  # a tray that started anew has a new state
+        state = self._current()
+        return state.gpus[position] if state is not None else None
+
+    def xids(self) -> list[tuple[int, int]]:
+        """XIDs that the driver told since the last look: position of the GPU, number."""
+        state = self._current()
+        if state is None:
+            return []
+        first, self._told = max(self._told, state.events - RING), state.events
+        return [(event.gpu, event.data) for event in map(state.event, range(first, self._told))]
+
+    def _current(self) -> State | None:
+        """The state of a tray that runs; one that started anew has a new one."""
+        if not self.on():
+            return None
+        if self._boots != self.row["boots"]:
             self._open()
-        return self._state.gpus[position] if self._state is not None else None
+        return self._state
 
     def on(self) -> bool:
         """True while the tray writes, or would if it did not hang."""
@@ -91,7 +106,7 @@ class TrayHost:
             fresh = State.open(str(self._path))
             if self._state is not None:
                 self._state.close()
-            self._state, self._boots = fresh, self.row["boots"]
+            self._state, self._boots, self._told = fresh, self.row["boots"], 0
 
 
 def make_services(
@@ -170,6 +185,7 @@ def _beat(site: Site, made: Mapping[str, Made], servers: dict[str, asyncio.Serve
     site.facility.step(now_s)
     for one in made.values():
         one.beat(now_s)
+        one.service.breathe(now_s)
     for plant in site.plants:
         if plant.kind in _MANNERS and plant.part in made:
             began = site.facility.began_s(plant)

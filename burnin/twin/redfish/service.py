@@ -22,6 +22,8 @@ PAGE = 50
 LEVELS = 6
 MOST_EXPANDED = 4000
 SESSION_S, MOST_SESSIONS = 1800, 32
+BREATH_S = 30.0
+"""Between two comments on a stream without events."""
 SESSIONS = f"{ROOT}/SessionService/Sessions"
 SSE = f"{ROOT}/EventService/SSE"
 _OPEN = {"/redfish", ROOT, f"{ROOT}/odata"}
@@ -58,6 +60,7 @@ class Service:
         self._sessions: dict[str, Session] = {}
         self._count = self._events = 0
         self._listeners: set[Connection] = set()
+        self._breathed_s = clock_s()
         self.connections: set[Connection] = set()
         tree.put(
             f"{ROOT}/SessionService",
@@ -222,6 +225,13 @@ class Service:
                 listener.close()
             else:
                 listener.write(data)
+
+    def breathe(self, now_s: float) -> None:
+        """Let listeners know now and then that the stream is still there."""
+        if now_s - self._breathed_s >= BREATH_S:
+            self._breathed_s = now_s
+            for listener in self._listeners:
+                listener.write(b": here\n\n")
 
     def hang_up(self) -> None:
         """Cut every connection, as when the power goes."""

@@ -1,0 +1,153 @@
+"""A controller is killed at random moments of a run, and the run goes on: is the verdict that of the undisturbed run?
+
+    python -m bench.chaos [--kills 50] [--seed 1]
+
+One twin of two trays with two planted faults that stay as they are. First a run that nobody disturbs, twice (the faults begin
+with the first load); then, as often as asked, a run whose controller gets SIGKILL at a random moment, and that is resumed. Held
+against the undisturbed run: the word, and the set of (part, signature, severity). Looked for in the database: records twice,
+records lost (a reading gap while the agent was the same one), attempts twice, damage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from burnin.store import care, open_store
+from burnin.twin.faults import parse
+from burnin.twin.up import Twin, running
+
+SUITE = """
+suite: chaos
+about: a short run to be killed
+lease: 5 s
+sample_slow: 1 s
+sample_links: 1 s
+coverage: {metrics: [gpu.temp, gpu.power, ecc.dram_ue]}
+stages:
+  - {stage: audit, steps: [inventory]}
+  - {stage: idle, phase: idle, for: 4 s, settle: 1 s, steps: [idle-baseline, links, xid]}
+  - {stage: load, phase: load, for: 10 s, settle: 6 s, load: {}, steps: [gpu-load, thermal-margin, ecc, links, xid]}
+  - {stage: cool, phase: cool, for: 4 s, steps: [ecc, xid]}
+"""
+PLANTED = ("clock_cap:t01.g2", "link_down:t00.g1.l3:0")
+GAP_S = 3.5
+"""Readings come every second; the twin shares two cores with whatever else runs."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One run, told to its end."""
+
+    code: int
+    said: tuple[str, frozenset[tuple[str, str, str]]]
+    wall_s: float
+
+
+def begin(twin: Twin, place: Path, *more: str) -> subprocess.Popen[bytes]:
+    """`burnin run`, in a process of its own."""
+    (place / "chaos.yaml").write_text(SUITE)
+    words = ["run", str(place / "chaos.yaml"), str(twin.rack_file), "--db", str(place / "runs.db"), "--plain", *more]
+    words += ["--json", str(place / "verdict.json"), "--operator", "chaos"]
+    with (place / "out").open("ab") as out:
+        return subprocess.Popen([sys.executable, "-m", "burnin", *words], stdout=out, stderr=out)
+
+
+def end(process: subprocess.Popen[bytes], place: Path) -> Ended:
+    """Wait for it."""
+    began = time.monotonic()
+    code = process.wait(240)
+    if code not in (0, 1, 3):
+        raise SystemExit(f"a run ended with {code}: {(place / 'out').read_text()[-2000:]}")
+    document: dict[str, Any] = json.loads((place / "verdict.json").read_text())
+    found = frozenset((f["part"], f["signature"], f["severity"]) for f in document["findings"])
+    return Ended(code, (document["verdict"], found), time.monotonic() - began)
+
+
+def where(db: Path) -> str:
+    """The stage that the run was in; empty before there was a run."""
+    try:
+        with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as connection:
+            if connection.execute("SELECT 1 FROM run").fetchone() is None:
+                return ""
+            row = connection.execute("SELECT name FROM stage WHERE t1_s IS NULL ORDER BY id DESC").fetchone()
+            return str(row[0]) if row else "between"
+    except sqlite3.OperationalError:
+        return ""
+
+
+def wrong(db: Path) -> list[str]:
+    """What is in the database twice, or is not, or is damaged."""
+    out = list(care.check(db).damage)
+    with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as connection:
+        twice = (
+            "SELECT part, seq FROM log WHERE seq IS NOT NULL GROUP BY substr(part, 1, 3), seq, t_s HAVING count(*) > 1",
+            "SELECT stage, step, part FROM evidence GROUP BY stage, step, part, attempt, round, kind, body HAVING count(*) > 1",
+        )
+        out += [f"twice: {row}" for query in twice for row in connection.execute(query)]
+        said = "SELECT text FROM log WHERE text LIKE '%records were lost%'"
+        out += [text for (text,) in connection.execute(said)]
+        (changed,) = connection.execute("SELECT count(*) FROM log WHERE text LIKE '%agent that was here is gone%'").fetchone()
+    with closing(open_store(db, create=False)) as store:
+        run = store.run("last")
+        for key, one in store.telemetry(run.id, metrics=["gpu.temp"]).series.items():
+            steps = [b - a for a, b in zip(one.t_s, one.t_s[1:], strict=False)]
+            if min(steps) < 0.2:
+                out.append(f"{key} was read twice")
+            if not changed and max(steps) > GAP_S:
+                out.append(f"{key} was not read for {max(steps):.1f} s although its agent lived")
+    return out
+
+
+def main() -> None:
+    """Kills, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    chance, bad, stages = random.Random(given.seed), list[str](), dict[str, int]()
+    resumed: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="burnin-chaos-") as folder:
+        planted = [parse(one) for one in PLANTED]
+        with running("gb300-nvl72", given.seed, planted, where=Path(folder), trays=2, switches=0) as twin:
+            for name in ("first", "undisturbed"):
+                (place := Path(folder) / name).mkdir()
+                undisturbed = end(begin(twin, place), place)
+            print(
+                f"undisturbed: {undisturbed.said[0]}, {len(undisturbed.said[1])} findings, {undisturbed.wall_s:.0f} s", flush=True
+            )
+            for number in range(given.kills):
+                (place := Path(folder) / f"{number}").mkdir()
+                process = begin(twin, place)
+                time.sleep(chance.uniform(0, undisturbed.wall_s))
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+                stage = where(place / "runs.db")
+                found = end(begin(twin, place, *(["--resume", "last"] if stage else [])), place)
+                stages[stage or "before it began"] = stages.get(stage or "before it began", 0) + 1
+                resumed.append(found.wall_s)
+                trouble = wrong(place / "runs.db")
+                if found.said != undisturbed.said:
+                    trouble.append(f"{found.said[0]}, differing in {sorted(found.said[1] ^ undisturbed.said[1])}")
+                bad += [f"kill {number} in {stage or 'no stage'}: {one}" for one in trouble]
+                print(f"{number + 1:3} killed in {stage or 'no stage':10} {'; '.join(trouble) or 'same'}", flush=True)
+    print(f"\n{given.kills} kills, at random moments ({', '.join(f'{n} in {name}' for name, n in stages.items())})")
+    print(f"resumed to the end in {statistics.median(resumed):.0f} s (median); not as undisturbed: {len(bad)}")
+    raise SystemExit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Trips of the guard on a twin of 18 trays under full load: `python -m bench.trips` prints the table of docs/safety.md.
+
+The guard is the product's process with its own SSH and Redfish connections, the agents are real, and each trip begins with all
+72 GPUs at their power limit. What is bad is written over the twin's own values (a wet leak detector, a flow of 5 L/min), which
+its BMCs and CDU then tell. "Unloaded" is the twin's truth: every GPU below its idle power and a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from burnin.events import TrayState
+from burnin.rack.load import RackFile, load_rack
+from burnin.run.guard import Guardian, configuration
+from burnin.store import RunStart, open_store
+from burnin.transport.agent import AgentLink
+from burnin.transport.package import build
+from burnin.transport.rack import dialer
+from burnin.twin.rackstate import RackState
+from burnin.twin.state import State
+from burnin.twin.up import Twin, running
+
+RUN = "bench-1"
+LOADED_W, UNLOADED = 1300.0, 1.1
+TRAY = "t07"
+
+
+@dataclass
+class Trip:
+    """Seconds: the reading bad -> seen by the guard, seen -> last agent's answer, last load process gone, last GPU cold."""
+
+    detected: float
+    answered: float
+    gone: float
+    cold: float
+
+
+class Recording(Guardian):
+    """A guardian that keeps what its guard said, as it was."""
+
+    said: list[dict[str, Any]]
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        self.__dict__.setdefault("said", []).append(said)
+        super()._hear(said)
+
+    def of(self, kind: str) -> dict[str, Any] | None:
+        """The first message of this kind."""
+        return next((one[kind] for one in self.__dict__.get("said", []) if kind in one), None)
+
+
+@dataclass
+class Bench:
+    """The rack, its agents and its truth."""
+
+    twin: Twin
+    file: RackFile
+    place: Path
+    links: dict[str, AgentLink] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
+    idle_w: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    async def open(self) -> None:
+        """Agents on every tray, sampled once a second and leased."""
+        dial = dialer(self.file)
+        for tray in self.file.rack.compute():
+            self.links[tray] = AgentLink(dial, tray, build(), RUN, lambda _: None)
+            self.states[tray] = State.open(str(self.twin.trays[tray].dir / "state"))
+        await asyncio.gather(*(link.open() for link in self.links.values()))
+        await asyncio.gather(*(self._sample(link) for link in self.links.values()))
+        self._leasing = asyncio.ensure_future(self._lease())
+        await asyncio.sleep(3)
+        self.idle_w = dict(self.power())
+
+    async def _sample(self, link: AgentLink) -> None:
+        link.lease(60, -1)
+        await link.order("sample", fast_s=1.0, slow_s=5.0, links_s=60.0)
+
+    async def _lease(self) -> None:
+        while True:
+            for link in self.links.values():
+                link.lease(60, 1 << 60)
+            await asyncio.sleep(2)
+
+    def power(self) -> Iterator[tuple[tuple[str, int], float]]:
+        """(tray, GPU) -> W, as the twin's own physics has it."""
+        for tray, state in self.states.items():
+            for i, row in enumerate(state.gpus):
+                yield (tray, i), row["power_mw"] / 1000
+
+    def cold(self) -> bool:
+        """Every GPU at its idle power and no more than a tenth above."""
+        return all(watts <= UNLOADED * self.idle_w[key] for key, watts in self.power())
+
+    async def load(self) -> None:
+        """All GPUs to their power limit."""
+
+        async def one(link: AgentLink) -> None:
+            await link.order("clear")
+            await link.order("load", gpus=["g0", "g1", "g2", "g3"], kernel="tensor_burn", cutoff_margin_c=0.0, max_s=600.0)
+
+        await asyncio.gather(*(one(link) for link in self.links.values()))
+        await until(lambda: all(watts >= LOADED_W for _, watts in self.power()), 120, "the load never came up")
+
+    async def guarded(self) -> Recording:
+        """A fresh guard that watches everything."""
+        told = configuration(self.file, RUN, self.place / "b.db", list(self.links), 60.0, [])
+        guard = Recording(told, lambda _: None, lambda: None, time.monotonic, 0.0)
+        await guard.start()
+        for tray in self.links:
+            guard.see(TrayState(tray, 0.0, "ready"))
+        await guard.ready()
+        missing = guard.interlocks(list(self.links))
+        if missing:
+            raise RuntimeError(f"not guarded: {missing}")
+        return guard
+
+    async def close(self) -> None:
+        """Leave."""
+        self._leasing.cancel()
+        for link in self.links.values():
+            with contextlib.suppress(Exception):
+                await link.order("bye")
+            await link.close()
+
+
+async def until(what: Callable[[], bool], seconds: float, why: str) -> float:
+    """Poll every 5 ms; the moment it was so."""
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            raise RuntimeError(why)
+        await asyncio.sleep(0.005)
+    return time.monotonic()
+
+
+@contextlib.contextmanager
+def held(row: Any, name: str, value: float) -> Iterator[None]:
+    """Write a value over the twin's, again and again, until the block is left."""
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.wait(0.002):
+            row[name] = value
+
+    row[name] = value
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+async def by_reading(bench: Bench, row: Any, name: str, value: float) -> Trip:
+    """One trip by a reading."""
+    guard = await bench.guarded()
+    await bench.load()
+    begin = time.monotonic()
+    with held(row, name, value):
+        cold = await until(bench.cold, 20, "not unloaded")
+        await until(lambda: guard.of("outcome") is not None, 20, "no outcome")
+    trip, outcome = guard.of("trip"), guard.of("outcome")
+    assert trip is not None and outcome is not None
+    await guard.close(clean=True)
+    seen = trip["seen_s"]
+    return Trip(seen - begin, outcome["last_answer_s"], outcome["last_gone_s"], cold - seen)
+
+
+async def by_command(bench: Bench, guarded: bool) -> Trip:
+    """One emergency stop: seconds count from the start of the command (detected: until the guard had it)."""
+    guard = await bench.guarded() if guarded else None
+    await bench.load()
+    begin = time.monotonic()
+    words = [sys.executable, "-m", "burnin", "stop", "last", "--emergency", "--db", str(bench.place / "b.db")]
+    process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
+    cold = await until(bench.cold, 30, "not unloaded")
+    await process.communicate()
+    trip, outcome = (guard.of("trip"), guard.of("outcome")) if guard is not None else (None, None)
+    if guard is not None:
+        await guard.close(clean=True)
+    if trip is None or outcome is None:
+        return Trip(float("nan"), float("nan"), float("nan"), cold - begin)
+    lead = trip["seen_s"] - begin
+    return Trip(lead, lead + outcome["last_answer_s"], lead + outcome["last_gone_s"], cold - begin)
+
+
+def keep_run(bench: Bench) -> None:
+    """A database with a run that nobody keeps any more, for the way straight over SSH."""
+    told = configuration(bench.file, RUN, bench.place / "b.db", list(bench.links), 60.0, [])
+    plan = {"trays": list(bench.links), "only": []}
+    config = {**{key: told[key] for key in ("rack", "rack_file", "profile")}, "plan": plan, "suite": None}
+    config["versions"] = {"agent": build().sha256[:16]}
+    store = open_store(bench.place / "b.db")
+    store.begin_run(
+        RunStart(RUN, bench.file.rack.rack, "gb300-nvl72", None, False, False, "bench", "2026-01-01T00:00:00Z", config)
+    )
+    store.close()
+
+
+def show(what: str, trips: list[Trip]) -> str:
+    """One row of the table."""
+    cells = []
+    for name in ("detected", "answered", "gone", "cold"):
+        values = [value for one in trips if (value := getattr(one, name)) == value]
+        cells.append(f"{statistics.median(values):.2f} / {max(values):.2f}" if values else "-")
+    return f"| {what} | {len(trips)} | {' | '.join(cells)} |"
+
+
+async def main(count: int, trays: int) -> int:
+    """All of them; prints as it goes."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        with running("gb300-nvl72", 31, [], where=place, trays=trays, switches=0) as twin:
+            text = re.sub(r"waive:\n(  - .*\n)+", "", twin.rack_file.read_text())
+            twin.rack_file.write_text(text)
+            bench = Bench(twin, load_rack(twin.rack_file), place)
+            await bench.open()
+            keep_run(bench)
+            rack = RackState.open(str(twin.private / "rack"))
+            wet = rack.tray(TRAY if trays > 7 else "t01")
+            kinds: dict[str, Callable[[], Any]] = {
+                "leak": lambda: by_reading(bench, wet, "leak0_v", 0.5),
+                "flow lost": lambda: by_reading(bench, rack.cdu, "says_flow_lpm", 5.0),
+                "`stop --emergency`, by the guard": lambda: by_command(bench, True),
+                "`stop --emergency`, straight over SSH": lambda: by_command(bench, False),
+            }
+            print(f"{trays} trays, {os.cpu_count()} cores; seconds, p50 / max")
+            print("| | n | detected | last answer | last load process gone | last GPU cold |\n|---|---|---|---|---|---|")
+            for what, trip in kinds.items():
+                print(show(what, [await trip() for _ in range(count)]), flush=True)
+            await bench.close()
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--trays", type=int, default=18)
+    given = parser.parse_args()
+    sys.exit(asyncio.run(main(given.count, given.trays)))

@@ -1,0 +1,105 @@
+"""A load: which kernel it is, whether it can be trusted here, and launch after launch of it until the deadline passes.
+
+A GPU's own family has a kernel in its own tensor instruction, and every GPU has the one for all. The family's is tried first:
+where the driver does not take it, where it fails or disagrees with itself in its trial, the other one loads the GPU, and what was
+used and why is told.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from burnin.agent import pulse
+from burnin.agent.cuda import Burn, Cuda, CudaError, capability
+from burnin.agent.exchange import Exchange
+from burnin.agent.talk import Talk
+from burnin.agent.work import Again, kernels, uuid_bytes
+
+REPORT_NS = 1_000_000_000
+LAUNCH_MS, PULSE_LAUNCHES = 40.0, 25
+"""Length of a launch, and how many of them make a pulse at least: two in flight end within a tenth of it."""
+FAMILIES = {"9.0": "burn_sm90a", "10.0": "burn_sm100f", "10.3": "burn_sm100f"}
+"""Compute capability -> the PTX that it alone understands. These kernels take a whole SM for one block."""
+ALL = "burn"
+TRIAL = 100
+"""Iterations of the first launch, which is waited for and looked at: some 0.1 ms."""
+
+
+def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
+    """Job kind "burn". args: kernel (tensor_burn; mma_burn: tensor_burn of the kernels for all; fma_burn); pulse (the wave that
+    launches keep to, see burnin.agent.pulse); peer (UUID of the GPU that copies go to meanwhile); portable (why the family's
+    kernel is not to be tried again).
+
+    Tells its counts once a second. The deadline is read before every launch.
+    """
+    wave = pulse.wave(args.get("pulse"))
+    launch_ms = LAUNCH_MS if wave is None else min(LAUNCH_MS, max(wave.on_ns / 1e6 / PULSE_LAUNCHES, 1.0))
+    load, which = chosen(talk, cuda, device, args, launch_ms)
+    exchange, without = beside(cuda, device, args.get("peer"))
+    if wave is not None:
+        wave.begin(talk.now_ns())
+
+    def count() -> dict[str, Any]:
+        counts = {"launches": load.launches, "busy_ms": round(load.busy_ms, 1), "wrong": load.wrong(), "iters": load.iters}
+        counts |= {"copied": exchange.copied} if exchange is not None else {}
+        return {**counts, **(wave.counts() if wave is not None else {})}
+
+    def rest() -> bool:
+        """Between two pulses: let the GPU run dry, and sleep a while."""
+        wait_ns = wave.wait_ns(talk.now_ns(), int(2e6 * load.launch_ms)) if wave is not None else 0
+        if wait_ns == 0:
+            return False
+        if wave is not None and load.drain():
+            wave.fell(talk.now_ns())
+        talk.pause(min(wait_ns / 1e9, pulse.NAP_S))
+        return True
+
+    told = talk.now_ns()
+    talk.state({"state": "burning", "grid": load.grid, "why": which + without})
+    while talk.going():
+        if not rest():
+            load.launch()
+            if exchange is not None:
+                exchange.go_on()
+        if talk.now_ns() - told >= REPORT_NS:
+            told = talk.now_ns()
+            talk.state(count())
+    talk.state({**count(), "state": "ended"})
+
+
+def beside(cuda: Cuda, device: int, peer: Any) -> tuple[Exchange | None, str]:
+    """Copies to a peer (its UUID) beside the load, and in words why there are none where they were asked for."""
+    if not peer:
+        return None, ""
+    try:
+        return Exchange(cuda, device, cuda.device(uuid_bytes(str(peer)))), ""
+    except (CudaError, ValueError) as error:
+        return None, f"; no copies beside it: {error}"
+
+
+def chosen(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any], launch_ms: float) -> tuple[Burn, str]:
+    """The load, and in words which kernel it is. Raises Again where the context did not survive the trial."""
+    kernel, family = str(args["kernel"]), FAMILIES.get(capability(cuda, device))
+    why = str(args.get("portable", ""))
+    if kernel == "tensor_burn" and family is not None and not why:
+        load = None
+        try:
+            load = Burn(cuda, device, kernels(family), kernel, launch_ms, per_sm=1)
+            wrong = _trial(talk, load)
+            if not wrong:
+                return load, f"{kernel} of {family}"
+            why = f"{family} disagreed with itself {wrong} times in its trial"
+        except CudaError as error:
+            why = f"{family}: {error}"
+            if load is not None:  # a kernel that failed takes its context with it
+                raise Again({**args, "portable": why}) from error
+    name = "tensor_burn" if kernel == "mma_burn" else kernel
+    return Burn(cuda, device, kernels(ALL), name, launch_ms), f"{name} of {ALL}" + (f", because {why}" if why else "")
+
+
+def _trial(talk: Talk, load: Burn) -> int:
+    load.iters = TRIAL
+    if talk.going():
+        load.launch()
+        load.drain()
+    return load.wrong()

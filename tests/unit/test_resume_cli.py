@@ -1,0 +1,170 @@
+"""`burnin run --resume`: what is owed and why, before anything is touched; what cannot be gone on with, in a sentence."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from burnin.checks import CHECKS
+from burnin.cli import run as burnin
+from burnin.events import Result, StageBegan, StageEnded, Status
+from burnin.rack.load import load_catalogue, load_rack
+from burnin.run import plan
+from burnin.run.lock import Process
+from burnin.run.start import Request, config
+from burnin.store import Attempt, Enrollment, RunStart, Session, Tray, open_store
+from burnin.suites.load import load_suite
+
+RUN = "20261121-120000-beef"
+RACK = """rack: R-1
+profile: gb300-nvl72
+ssh: {known_hosts: known_hosts}
+trays:
+  t[00-17]: {host: "192.0.2.[11-28]"}
+expect:
+  t07: {serial: S-07}
+"""
+SUITE = """suite: mine
+about: mine
+stages:
+  - {stage: audit, steps: [inventory]}
+  - {stage: together, steps: [collective]}
+"""
+
+
+def kept(status: str = "COMPLETE", of: Process | None = None, done: bool = True) -> None:
+    """A run of the suite, in burnin.db."""
+    file = load_rack("rack.yaml", need_known_hosts=False, need_keys=False)
+    suite = load_suite("suite.yaml", checks=CHECKS, metrics=load_catalogue().metrics)  # type: ignore[arg-type]
+    request = Request(file, suite, load_catalogue(), plan.make(suite, file.rack, file.profile, CHECKS), (), "ann")
+    me = of or Process("elsewhere", "b", 1, "1")
+    with closing(open_store("burnin.db")) as store:
+        store.begin_run(
+            RunStart(RUN, "R-1", file.profile.profile, "mine", False, True, "ann", "2026-11-21T12:00:00Z", config(request)),
+            Session(me.host, me.boot, me.pid, me.started, "ann", "2026-11-21T12:00:00Z", 0.0, 0.0),
+        )
+        for tray in file.rack.compute():
+            store.keep_tray(Tray(tray, "192.0.2.1:22", None, f"S-{tray[1:]}", {"host": {"serial": f"S-{tray[1:]}"}}))
+        for index, stage in enumerate(suite.stages if done else ()):
+            store.keep([StageBegan(index, stage.stage, "", 0.0, 1.0 + index)])
+            for part in CHECKS[stage.steps[0].check].parts(file.rack.compute()):
+                one = (stage.stage, stage.steps[0].check, part, 1, Status.COMPLETE, Result.UNKNOWN, 1.0 + index, 1.5 + index)
+                store.end_attempt(Attempt(*one))
+            store.keep([StageEnded(index, stage.stage, 1.6 + index, Status.COMPLETE)])
+        if status != "RUNNING":
+            store.end_run(RUN, "2026-11-21T13:00:00Z", status)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rack.yaml").write_text(RACK)
+    Path("suite.yaml").write_text(SUITE)
+    Path("known_hosts").write_text("")
+    monkeypatch.delenv("BURNIN_DB", raising=False)
+
+
+def resume(*more: str, name: str = "last") -> int:
+    return burnin(["run", "suite.yaml", "rack.yaml", "--resume", name, "--dry-run", *more])
+
+
+def owed(text: str) -> set[tuple[str, str]]:
+    """(stage, parts) of the table."""
+    lines = [line.split() for line in text.splitlines()]
+    return {(words[0], words[1]) for words in lines if words and words[0] in ("audit", "together")}
+
+
+def test_a_whole_run_owes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    assert resume() == 0
+    assert f"nothing is owed of run {RUN}" in capsys.readouterr().out
+
+
+def test_a_run_that_did_not_begin_its_stages_owes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    kept(done=False, status="RUNNING")
+    assert resume() == 0
+    out = capsys.readouterr().out
+    assert owed(out) == {("audit", "t[00-17]"), ("together", "rack")}
+    assert "it was not done" in out
+
+
+def test_an_enrolled_replacement_voids_its_tray_and_what_the_rack_did_together(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    row = Enrollment("2026-11-22T08:00:00Z", "R-1", "t07", "192.0.2.18:22", "old", "new", "S-07", "ann", "h")
+    with closing(open_store("burnin.db")) as store:
+        store.keep_enrollment(row)
+    assert resume() == 0
+    out = capsys.readouterr().out
+    assert "replaced: t07: t07 was S-07, which was replaced on 2026-11-22T08:00:00Z" in out
+    assert owed(out) == {("audit", "t07"), ("together", "rack")}
+    with closing(open_store("burnin.db")) as store:
+        assert store.voided(RUN) == [], "a dry run writes nothing"
+
+
+def test_an_enrollment_before_the_run_replaces_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    row = Enrollment("2026-11-20T08:00:00Z", "R-1", "t07", "192.0.2.18:22", "old", "new", "S-06", "ann", "h")
+    with closing(open_store("burnin.db")) as store:
+        store.keep_enrollment(row)
+    resume()
+    assert "nothing is owed" in capsys.readouterr().out
+
+
+def test_a_build_record_that_names_another_serial_now_voids_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    Path("rack.yaml").write_text(RACK.replace("S-07", "S-99"))
+    resume()
+    out = capsys.readouterr().out
+    assert "t07 was S-07, the build record now says S-99" in out
+    assert owed(out) == {("audit", "t07"), ("together", "rack")}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "why"),
+    [
+        ("rack.yaml", "rack: R-1", "rack: R-2", "is of rack R-1, not R-2"),
+        ("suite.yaml", "about: mine", "about: yours", "this suite was changed since"),
+        ("rack.yaml", "gb300-nvl72", "gb200-nvl72", "this profile was changed since"),
+    ],
+)
+def test_a_run_goes_on_with_what_it_began_with(
+    file: str, old: str, new: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept()
+    Path(file).write_text(Path(file).read_text().replace(old, new))
+    assert resume() == 2
+    assert why in capsys.readouterr().err
+
+
+def test_addresses_may_change(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    Path("rack.yaml").write_text(RACK.replace("192.0.2", "192.0.3"))
+    assert resume() == 0
+    assert "nothing is owed" in capsys.readouterr().out
+
+
+def test_only_and_parts_belong_to_a_new_run(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    assert resume("--only", "inventory") == 2
+    assert "leave --only and --parts out" in capsys.readouterr().err
+    assert resume(name="no-such") == 2
+
+
+def test_a_run_whose_controller_lives_is_not_taken_from_it(capsys: pytest.CaptureFixture[str]) -> None:
+    me = Process.me()
+    kept("RUNNING", me)
+    assert resume() == 3
+    assert f"rack R-1 is held by run {RUN} (process {me.pid} on {me.host}, since 2026-11-21T12:00:00Z)" in capsys.readouterr().err
+    assert burnin(["runs"]) == 0
+    assert f"running (process {me.pid})" in capsys.readouterr().out
+
+
+def test_a_run_whose_controller_is_gone_is_not_shown_as_running(capsys: pytest.CaptureFixture[str]) -> None:
+    me = Process.me()
+    kept("RUNNING", Process(me.host, me.boot, me.pid, "12345"))  # the same number, another process
+    assert burnin(["runs"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"cut off (process {me.pid} is gone)" in out
+    assert resume() == 0

@@ -1,0 +1,144 @@
+"""Clocks that are hours off, and that jump: order is by number and by the controller's monotonic time, and both are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from burnin import wire
+from burnin.checks import CHECKS
+from burnin.events import LogLine, Tick
+from burnin.rack.load import load_catalogue
+from burnin.run import plan
+from burnin.run.lock import Process
+from burnin.run.resume import Before
+from burnin.run.tray import TraySession
+from burnin.store import Run, Session
+from tests import build
+from tests.unit.test_run_parts import FakeAgent, FakeClock, FakeLink, settle
+
+HERE = Process("here", "boot-1", 1, "9")
+NOON = dt.datetime(2026, 11, 21, 12, 0, 0, tzinfo=dt.UTC)
+
+
+def before(last_s: float, **of_session: Any) -> Before:
+    """A run that began at noon, when its controller's monotonic clock said 500 s."""
+    row = {"host": "here", "boot": "boot-1", "pid": 1, "pid_started": "9", "operator": "ann"}
+    one = Session(**{**row, "started": "2026-11-21T12:00:00Z", "mono_s": 500.0, "t0_s": 0.0, **of_session})
+    run = Run(1, "r1", "R-1", "p", "s", False, True, "ann", "here", 1, one.started, None, "RUNNING", (), None)
+    whole = plan.make(build.suite(), build.rack(2), build.profile(2), CHECKS)
+    return Before(run, whole, (), load_catalogue(), (one,), last_s, {}, {}, {}, {}, {})
+
+
+# ---------------------------------------------------------------- the controller's
+
+
+@pytest.mark.parametrize("off_h", [-30, 0, 30])
+def test_on_the_same_boot_a_gap_is_as_long_as_the_monotonic_clock_says(off_h: int) -> None:
+    wall = NOON + dt.timedelta(hours=off_h)
+    assert before(100.0).elapsed_s(HERE, 500.0 + 900.0, wall) == 900.0
+
+
+@pytest.mark.parametrize(
+    "other", [Process("there", "boot-1", 1, "9"), Process("here", "boot-2", 1, "9"), Process("here", "", 1, "9")]
+)
+def test_elsewhere_or_after_a_reboot_the_wall_clock_says(other: Process) -> None:
+    assert before(100.0).elapsed_s(other, 7.0, NOON + dt.timedelta(seconds=1234)) == 1234.0
+
+
+def test_a_wall_clock_that_went_back_puts_nothing_new_before_what_is_old() -> None:
+    assert before(100.0).elapsed_s(Process("there", "b", 1, "1"), 7.0, NOON - dt.timedelta(days=2)) == 101.0
+
+
+def test_sessions_after_the_first_count_from_where_they_began() -> None:
+    assert before(4000.0, t0_s=3600.0).elapsed_s(HERE, 500.0 + 900.0, NOON) == 4500.0
+
+
+# ---------------------------------------------------------------- the trays'
+
+
+class Rig:
+    def __init__(self, heard: tuple[str, int, int] = ("", -1, -1)) -> None:
+        self.clock = FakeClock()
+        self.agent = FakeAgent(self.clock)
+        self.events: list[Any] = []
+        self.session = TraySession("t07", self.agent.connect, self.events.append, self.clock, 100.0, 10.0, {}, heard)
+        self.life = asyncio.ensure_future(self.session.live())
+
+    def lines(self) -> list[tuple[int | None, float]]:
+        return [(e.seq, e.t_s) for e in self.events if isinstance(e, LogLine) and e.kind == "note"]
+
+    async def end(self) -> None:
+        self.life.cancel()
+        await asyncio.gather(self.life, return_exceptions=True)
+
+
+async def test_lines_keep_their_order_when_the_offset_gets_better() -> None:
+    """A tray's clock is placed by the least delay seen: a quicker record must not come before an earlier one."""
+    rig = Rig()
+    await settle()
+    link = rig.agent.links[-1]
+    for seq, (mono_s, delay_s) in enumerate([(5000.0, 3.0), (5000.4, 2.8), (5000.5, 0.0), (5000.6, 0.0)]):
+        rig.clock.t = mono_s - 5000 + delay_s
+        link.on_records([wire.Record("note", "boot", seq, int(mono_s * 1e9), {"text": str(seq)})])
+    seqs, times = zip(*rig.lines(), strict=True)
+    assert seqs == (0, 1, 2, 3)
+    assert list(times) == sorted(times)
+    await rig.end()
+
+
+async def test_every_record_keeps_its_number_beside_its_time() -> None:
+    rig = Rig()
+    await settle()
+    rig.session._tables = [(("t07.g0", "gpu.temp"), ("t07.g0", "gpu.tlimit"))]
+    rig.agent.sample(40.0, 30.0)
+    rig.agent.say("note", text="x")
+    assert [(type(e), e.seq) for e in rig.events if isinstance(e, Tick) or (isinstance(e, LogLine) and e.kind == "note")] == [
+        (Tick, 0),
+        (LogLine, 1),
+    ]
+    await rig.end()
+
+
+async def test_what_comes_with_hello_waits_until_hello_is_understood() -> None:
+    """A later session's first records arrive in one piece with hello: their columns and times are known only by it."""
+    rig = Rig(("H1", 2, 2))
+    for _ in range(6):
+        rig.agent.sample(40.0, 30.0)
+        rig.clock.t += 1
+    rig.clock.t += 20
+    rig.session._connect = lambda take: Hasty(rig.agent, take)
+    await settle()
+    ticks = [e for e in rig.events if isinstance(e, Tick)]
+    assert [one.seq for one in ticks] == [3, 4, 5]
+    assert [one.t_s for one in ticks] == pytest.approx([3.0, 4.0, 5.0]), "when they were read, not when they came"
+    await rig.end()
+
+
+class Hasty(FakeLink):
+    """Gives everything at once, before `open` returns."""
+
+    async def open(self, holder: str = "-", seq: int = 0) -> wire.Record:
+        hello = await super().open(holder, seq)
+        hello.body["tables"] = [[["g0", "gpu.temp"], ["g0", "gpu.tlimit"]]]
+        self.on_records(self.agent.spool[seq:])
+        return hello
+
+
+async def test_a_later_session_takes_what_is_not_on_the_disk_and_nothing_twice() -> None:
+    """Readings were kept up to record 2, lines up to record 4: 3 is read, 4 was said, 5 is new."""
+    rig = Rig(("H1", 2, 4))
+    rig.session._tables = [(("t07.g0", "gpu.temp"), ("t07.g0", "gpu.tlimit"))]
+    for kind in ("sample", "note", "sample", "sample", "note", "note"):
+        if kind == "sample":
+            rig.agent.sample(40.0, 30.0)
+        else:
+            rig.agent.say("note", text="x")
+    taken = [wire.Record(r.kind, r.boot_id, r.seq, r.mono_ns, r.body) for r in rig.agent.spool]
+    rig.session._offsets.append(0.0)
+    rig.session._take(taken)
+    assert [(type(e).__name__, e.seq) for e in rig.events if isinstance(e, (Tick, LogLine))] == [("Tick", 3), ("LogLine", 5)]
+    await rig.end()
