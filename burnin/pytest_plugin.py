@@ -132,7 +132,7 @@ class Report:
     def of(self, item: pytest.Item) -> dict[str, Any]:
         """A test's own record."""
         return self.tests.setdefault(
-            item.nodeid.rpartition("/")[2], {"part": "rack", "outcome": "not run", "why": "", "measurements": []}
+            f"{item.path.name}::{item.name}", {"part": "rack", "outcome": "not run", "why": "", "measurements": []}
         )
 
 

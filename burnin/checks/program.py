@@ -148,4 +148,5 @@ CHECK = Check(
     orders=orders,
     heats=True,
     args=Args,
+    seconds=lambda profile, said: Args.model_validate(dict(said)).longest,
 )

@@ -35,6 +35,10 @@ class DcgmArgs(ToolArgs):
         """By the level: three times what DCGM's manual says of an 8-GPU host."""
         return _LEVEL_S[self.level]
 
+    def usual_s(self) -> float:
+        """A third of that."""
+        return _LEVEL_S[self.level] / 3
+
 
 _LEVEL_S = {1: 300.0, 2: 1800.0, 3: 5400.0, 4: 14400.0}
 

@@ -42,6 +42,10 @@ class ToolArgs(Data):
         """How long it may take by what else the step says; 0 where that says nothing."""
         return 0.0
 
+    def usual_s(self) -> float:
+        """About how long it takes where all is well."""
+        return self.needs_s()
+
 
 Values = Callable[[Context, Reading, Mapping[str, str]], Iterable[Measurement]]
 """(context, reading, the tool's word for a part -> part id) -> what is measured beside the verdict."""
@@ -91,6 +95,7 @@ class Tool:
             orders=self.orders,
             heats=self.heats,
             args=self.args,
+            seconds=lambda profile, said: self.args.model_validate(dict(said)).usual_s() or (60.0 if self.heats else 0.0),
         )
 
     def orders(self, context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]:
@@ -203,8 +208,10 @@ def verdicts(
     verdict, limit = tool.verdict, "= PASS"
     bad: dict[str, list[Row]] = {}
     seen = {part for row in reading.rows if (part := part_of(row.part, parts)) is not None}
+    named = {(row.name, row.result) for row in reading.rows if part_of(row.part, parts) is not None}
     for row in reading.rows:
-        if row.result in (Outcome.FAIL, Outcome.ERROR, Outcome.UNKNOWN):
+        explained = not row.part and (row.name, row.result) in named  # the test failed because of the parts that it names
+        if row.result in (Outcome.FAIL, Outcome.ERROR, Outcome.UNKNOWN) and not explained:
             bad.setdefault(part_of(row.part, parts) or own, []).append(row)
     for part, rows in bad.items():
         failed = [row for row in rows if row.result is Outcome.FAIL]

@@ -1,6 +1,6 @@
 """A tray's files: its PATH, its home, the tree that HOST_PROC, HOST_SYS and HOST_DEV point at, and its kernel log.
 
-bin/     python3 (the real one, behind the emulation), sudo, on switch trays nv
+bin/     python3 (the real one, behind the emulation), sudo, the tools of burnin.twin.tools, on switch trays nv
 home/    where a login lands
 root/    proc, sys, dev
 state    the mapped state; tray.json what the emulated libraries know
@@ -20,6 +20,7 @@ from typing import Any
 
 from burnin.twin.identity import TrayId
 from burnin.twin.model import Model
+from burnin.twin.tools.main import TOOLS
 
 _SUDO = """#!/bin/sh
 # Every login of a twin may do everything: drop the options and run the rest.
@@ -44,6 +45,10 @@ def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]
     real = os.path.realpath(sys.executable)
     _script(at / "bin/python3", f'#!/bin/sh\nexec {shlex.quote(real)} -I -S {shlex.quote(str(boot))} "$0" "$@"\n')
     (at / "tray.json").write_text(json.dumps(emulation))
+    tool = Path(__file__).parent / "tools" / "main.py"
+    for name in TOOLS:
+        words = f"{shlex.quote(real)} -I -S {shlex.quote(str(tool))} {shlex.quote(str(at.absolute()))} {name}"
+        _script(at / "bin" / name, f'#!/bin/sh\nexec {words} "$@"\n')
     dmi = {
         "sys_vendor": model.machine.vendor,
         "product_name": model.machine.product,
