@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from burnin.agent import pulse
+from burnin.agent import cores, pulse
 from burnin.agent.cuda import Burn, Cuda, CudaError, capability
 from burnin.agent.exchange import Exchange
 from burnin.agent.talk import Talk
@@ -27,8 +27,8 @@ TRIAL = 100
 
 def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     """Job kind "burn". args: kernel (tensor_burn; mma_burn: tensor_burn of the kernels for all; fma_burn); pulse (the wave that
-    launches keep to, see burnin.agent.pulse); peer (UUID of the GPU that copies go to meanwhile); portable (why the family's
-    kernel is not to be tried again).
+    launches keep to, see burnin.agent.pulse); peer (UUID of the GPU that copies go to meanwhile); cores (CPU threads that work
+    meanwhile, also between pulses); portable (why the family's kernel is not to be tried again).
 
     Tells its counts once a second. The deadline is read before every launch.
     """
@@ -36,6 +36,12 @@ def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     launch_ms = LAUNCH_MS if wave is None else min(LAUNCH_MS, max(wave.on_ns / 1e6 / PULSE_LAUNCHES, 1.0))
     load, which = chosen(talk, cuda, device, args, launch_ms)
     exchange, without = beside(cuda, device, args.get("peer"))
+    with cores.beside(args.get("cores"), talk.going, talk.now_ns) as busy:
+        _go_on(talk, load, wave, exchange, which + without + busy)
+
+
+def _go_on(talk: Talk, load: Burn, wave: pulse.Wave | None, exchange: Exchange | None, which: str) -> None:
+    """Launch after launch, until the deadline; the counts once a second."""
     if wave is not None:
         wave.begin(talk.now_ns())
 
@@ -55,7 +61,7 @@ def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
         return True
 
     told = talk.now_ns()
-    talk.state({"state": "burning", "grid": load.grid, "why": which + without})
+    talk.state({"state": "burning", "grid": load.grid, "why": which})
     while talk.going():
         if not rest():
             load.launch()

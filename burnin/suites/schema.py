@@ -65,6 +65,7 @@ class Load(Data):
     stagger: bool = Field(default=False, description="bring the trays up one after the other over the stage")
     pulse: Pulse | None = None
     nvlink: bool = Field(default=False, description="copies from GPU to GPU of each tray beside the kernel")
+    cpu: bool = Field(default=False, description="all cores of each tray but one or two, beside the kernel")
 
 
 class Step(Data):
