@@ -15,7 +15,7 @@ Guards' channels are told other things (burnin.agent.guards). hello's `halted`: 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
 transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
 clear {} (of what guards halted),
-load {gpus, kernel, cutoff_margin_c, max_s, nvlink, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered
+load {gpus, kernel, cutoff_margin_c, max_s, nvlink, cpu, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and two that are answered
 when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies};
 program {job, argv, env, max_s, cutoff_margin_c, gpus, logs, output_max, after_s, exclusive} is answered at the program's end
 (burnin.agent.program). `exclusive`: NVML is let go meanwhile, so that nothing but lease and time ends it, and `gpus` is empty.
@@ -35,7 +35,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
-from burnin.agent import clocks, host, hostdata, kernel_log
+from burnin.agent import clocks, cores, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
 from burnin.agent.claims import Claims
 from burnin.agent.cost import Cost
@@ -404,6 +404,7 @@ class Holder:
         max_s: float,
         pulse: dict[str, Any] | None = None,
         nvlink: bool = False,
+        cpu: bool = False,
     ) -> dict[str, str]:
         if self._loads is None or self._sampler is None or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
@@ -412,7 +413,8 @@ class Holder:
         uuids, names = self._handles.uuids, sorted(self._handles.uuids)
         peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
         each = {gpu: {"kernel": kernel, "pulse": (pulse or {}).get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
-        specs = {gpu: {"kind": "burn", "args": args} for gpu, args in each.items()}
+        share = dict(zip(names, cores.shares(cores.count(self._at), len(names)))) if cpu else {}
+        specs = {gpu: {"kind": "burn", "args": {**args, "cores": share.get(gpu)}} for gpu, args in each.items()}
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
     def _clock(self) -> dict[str, int]:

@@ -312,6 +312,7 @@ class Run:
             "cutoff_margin_c": cutoff,
             "max_s": self.job.plan.load_seconds(leg.index) + LOAD_SPARE_S,
             **({"nvlink": True} if stage.load.nvlink else {}),
+            **({"cpu": True} if stage.load.cpu else {}),
         }
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))

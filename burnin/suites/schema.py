@@ -59,12 +59,15 @@ class Pulse(Data):
 class Load(Data):
     """What the GPUs, and what is around them, do during a stage."""
 
-    kernel: Literal["tensor", "mma", "fma"] = Field(
-        default="tensor", description="tensor: the GPU family's own instruction where it can be used; mma: the one of all"
+    kernel: Literal["tensor", "mma", "fma", "cublaslt"] = Field(
+        default="tensor",
+        description="tensor: the GPU family's own instruction where it can be used; mma: the one of all; cublaslt: the tray's "
+        "own library where there is one, else as tensor",
     )
     stagger: bool = Field(default=False, description="bring the trays up one after the other over the stage")
     pulse: Pulse | None = None
     nvlink: bool = Field(default=False, description="copies from GPU to GPU of each tray beside the kernel")
+    cpu: bool = Field(default=False, description="all cores of each tray but one or two, beside the kernel")
 
 
 class Step(Data):

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from burnin.twin import hosttree
 from burnin.twin.identity import TrayId
 from burnin.twin.model import Model
 from burnin.twin.tools.main import TOOLS
@@ -58,8 +59,9 @@ def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]
     }
     for name, value in dmi.items():
         _file(at / "root/sys/class/dmi/id" / name, value + "\n")
-    cores = "".join(f"processor\t: {i}\nCPU part\t: {model.machine.cpu}\n\n" for i in range(4))
-    _file(at / "root/proc/cpuinfo", cores)
+    cores = model.machine.sockets * hosttree.CPUS_SHOWN
+    listed = "".join(f"processor\t: {i}\nCPU part\t: {model.machine.cpu}\n\n" for i in range(cores))
+    _file(at / "root/proc/cpuinfo", listed)
 
 
 def make_switch(at: Path) -> None:
