@@ -120,7 +120,7 @@ def small(monkeypatch: pytest.MonkeyPatch, built: Path) -> Iterator[Path]:
     monkeypatch.setattr(cublaslt, "NAMES", ("libcublasLt-of-nobody.so",))
     monkeypatch.setattr(cublaslt, "PLACES", (str(built),))
     monkeypatch.setattr(cublaslt, "MOST", 8)
-    monkeypatch.setattr("burnin.agent.burn.Gemm", lambda *args: Gemm(*args, N))
+    monkeypatch.setattr("burnin.agent.burn.Gemm", lambda cuda, device, library, name, launch_ms: Gemm(cuda, device, library, name, launch_ms, N))
     yield built
 
 
