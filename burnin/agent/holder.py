@@ -292,7 +292,11 @@ class Holder:
 
         def take() -> None:
             try:
-                taken: dict[str, Any] = dict(self._handles.take())
+                since, taken = self._now_ns(), dict[str, Any](self._handles.take())
+                for _ in range(50):  # what comes next wants margins that were read
+                    if self._loads is None or self._loads.read_since(since, set(self._handles.gpus)):
+                        break
+                    time.sleep(0.1)
             except Exception as failed:
                 taken = {"failed": f"NVML was not taken again: {failed}"}
             self._post(lambda: self._answer(ident, None if error else {**result, "taken": taken}, error))

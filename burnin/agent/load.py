@@ -99,6 +99,10 @@ class Loads:
         """A T.Limit margin was read."""
         self._margins[gpu] = (value_c, read_ns)
 
+    def read_since(self, since_ns: int, gpus: set[str]) -> bool:
+        """True when the margin of each of these GPUs was read after that."""
+        return all(self._margins.get(gpu, (0.0, 0))[1] >= since_ns for gpu in gpus)
+
     def need_lease(self) -> None:
         """Raises ValueError without a lease."""
         if self._now_ns() >= self.lease_end_ns:

@@ -54,6 +54,8 @@ lease: 10 s
 stages:
   - stage: own
     steps: [{pytest: PLACE/test_bad.py}]
+  - stage: alone
+    steps: [{program: {argv: [sh, -c, "sleep 1; echo ALL GOOD"], max: 1 min, exclusive: true, verdict: {passes: ALL GOOD}}}]
   - stage: tools
     steps: [{check: nvbandwidth}, {check: dcgm, with: {level: 2}}]
 """
@@ -70,6 +72,11 @@ def test_a_sites_check_that_fails_fails_the_rack_and_tools_find_what_is_planted(
     assert ("pytest.passed", "t01") in failed
     assert ("copy.h2d", "t01.g2") in failed
     assert ("dcgm.verdict", "t01.g2") in failed
+    alone = [s for s in document["steps"] if s["name"] == "program"]
+    assert [s["result"] for s in alone] == ["PASS", "PASS"], "NVML was let go for it, and taken again"
+    with closing(sqlite3.connect(tmp_path / "b.db")) as connection:
+        said = [text for (text,) in connection.execute("select text from log where kind = 'note'")]
+    assert sum("NVML is let go" in text for text in said) == sum("NVML was taken again" in text for text in said) == 2
     assert not any(part.startswith("t00") for _, part in failed)
     assert [part for signature, part in failed if part == "t01"] == ["t01"], "the test's; what the tools found is the GPU's"
     assert "test_bad.py::test_it[t01]" in burnin("show", "last", "--db", str(tmp_path / "b.db")).stdout
