@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from burnin.agent import cores
 from burnin.agent.host import Roots
 from burnin.agent.sysfs import Absent
-from burnin.twin.emulate.cores import hashing
+from burnin.twin.emulate import cores as emulated
+from tests.unit.gpu_jobs import Clock
 from tests.unit.twin_tray import bench
 
 
@@ -122,13 +123,19 @@ def test_a_stat_that_goes_backward_or_stands_still_is_missing() -> None:
 
 def test_a_twins_cores_take_time_and_are_busy_by_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tray = bench(tmp_path)
-    slept: list[float] = []
-    monkeypatch.setattr("burnin.twin.emulate.cores.time.sleep", slept.append)
-    digest = hashing(tray.state, hashlib.pbkdf2_hmac)
+    clock = Clock()
+    monkeypatch.setattr(emulated, "time", clock)
+    begun_ns = clock.monotonic_ns()
+    digest = emulated.hashing(tray.state, hashlib.pbkdf2_hmac)
     real = hashlib.pbkdf2_hmac("sha256", b"a", b"b", 1000)
     assert digest("sha256", b"a", b"b", 1000) == real, "a process without a GPU hashes as ever"
-    assert not slept
+    assert clock.monotonic_ns() == begun_ns
     slot = tray.state.take_slot(os.getpid(), 1)
     assert digest("sha256", b"a", b"b", 1000) != digest("sha256", b"a", b"b", 2000)
-    assert sum(slept) * 1e9 == pytest.approx(slot["cpu_ns"])
-    assert slot["cpu_ns"] == 3000 * 500
+    assert slot["cpu_ns"] == clock.monotonic_ns() - begun_ns == 3000 * 500
+    clock.sleep(0.01)
+    digest("sha256", b"a", b"b", 1000)
+    assert slot["cpu_ns"] == 4000 * 500 + 10_000_000, "a machine that is late does not idle the tray's core"
+    clock.sleep(1)
+    digest("sha256", b"a", b"b", 1000)
+    assert slot["cpu_ns"] == 5000 * 500 + 10_000_000, "a thread that did something else does"

@@ -114,13 +114,17 @@ class Products:
         return self.code
 
 
+def little(cuda: Cuda, device: int, library: Any, name: str, launch_ms: float) -> Gemm:
+    return Gemm(cuda, device, library, name, launch_ms, N)
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, built: Path) -> Iterator[Path]:
     """The library stands where it is looked for, and matrices are small."""
     monkeypatch.setattr(cublaslt, "NAMES", ("libcublasLt-of-nobody.so",))
     monkeypatch.setattr(cublaslt, "PLACES", (str(built),))
     monkeypatch.setattr(cublaslt, "MOST", 8)
-    monkeypatch.setattr("burnin.agent.burn.Gemm", lambda cuda, device, library, name, launch_ms: Gemm(cuda, device, library, name, launch_ms, N))
+    monkeypatch.setattr("burnin.agent.burn.Gemm", little)
     yield built
 
 
