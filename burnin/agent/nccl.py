@@ -12,7 +12,8 @@ The conversation (`talk`), one JSON object a line:
     tells  {left: true}                                              the group is left, the GPU released; it ends
 
 args: op, sizes [bytes], warmup, repeats, timeout_s (of joining and of each step), env {NCCL_...: text}, socket_ifname,
-library (a path; else what the loader finds), root. Nothing is waited for longer than `timeout_s`: a rank whose group
+library (a path; else what the loader finds), payload {machine: SHA-256
+of the site's library beside the agent}, root. Nothing is waited for longer than `timeout_s`: a rank whose group
 hangs says where it stood, and aborts. What cannot be measured is told as {"failed": sentence} and nothing else.
 """
 
@@ -29,7 +30,7 @@ from typing import Any, Protocol
 from burnin.agent import host
 from burnin.agent.collectives import measure
 from burnin.agent.cuda import Cuda, CudaError
-from burnin.agent.nccl_group import Group, Nccl, NcclError, open_library
+from burnin.agent.nccl_group import Group, Nccl, NcclError, open_library, payload
 
 _VOID = c.c_void_p
 _SIOCGIFADDR = 0x8915
@@ -117,7 +118,7 @@ def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     listeners: list[socket.socket] = []
     try:
         prepare(args, os.environ)
-        nccl = Nccl(open_library(args.get("library")))
+        nccl = Nccl(open_library(args.get("library") or payload(args.get("payload", {}), os.uname().machine, os.getcwd())))
         cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)
         cuda.call("cuDevicePrimaryCtxRelease_v2", device)
         ports, listeners = listen(interfaces(host.roots(os.environ).sys))

@@ -6,9 +6,12 @@ Communicators are non-blocking (NCCL 2.14 and newer), so that joining and launch
 from __future__ import annotations
 
 import ctypes as c
+import hashlib
+import os
+import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Union
 
 from burnin.agent.cuda import Cuda
 
@@ -58,6 +61,26 @@ def open_library(path: str | None) -> Any:
         return c.CDLL(path or "libnccl.so.2")
     except OSError as error:
         raise NcclError(f"no NCCL library: {error}") from None
+
+
+def payload(wanted: dict[str, str], machine: str, folder: str) -> Union[str, None]:
+    """The site's library for this machine, as the controller put it into the agent's directory: its path; None where the site
+    has none for it. `wanted`: machine -> SHA-256. Raises NcclError where it is not there, or not what it should be."""
+    sha256 = wanted.get(machine)
+    if sha256 is None:
+        return None
+    if not re.match(r"[0-9a-f]{64}$", sha256):
+        raise NcclError(f"{sha256[:80]!r} is no SHA-256")
+    path, digest = os.path.join(folder, f"nccl-{sha256}.so"), hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        raise NcclError(f"the site's NCCL library {sha256[:16]} for {machine} is not on this tray: {error.strerror}") from None
+    if digest.hexdigest() != sha256:
+        raise NcclError(f"the site's NCCL library {sha256[:16]} for {machine} has another content on this tray: it is not loaded")
+    return path
 
 
 class Nccl:

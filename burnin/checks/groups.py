@@ -49,7 +49,9 @@ class Plan(Data):
     nvlink: bool = True
     env: dict[Annotated[str, Field(pattern=r"^NCCL_[A-Z0-9_]+$")], str] = Field(default_factory=dict)
     socket_ifname: str | None = Field(default=None, pattern=r"^[\w.-]{1,15}$", description="else one that reaches all")
-    library: str | None = Field(default=None, pattern=r"^/", description="libnccl.so.2 of the site; else what the tray has")
+    library: str | None = Field(
+        default=None, pattern=r"^/", description="else the rack file's nccl, else the trays'"
+    )
 
     @property
     def life_s(self) -> float:
@@ -146,11 +148,12 @@ def names(context: Context) -> list[str]:
 def work(context: Context, plan: Plan, job: str, tray: str, op: Op, ifname: str | None, root: bool) -> Order:
     """Start one process per GPU of a tray; the first one of a group's first tray makes the unique id."""
     cutoff = context.limits.get("gpu.tlimit.cutoff")
+    site = {} if plan.library else {arch: one.sha256 for arch, one in context.rack.nccl.items()}
     args = {
         "job": job,
         "kind": "nccl",
         "gpus": names(context),
-        "args": plan.args(op, ifname),
+        "args": {**plan.args(op, ifname), **({"payload": site} if site else {})},
         "args_of": {names(context)[0]: {"root": True}} if root else {},
         "cutoff_margin_c": cutoff.min if cutoff is not None and cutoff.min is not None else 0.0,
         "max_s": plan.life_s,

@@ -191,7 +191,7 @@ def load_rack(path: str | Path, *, need_known_hosts: bool = True, need_keys: boo
         problems += _not_in(document, profile)
         problems += _wrong_record(document, profile)
     if need_keys:
-        problems += _no_key(document, Path(path))
+        problems += [*_no_key(document, Path(path)), *_no_library(document, Path(path))]
     if need_known_hosts:
         problems += _no_known_hosts(document, Path(path))
     if rack is None or profile is None or problems:
@@ -268,6 +268,13 @@ def _no_key(document: Document, rack: Path) -> Iterator[Problem]:
                 what = f"key file {path} {reason}"
                 yield document.problem(loc, what, "a private key that this user may read; or leave key out to use ssh-agent")
                 break
+
+
+def _no_library(document: Document, rack: Path) -> Iterator[Problem]:
+    for loc, name in document.each("nccl", "*", "file"):
+        reason = _unreadable(_beside(rack, name)) if isinstance(name, str) else ""
+        if reason:
+            yield document.problem(loc, f"NCCL library {_beside(rack, name)} {reason}", "a libnccl.so.2 that this user may read")
 
 
 def _maybe_many(name: Any) -> list[str]:

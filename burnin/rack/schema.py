@@ -287,6 +287,13 @@ class Waiver(Data):
     until: Day = Field(description="the last day it holds (2026-12-31)")
 
 
+class Library(Data):
+    """A library of the site's on this controller, and what it must be. The path is relative to the rack file."""
+
+    file: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="as sha256sum prints it")
+
+
 class Rack(Data):
     """One rack: its serial, profile, and where its parts answer."""
 
@@ -309,6 +316,9 @@ class Rack(Data):
     waive: list[Waiver] = Field(default_factory=list)
     power: dict[Literal[SUPPLY], Limit] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="what this place bears, above or below the profile's limits of the same names"
+    )
+    nccl: dict[Literal["aarch64", "x86_64"], Library] = Field(
+        default_factory=dict, description="the site's libnccl.so.2 per architecture of the trays; else what they have themselves"
     )
     allow: list[Literal["power_cycle", "power_off_on_leak"]] = Field(default_factory=list)
 

@@ -21,6 +21,7 @@ import orjson
 from burnin import wire
 from burnin.errors import AgentBusy, LinkLost, ProtocolError, Superseded, TrayError, TrayUnfit
 from burnin.transport.package import Agent
+from burnin.transport.payload import bring
 from burnin.transport.ssh import Dialer, Endpoint, script, shell
 
 _NOT_THERE, _BUSY, _NO_HOLDER = 97, 5, 6
@@ -140,6 +141,8 @@ class AgentLink:
         self.at = dialer.endpoints[part]
         self._claim = claim
         self.hello: wire.Record | None = None
+        self.lacks = ""
+        """Why the site's NCCL library could not be put there; empty where it is, or none is wanted."""
         self.heard_s = 0.0
         """time.monotonic() of the last bytes."""
         self._ids = itertools.count()
@@ -159,7 +162,21 @@ class AgentLink:
             session = await self._exec(*self._words(holder, seq))
         if session.status == _BUSY and self._claim is not None and (gone := self._provably_gone(session)):
             session = await self._exec(*self._words(holder, seq, gone))
-        return self._met(session)
+        hello = self._met(session)
+        await self._bring()
+        return hello
+
+    async def _bring(self) -> None:
+        """The site's own NCCL library for this machine, where it has one and a run is to use it; `lacks` says why it is not
+        there. The tray is no worse for it in all else, so only a link that went is raised."""
+        if self.at.nccl and self._claim is not None and self._connection is not None:
+            try:
+                async with self._dialer.pushing:
+                    await bring(self._connection, self.at)
+            except LinkLost:
+                raise
+            except TrayError as error:
+                self.lacks = str(error)
 
     def _words(self, holder: str, seq: int, gone: str | None = None) -> tuple[str, ...]:
         claim = self._claim.words(self.part, gone) if self._claim is not None else "null"
@@ -244,6 +261,8 @@ class AgentLink:
 
     async def order(self, verb: str, *, timeout_s: float = ORDER_S, ident: str | None = None, **args: Any) -> Any:
         """Give an order and wait for its answer. Raises TrayError with the agent's words, LinkLost when the link goes."""
+        if self.lacks and verb == "work" and args.get("args", {}).get("payload"):
+            raise TrayError(self.lacks)
         ident = ident or f"{self._run}-{time.time_ns():x}-{next(self._ids)}"
         waiting = self._replies[ident] = asyncio.get_running_loop().create_future()
         self._write(wire.Order(ident, verb, args))

@@ -7,6 +7,7 @@ import os
 from burnin.errors import InputError
 from burnin.rack.load import RackFile
 from burnin.transport.known import KnownHosts
+from burnin.transport.payload import Payload
 from burnin.transport.ssh import Dialer, Endpoint
 
 
@@ -15,6 +16,7 @@ def endpoints(file: RackFile) -> dict[str, Endpoint]:
     ssh = file.rack.ssh
     if ssh is None:
         raise InputError(f"{file.path} has no `ssh`: nothing says how to reach its trays")
+    nccl: dict[str, Payload] = {str(arch): Payload(file.resolve(one.file), one.sha256) for arch, one in file.rack.nccl.items()}
     out = {}
     for part, address in file.rack.trays.items():
         become = address.become or ssh.become
@@ -27,6 +29,7 @@ def endpoints(file: RackFile) -> dict[str, Endpoint]:
             become=become == "sudo" and part.startswith("t"),
             python=ssh.python,
             dir=ssh.dir,
+            nccl=dict(nccl) if part.startswith("t") else {},
         )
     return out
 

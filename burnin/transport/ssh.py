@@ -12,15 +12,21 @@ import os
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncssh
 
 from burnin.errors import HostKeyError, InputError, LinkLost, LoginRefused, TrayError, Unreachable
 from burnin.transport.known import KnownHosts, fingerprint, scan
 
+if TYPE_CHECKING:
+    from burnin.transport.payload import Payload
+
 CONNECTING_AT_ONCE = 64
+PUSHING_AT_ONCE = 4
+"""Libraries of hundreds of MB over one management network."""
 KEEPALIVE_S, KEEPALIVE_MISSES = 2, 3
 OUTPUT_MAX = 1 << 20
 """Bytes of stdout or stderr of a shell order that are kept."""
@@ -38,6 +44,8 @@ class Endpoint:
     become: bool
     python: str
     dir: str
+    nccl: Mapping[str, Payload] = field(default_factory=dict)
+    """The site's own NCCL library, per architecture (burnin.transport.payload)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Dialer:
         self.endpoints = dict(endpoints)
         self.known, self._rack_file, self._timeout_s, self._jump = known, rack_file, timeout_s, jump
         self._gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
+        self.pushing = asyncio.Semaphore(PUSHING_AT_ONCE)
         self._options: dict[tuple[str, Path | None], asyncssh.SSHClientConnectionOptions] = {}
         self._tunnel: asyncssh.SSHClientConnection | None = None
         self._tunnel_lock = asyncio.Lock()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes as c
+import hashlib
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -255,3 +257,30 @@ def test_power_comes_and_goes_over_operations_that_all_ranks_launch_as_often(ris
     none: Any = _Eased()
     collectives.ease(none, lambda: None, 0.0, "all_reduce", rising)
     assert none.done == 0, "where power may come at once, nothing is added"
+
+
+# ---------------------------------------------------------------- a site's own library
+
+
+def test_the_sites_library_is_loaded_only_as_it_should_be(tmp_path: Path) -> None:
+    data = b"\x7fELF of another architecture"
+    sha = hashlib.sha256(data).hexdigest()
+    wanted = {"aarch64": sha, "x86_64": "f" * 64}
+    with pytest.raises(NcclError, match="is not on this tray: No such file"):
+        nccl_group.payload(wanted, "aarch64", str(tmp_path))
+    place = tmp_path / f"nccl-{sha}.so"
+    place.write_bytes(data)
+    assert nccl_group.payload(wanted, "aarch64", str(tmp_path)) == str(place)
+    assert nccl_group.payload(wanted, "riscv64", str(tmp_path)) is None
+    place.write_bytes(data + b"!")
+    with pytest.raises(NcclError, match="has another content on this tray: it is not loaded"):
+        nccl_group.payload(wanted, "aarch64", str(tmp_path))
+    with pytest.raises(NcclError, match="is no SHA-256"):
+        nccl_group.payload({"aarch64": "../../lib/libc"}, "aarch64", str(tmp_path))
+
+
+def test_a_sites_library_that_is_not_there_is_said_and_no_other_is_used(tray: Bench) -> None:
+    talk = Talk()
+    run(talk, tray, args(payload={os.uname().machine: "a" * 64}))
+    assert [list(body) for body in talk.told] == [["failed"]]
+    assert "aaaaaaaaaaaaaaaa" in talk.told[0]["failed"] and "is not on this tray" in talk.told[0]["failed"]
