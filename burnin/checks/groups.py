@@ -49,9 +49,7 @@ class Plan(Data):
     nvlink: bool = True
     env: dict[Annotated[str, Field(pattern=r"^NCCL_[A-Z0-9_]+$")], str] = Field(default_factory=dict)
     socket_ifname: str | None = Field(default=None, pattern=r"^[\w.-]{1,15}$", description="else one that reaches all")
-    library: str | None = Field(
-        default=None, pattern=r"^/", description="else the rack file's nccl, else the trays'"
-    )
+    library: str | None = Field(default=None, pattern=r"^/", description="else the rack file's nccl, else the trays'")
 
     @property
     def life_s(self) -> float:

@@ -139,6 +139,6 @@ CHECK = Check(
         "host.cpus", "cpu.temp", "cpu.temp_limit", *MEMORY, "pcie.width", "pcie.width_max", "pcie.gen", "pcie.gen_max", *ERRORS,
         "pcie.aer_correctable",
     ),
-    explains=("host.load1", "host.mem_available", "gpu.power", "gpu.power_limit"),
+    explains=("ras.mc", "ras.aer", "ras.mce", "host.load1", "host.mem_available", "gpu.power", "gpu.power_limit"),
     args=around.Count,
 )  # fmt: skip
