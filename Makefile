@@ -20,8 +20,9 @@ $(VENV)/.dev: $(VENV)/.run pyproject.toml
 demo: $(VENV)/.run  ## burn in a twin GB300 NVL72 with two planted weak parts
 	$(BIN)/burnin demo
 
-test: $(VENV)/.dev  ## unit tests, real SSH, real SQLite, two whole runs on the twin
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## unit tests, then real SSH and whole runs on the twin
+	$(BIN)/python -m pytest -n 2 tests/unit
+	$(BIN)/python -m pytest tests/real tests/twin
 
 lint: $(VENV)/.dev  ## style, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

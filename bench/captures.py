@@ -43,9 +43,24 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "ibstat": ("infiniband/*ibstat_*",),
     "ib_write_bw": ("perftest/*",),
     "ipmitool sel": ("ipmi/*sel*",),
+    "iblinkinfo": (),
+    "nv show system": (),
+    "nv show platform": (),
+    "nv show platform chassis-location": (),
+    "nv show platform inventory": ("nvos/nv_show_platform_inventory*",),
+    "nv show platform firmware": ("nvos/nv_show_platform_firmware*",),
+    "nv show platform environment": ("nvos/flattened/nv_show_platform_environment.txt",),
+    "nv show platform environment leakage": ("nvos/nv_show_platform_environment_leakage*",),
+    "nv show interface": ("nvos/flattened/nv_show_interface_acp21.txt",),
+    "nv show interface link-diagnostics": ("nvos/flattened/nv_show_interface_link_diagnostics.txt",),
+    "nv show interface phy-detail": (),
+    "nv show cluster": ("nvos/nv_show_cluster.txt",),
+    "nv show cluster apps": ("nvos/flattened/nv_show_cluster_apps.txt",),
+    "nv show sdn partition": (),
 }
 """Tool -> patterns of its captures. A tool without a pattern has no public capture; its tests are written from its source."""
 
+_FLAT = "its line breaks were lost, so nobody can say what belongs to what: ERROR, whatever single words say"
 _CRASH = "it crashed before it measured: that names no part, so it is ERROR, not FAIL"
 _CUT = "the capture is an extract or was cut: what is missing is not known, so it is ERROR"
 _NO_CHECK = "validation was off (#wrong is N/A everywhere): bandwidth was measured, right results were not shown"
@@ -96,6 +111,15 @@ EXPLAINED: dict[str, str] = {
     "infiniband/lshca11_mlxlink_json_PARTIAL.txt": _CUT,
     "infiniband/sb_ibstat_extract.txt": "host names and GUIDs only: no port state is in it",
     "infiniband/stas_ibstat_grep.txt": "names only: no port state is in it",
+    **dict.fromkeys(
+        (
+            "nvos/flattened/nv_show_platform_environment.txt",
+            "nvos/flattened/nv_show_interface_acp21.txt",
+            "nvos/flattened/nv_show_interface_link_diagnostics.txt",
+            "nvos/flattened/nv_show_cluster_apps.txt",
+        ),
+        _FLAT,
+    ),
     "ipmi/ipmitool385_sel_elist.txt": "a correctable error is neither good nor bad by itself: UNKNOWN, its growth is judged",
 }  # fmt: skip
 

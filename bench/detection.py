@@ -42,7 +42,7 @@ from burnin.twin.faults import Plant
 
 ROOT = Path(__file__).parents[1]
 PROFILE = "gb300-nvl72"
-TRAIN, VALIDATE = 1_000_000, 2_000_000
+TRAIN, VALIDATE = 1_000_000, 3_000_000
 """Seeds of baselines and of what is judged; the tests of the signatures use others still."""
 BASELINES = {"none": 0, "10 racks": 10, "150 racks": 150}
 GPU, TRAY, LINK = "t07.g2", "t07", "t07.g2.l13"
@@ -254,10 +254,7 @@ def _tally(fault: Fault | None, named: Sequence[tuple[str, str, Severity]]) -> T
 
 def _header(sizes: dict[str, int]) -> list[str]:
     return [
-        (
-            f"Measured {dt.date.today()}, burnin {burnin.__version__}, on the twin's batch path ({PROFILE}, 48 h, baselines: "
-            f"{', '.join(sizes)})."
-        ),
+        f"{dt.date.today()}, burnin {burnin.__version__}, on the twin's batch path ({PROFILE}, 48 h): {', '.join(sizes)}",
         "Simulated, validated on 0 real racks. Intervals are Clopper-Pearson, 95 %.",
         "",
     ]

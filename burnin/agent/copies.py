@@ -1,5 +1,7 @@
 """How fast one GPU copies: from the host, to the host, within itself, and to every other GPU of its tray.
 
+Between GPUs the NVLinks of both ends are counted before and after (burnin.agent.ends).
+
 Each number is the median of several timings, counted one way. A timing is of so many copies of one buffer, queued at once,
 as take LONG_MS: what queueing costs is then below the copies' own spread. Host memory is page-locked. One GPU at a time is
 to be asked: they share the host's memory.
@@ -9,9 +11,11 @@ from __future__ import annotations
 
 import ctypes as c
 import statistics
+from functools import partial
 from typing import Any
 
 from burnin.agent.cuda import Cuda, CudaError, Gpu
+from burnin.agent.ends import Ends
 from burnin.agent.work import uuid_bytes
 
 BYTES = 512 << 20
@@ -26,8 +30,10 @@ def run(talk: Any, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     """Job kind "copies". args: bytes, repeats, uuids (gpu -> UUID, of the whole tray).
 
     Tells {bytes, repeats, h2d, d2h, d2d, peers: {gpu: ...}}; each of them is {gbps, lowest_gbps, copies}, or {reason, why}
-    where it could not be measured. Raises CudaError when this GPU itself fails.
+    where it could not be measured; of a peer also `nvlink`, see `Ends.during`. Raises CudaError when this GPU itself fails.
     """
+    import pynvml  # what a process of work needs is loaded where it is done
+
     gpu, size, repeats = Gpu(cuda, device), int(args.get("bytes", BYTES)), int(args.get("repeats", REPEATS))
     host = c.c_void_p(cuda.get("cuMemHostAlloc", c.c_void_p, size, 0))
     one, other = gpu.allocate(size), gpu.allocate(size)
@@ -41,10 +47,15 @@ def run(talk: Any, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     told["d2d"] = measured("cuMemcpyDtoDAsync_v2", other, one, size)
     gpu.free(other)
     told["peers"] = {}
-    for name, uuid in sorted(args.get("uuids", {}).items()):
-        peer = _device(cuda, uuid)
-        if peer != device:
-            told["peers"][name] = to_peer(talk, gpu, peer, one, size, repeats)
+    uuids = args.get("uuids", {})
+    devices = {name: _device(cuda, uuid) for name, uuid in sorted(uuids.items())}
+    own = next((name for name, number in devices.items() if number == device), "")
+    ends = Ends(pynvml, uuids) if len(uuids) > 1 else None
+    for name, peer in devices.items():
+        if peer == device:
+            continue
+        copy = partial(to_peer, talk, gpu, peer, one, size, repeats)
+        told["peers"][name] = ends.during(own, name, copy, size, talk.pause) if ends is not None else copy()
     gpu.close()
     talk.tell(told)
 

@@ -6,6 +6,7 @@ Symbols are named exactly as exported: dlsym knows nothing of the header's `_v2`
 from __future__ import annotations
 
 import ctypes as c
+from abc import ABC, abstractmethod
 from typing import Any
 
 _P = c.POINTER
@@ -220,42 +221,34 @@ class Gpu:
         return float(self.cuda.get("cuEventElapsedTime", c.c_float, self._begin, self._end))
 
 
-class Burn:
-    """One load kernel on one GPU, launched so that two are always in flight and each lasts about `launch_ms`.
-    `per_sm`: blocks of an SM, where the kernel wants another number than fits.
+class Launches(ABC):
+    """A load on one GPU, launched so that two launches are always in flight and each lasts about `launch_ms`.
 
     The primary context is used: cuCtxCreate changed its parameters with CUDA 13.
     """
 
-    def __init__(
-        self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0, per_sm: int | None = None
-    ) -> None:
-        self._cuda = cuda
-        self.launch_ms = launch_ms
+    def __init__(self, cuda: Cuda, device: int, launch_ms: float) -> None:
+        self._cuda, self.launch_ms = cuda, launch_ms
         cuda.call("cuCtxSetCurrent", _VOID(cuda.get("cuDevicePrimaryCtxRetain", _VOID, device)))
-        self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, cuda.load(ptx), kernel.encode()))
-        sms = cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device)
-        blocks = per_sm or cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
-        self.grid = sms * max(blocks, 1)
-        self._out = cuda.get("cuMemAlloc_v2", _PTR, self.grid * THREADS * 4)
-        self._bad = cuda.get("cuMemAlloc_v2", _PTR, 4)
+        self.grid = int(cuda.get("cuDeviceGetAttribute", _INT, _SM_COUNT, device))
+        """Blocks of a launch, as far as they are known: those that the GPU has room for."""
         self._stream = _VOID(cuda.get("cuStreamCreate", _VOID, _NON_BLOCKING))
         self._events = [[_VOID(cuda.get("cuEventCreate", _VOID, 0)) for _ in range(2)] for _ in range(2)]
         self._flown = [0, 0]
         self._flies = False
-        cuda.call("cuMemsetD32Async", self._bad, 0, 1, self._stream)
-        cuda.call("cuStreamSynchronize", self._stream)
         self.iters = 1000
         self.launches = 0
         self.busy_ms = 0.0
 
+    @abstractmethod
+    def _queue(self) -> None:
+        """Queue one launch of `iters`."""
+
     def launch(self) -> None:
-        """Queue one kernel, then wait for the one before it; adapts the length of the next."""
+        """Queue one launch, then wait for the one before it; adapts the length of the next."""
         begin, end = self._events[self.launches % 2]
-        values = (_PTR(self._out), _PTR(self._bad), _INT(self.iters), _UINT(self.launches))
-        pointers = (_VOID * len(values))(*[c.cast(c.byref(v), _VOID) for v in values])
         self._cuda.call("cuEventRecord", begin, self._stream)
-        self._cuda.call("cuLaunchKernel", self._function, self.grid, 1, 1, THREADS, 1, 1, 0, self._stream, pointers, None)
+        self._queue()
         self._cuda.call("cuEventRecord", end, self._stream)
         self._flown[self.launches % 2] = self.iters
         self.launches += 1
@@ -280,6 +273,31 @@ class Burn:
         if took_ms > 0:  # at most 4x at once: the first launches run on a cold clock
             flown = self._flown[which]
             self.iters = int(min(max(flown * self.launch_ms / took_ms, flown / 4, 1), flown * 4, 1 << 30))
+
+    @abstractmethod
+    def wrong(self) -> int:
+        """Results so far that disagreed; waits for what is in flight."""
+
+
+class Burn(Launches):
+    """One load kernel. `per_sm`: blocks of an SM, where the kernel wants another number than fits."""
+
+    def __init__(
+        self, cuda: Cuda, device: int, ptx: bytes, kernel: str, launch_ms: float = 40.0, per_sm: int | None = None
+    ) -> None:
+        super().__init__(cuda, device, launch_ms)
+        self._function = _VOID(cuda.get("cuModuleGetFunction", _VOID, cuda.load(ptx), kernel.encode()))
+        blocks = per_sm or cuda.get("cuOccupancyMaxActiveBlocksPerMultiprocessor", _INT, self._function, THREADS, 0)
+        self.grid *= max(blocks, 1)
+        self._out = cuda.get("cuMemAlloc_v2", _PTR, self.grid * THREADS * 4)
+        self._bad = cuda.get("cuMemAlloc_v2", _PTR, 4)
+        cuda.call("cuMemsetD32Async", self._bad, 0, 1, self._stream)
+        cuda.call("cuStreamSynchronize", self._stream)
+
+    def _queue(self) -> None:
+        values = (_PTR(self._out), _PTR(self._bad), _INT(self.iters), _UINT(self.launches))
+        pointers = (_VOID * len(values))(*[c.cast(c.byref(v), _VOID) for v in values])
+        self._cuda.call("cuLaunchKernel", self._function, self.grid, 1, 1, THREADS, 1, 1, 0, self._stream, pointers, None)
 
     def wrong(self) -> int:
         """Results so far that disagreed; waits for what is in flight."""

@@ -15,8 +15,10 @@ Guards' channels are told other things (burnin.agent.guards). hello's `halted`: 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
 transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
 clear {} (of what guards halted),
-load {gpus, kernel, cutoff_margin_c, max_s, nvlink, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and the two that are answered
-when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies}.
+load {gpus, kernel, cutoff_margin_c, max_s, nvlink, cpu, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and two that are answered
+when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies};
+program {job, argv, env, max_s, cutoff_margin_c, gpus, logs, output_max, after_s, exclusive} is answered at the program's end
+(burnin.agent.program). `exclusive`: NVML is let go meanwhile, so that nothing but lease and time ends it, and `gpus` is empty.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
-from burnin.agent import clocks, host, hostdata, kernel_log
+from burnin.agent import clocks, cores, host, hostdata, kernel_log
 from burnin.agent.attachment import Attachment
 from burnin.agent.claims import Claims
 from burnin.agent.cost import Cost
@@ -42,6 +44,8 @@ from burnin.agent.grip import GroupSource, Handles
 from burnin.agent.guards import Guard, Guards
 from burnin.agent.jobs import Jobs
 from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource, Spawn
+from burnin.agent.program import Programs
+from burnin.agent.program import Spawn as Keep
 from burnin.agent.sampler import Sample, Sampler, Source, Table
 from burnin.agent.spool import Spool
 
@@ -66,8 +70,9 @@ class Holder:
         linger_s: float,
         note: str,
         now_ns: Callable[[], int] = time.monotonic_ns,
+        keep: Keep | None = None,
     ) -> None:
-        self.run, self.agent, self._spawn, self._at = run, agent, spawn, at
+        self.run, self.agent, self._spawn, self._at, self._keep = run, agent, spawn, at, keep
         self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
         self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
@@ -81,8 +86,11 @@ class Holder:
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
         self._jobs: Jobs | None = None
+        self._programs: Programs | None = None
         self._clocks: clocks.ClockLocks | None = None
         self._note = note
+        self._exclusive: set[str] = set()
+        """Orders whose programs have the GPUs for themselves: NVML is taken again when they end."""
         self._halted: dict[str, str] = {}
         self._guards = Guards(self._unnumbered, self._halt)
         self._margins: dict[int, list[tuple[int, str]]] = {}
@@ -113,6 +121,8 @@ class Holder:
             self._loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns)
             self._loads.halted = self._halted
             self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), who.uuids)
+            if self._keep is not None:
+                self._programs = Programs(self._loads, self._keep, self.tell, self._program_ended, self._now_ns, self.ident)
             self._clocks = clocks.ClockLocks(who.gpus, self._note, self._remark)
             try:
                 self._clocks.take_over()
@@ -164,7 +174,11 @@ class Holder:
         return [table.columns for table in self._sampler.tables] if self._sampler else []
 
     def _loaded(self) -> list[str]:
-        return sorted(self._loads.burning) if self._loads else []
+        return sorted({*(self._loads.burning if self._loads else ()), *(self._programs.gpus if self._programs else ())})
+
+    @property
+    def _programmed(self) -> bool:
+        return self._programs is not None and self._programs.running
 
     def _hung(self) -> set[str]:
         return self._sampler.hung if self._sampler else set()
@@ -183,7 +197,7 @@ class Holder:
     def busy(self) -> bool:
         """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
         left = "*" in self._halted and not self._attached
-        return bool(self._loaded()) or (self.leased and not left)
+        return bool(self._loaded()) or self._programmed or (self.leased and not left)
 
     def hear(self, down: wire.Down) -> None:
         """One line from the controller."""
@@ -193,12 +207,16 @@ class Holder:
             self._lease_end_ns = self._heard_ns + int(down.seconds * 1e9)
             if self._loads is not None:
                 self._loads.renew(self._lease_end_ns)
+            if self._programs is not None:
+                self._programs.renew()
         elif down.id in self._replies:
             self.spool.add("reply", self._replies[down.id])
         elif down.verb in ("identify", "state", "clocks", "release", "take"):  # these ask the driver, which may hang
             threading.Thread(target=self._ask, args=(down,), daemon=True).start()
         elif down.verb in ("work", "tell"):
             self._put_to_work(down)
+        elif down.verb == "program":
+            self._program(down)
         else:
             self._obey(down)
 
@@ -218,6 +236,8 @@ class Holder:
         jobs = self._jobs
         if jobs is None or self._sampler is None or self._handles.grip.let_go:
             self._answer(order.id, error="work is refused: no GPU is being sampled")
+        elif self._programmed:
+            self._answer(order.id, error="work is refused: a program has this tray")
         elif not jobs.waits(order.id):
             try:
                 if order.verb == "work":
@@ -226,6 +246,58 @@ class Holder:
                     jobs.tell(order.id, **order.args)
             except (KeyError, OSError, TypeError, ValueError) as error:
                 self._answer(order.id, error=str(error))
+
+    def _program(self, order: wire.Order) -> None:
+        programs, args = self._programs, {"env": {}, "logs": [], **order.args}
+        exclusive = bool(args.pop("exclusive", False))
+        if programs is not None and (programs.waits(order.id) or order.id in self._exclusive):
+            return
+        try:
+            if programs is None or self._sampler is None or self._handles.grip.let_go:
+                raise ValueError("a program is refused: no GPU is being sampled")
+            if not exclusive and not args.get("gpus"):
+                raise ValueError("a program is refused: it names no GPU to be watched, and is not exclusive")
+            if exclusive:
+                args["gpus"] = []
+                self._exclusive.add(order.id)
+                threading.Thread(target=self._alone, args=(order.id, args), daemon=True).start()
+            else:
+                programs.start(order.id, self._unreadable(), **args)
+        except (OSError, TypeError, ValueError) as error:
+            self._answer(order.id, error=str(error))
+
+    def _alone(self, ident: str, args: dict[str, Any]) -> None:
+        """In a thread: let NVML go, then start."""
+        try:
+            self._handles.release(self._busy_with)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            self._post(lambda: self._program_ended(ident, error=text))
+            return
+
+        def begin() -> None:
+            try:
+                if self._programs is not None:
+                    self._programs.start(ident, set(), **args)
+            except (OSError, TypeError, ValueError) as error:
+                self._program_ended(ident, error=str(error))
+
+        self._post(begin)
+
+    def _program_ended(self, ident: str, result: Any = None, error: str | None = None) -> None:
+        if ident not in self._exclusive:
+            self._answer(ident, result, error)
+            return
+        self._exclusive.discard(ident)
+
+        def take() -> None:
+            try:
+                taken: dict[str, Any] = dict(self._handles.take())
+            except Exception as failed:
+                taken = {"failed": f"NVML was not taken again: {failed}"}
+            self._post(lambda: self._answer(ident, None if error else {**result, "taken": taken}, error))
+
+        threading.Thread(target=take, daemon=True).start()
 
     def _ask(self, order: wire.Order) -> None:
         asked: dict[str, Callable[..., Any]] = {
@@ -332,25 +404,34 @@ class Holder:
         max_s: float,
         pulse: dict[str, Any] | None = None,
         nvlink: bool = False,
+        cpu: bool = False,
     ) -> dict[str, str]:
         if self._loads is None or self._sampler is None or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
+        if self._programmed:
+            raise ValueError("load is refused: a program has this tray")
         uuids, names = self._handles.uuids, sorted(self._handles.uuids)
         peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
         each = {gpu: {"kernel": kernel, "pulse": (pulse or {}).get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
-        specs = {gpu: {"kind": "burn", "args": args} for gpu, args in each.items()}
+        share = dict(zip(names, cores.shares(cores.count(self._at), len(names)))) if cpu else {}
+        specs = {gpu: {"kind": "burn", "args": {**args, "cores": share.get(gpu)}} for gpu, args in each.items()}
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
     def _clock(self) -> dict[str, int]:
         return {"mono_ns": self._now_ns()}
 
     def _unload(self, gpus: list[str] | None = None) -> list[str]:
+        if self._programs is not None and (gpus is None or set(gpus) & set(self._programs.gpus)):
+            self._programs.end("ended by order")
         return self._loads.end(gpus) if self._loads else []
 
     def _halt(self, why: str, gpus: list[str] | None) -> list[str]:
         self._halted.update(dict.fromkeys(["*"] if gpus is None else gpus, why))  # also while NVML is still being opened
         self.tell("note", text=f"load was ended and is refused from now on: {why}")
-        return self._loads.halt(why, gpus) if self._loads else []
+        ended = list(self._programs.gpus) if self._programs is not None else []
+        if self._programs is not None and (gpus is None or set(gpus) & set(ended) or not ended):
+            self._programs.end(why, at_once=True)
+        return sorted({*(self._loads.halt(why, gpus) if self._loads else []), *ended})
 
     def _bye(self) -> str:
         self.end()
@@ -400,6 +481,8 @@ class Holder:
         if self._loads is not None:
             self._loads.cut_off(self._hung())
             self._loads.tend()
+        if self._programs is not None:
+            self._programs.tend(self._hung())
         self._read_kernel_log()
         self._guards.beat(self._loaded(), due=now - self._beat_ns >= BEAT_NS)
         if now - self._beat_ns >= BEAT_NS:
@@ -407,7 +490,7 @@ class Holder:
             if now >= self._lease_end_ns:
                 self._free_clocks()
             self.tell("beat", load=self._loaded(), xid=self._handles.xid_reason, kmsg=self._kmsg.reason)
-        return bool(self._loaded()) or not (self._ending or now - self._heard_ns >= self._linger_ns)
+        return bool(self._loaded()) or self._programmed or not (self._ending or now - self._heard_ns >= self._linger_ns)
 
     def serve(self, listener: socket.socket) -> None:
         """Run until the controller says bye, or until nobody was heard for `linger_s`."""

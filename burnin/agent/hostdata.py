@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from burnin.agent import pcie, smart
+from burnin.agent import cores, pcie, smart
 from burnin.agent.host import Roots, same_device
 from burnin.agent.sysfs import (
     Absent,
@@ -252,7 +252,8 @@ def _tray(found: Found, at: Roots) -> Part:
     rows = [one(metric, _present(found, cards)) for metric, cards in counts.items()]
     rows.append(one("host.cpus", lambda: float(len(found.packages))) if found.packages else one("host.cpus", never("missing")))
     rows += _edac([folder for folder, _ in _controllers(found)])
-    return Part("host", "", [*rows, one("host.load1", File(at.proc, "loadavg").number), _memory(File(at.proc, "meminfo"))])
+    rows += [one("host.load1", File(at.proc, "loadavg").number), one("cpu.util", cores.util(File(at.proc, "stat").text))]
+    return Part("host", "", [*rows, _memory(File(at.proc, "meminfo"))])
 
 
 def _present(found: Found, cards: Sequence[Card]) -> Read:

@@ -80,7 +80,7 @@ class Loads:
         self._slots = {gpu: slot for slot, gpu in enumerate(gpus)}
         self._spawn, self._tell, self._now_ns = spawn, tell, now_ns
         self._deadlines = Deadlines.create(len(gpus))
-        self._lease_end_ns = 0
+        self.lease_end_ns = 0
         self._margins: dict[str, tuple[float, int]] = {}
         self.counts: dict[str, dict[str, float]] = {}
         """What each GPU's present or last load process counted, by its own words (COUNTS)."""
@@ -93,7 +93,7 @@ class Loads:
     def renew(self, lease_end_ns: int) -> None:
         """A lease came in. One that ran out meanwhile is not healed by it: what it covered is cut first."""
         self.cut_off(set())
-        self._lease_end_ns = lease_end_ns
+        self.lease_end_ns = lease_end_ns
         self._go_on()
 
     def _go_on(self) -> None:
@@ -101,7 +101,7 @@ class Loads:
         alive_ns = self._now_ns() + FROZEN_NS
         for burning in self.burning.values():
             if burning.ending_ns is None:
-                self._deadlines.set(burning.slot, min(self._lease_end_ns, burning.end_ns, alive_ns))
+                self._deadlines.set(burning.slot, min(self.lease_end_ns, burning.end_ns, alive_ns))
 
     def margin(self, gpu: str, value_c: float, read_ns: int) -> None:
         """A T.Limit margin was read."""
@@ -109,7 +109,7 @@ class Loads:
 
     def need_lease(self) -> None:
         """Raises ValueError without a lease."""
-        if self._now_ns() >= self._lease_end_ns:
+        if self._now_ns() >= self.lease_end_ns:
             raise ValueError("load is refused: no lease")
 
     def start(self, specs: dict[str, dict[str, Any]], cutoff_c: float, max_s: float, hung: set[str]) -> dict[str, str]:
@@ -132,7 +132,7 @@ class Loads:
     def _start(self, gpu: str, spec: dict[str, Any], cutoff_c: float, max_s: float) -> None:
         now, slot = self._now_ns(), self._slots[gpu]
         end = now + int(max_s * 1e9)
-        self._deadlines.set(slot, min(self._lease_end_ns, end, now + FROZEN_NS))
+        self._deadlines.set(slot, min(self.lease_end_ns, end, now + FROZEN_NS))
         self.counts.pop(gpu, None)
         process = self._spawn(gpu, spec, self._deadlines.fd, slot, len(self._slots))
         for pipe in (process.stdin, process.stdout):
@@ -173,22 +173,28 @@ class Loads:
 
     def cut_off(self, hung: set[str]) -> None:
         """The local limits: end every load whose lease, time, sensor or margin is gone, and say which it was."""
-        now = self._now_ns()
         for burning in self.burning.values():
             if burning.ending_ns is not None:
                 continue
-            margin, read_ns = self._margins.get(burning.gpu, (0.0, 0))
-            fresh = read_ns >= burning.begun_ns
-            silent_ns = now - max(read_ns, burning.begun_ns)
-            if now >= self._lease_end_ns:
-                self._cut(burning, "lease", (now - self._lease_end_ns) / 1e9)
-            elif now >= burning.end_ns:
-                self._cut(burning, "time", (now - burning.end_ns) / 1e9)
-            elif silent_ns >= SENSOR_LOST_NS or burning.gpu in hung:
-                self._cut(burning, "sensor", silent_ns / 1e9)
-            elif fresh and margin <= burning.cutoff_c:
-                self._cut(burning, "margin", margin)
+            passed = self.passed(burning.gpu, burning.begun_ns, burning.end_ns, burning.cutoff_c, hung)
+            if passed is not None:
+                self._cut(burning, *passed)
         self._go_on()
+
+    def passed(self, gpu: str, begun_ns: int, end_ns: int, cutoff_c: float, hung: set[str]) -> tuple[str, float] | None:
+        """The local limit that ends load on this GPU now, and by how much; "" is no GPU: lease and time alone."""
+        now = self._now_ns()
+        margin, read_ns = self._margins.get(gpu, (0.0, 0))
+        silent_ns = now - max(read_ns, begun_ns)
+        if now >= self.lease_end_ns:
+            return "lease", (now - self.lease_end_ns) / 1e9
+        if now >= end_ns:
+            return "time", (now - end_ns) / 1e9
+        if gpu and (silent_ns >= SENSOR_LOST_NS or gpu in hung):
+            return "sensor", silent_ns / 1e9
+        if gpu and read_ns >= begun_ns and margin <= cutoff_c:
+            return "margin", margin
+        return None
 
     def _cut(self, burning: Burning, why: str, value: float) -> None:
         self._revoke(burning, f"cut by a local limit: {why}")

@@ -1,4 +1,5 @@
-"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ [CLAIM]`, `guard RUN`, `hold RUN` or `work ...`.
+"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ [CLAIM]`, `guard RUN`, `hold RUN`, `work ...`
+or `program ...`.
 
 The working directory is the agent's private one. This is the only place that knows of processes' arguments and of the
 real clock, libraries and environment; everything below is given them.
@@ -71,8 +72,15 @@ def hold(zipapp: str, run: str) -> int:
             pass_fds=(fd,),
         )
 
+    def keep(spec: dict[str, Any], fd: int) -> subprocess.Popen[bytes]:
+        words = ("program", json.dumps(spec), str(fd), str(os.getpid()))
+        return subprocess.Popen(
+            _python(zipapp, *words), bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(fd,)
+        )
+
     os.umask(0o077)
-    holder = Holder(run, os.path.basename(zipapp), _open_nvml, spawn, host.roots(os.environ), LINGER_S, clocks.NOTE)
+    roots = host.roots(os.environ)
+    holder = Holder(run, os.path.basename(zipapp), _open_nvml, spawn, roots, LINGER_S, clocks.NOTE, keep=keep)
     signal.signal(signal.SIGTERM, lambda *_: holder.end())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     holder.start()
@@ -114,5 +122,9 @@ def main(zipapp: str, argv: list[str]) -> int:
         return hold(zipapp, argv[1])
     if argv[:1] == ["work"] and len(argv) == 7:
         return work(*argv[1:])
+    if argv[:1] == ["program"] and len(argv) == 4:
+        from burnin.agent import program
+
+        return program.main(argv[1], argv[2], argv[3], time.monotonic_ns)
     sys.stderr.write(f"burnin agent: unknown words {argv}\n")
     return 64

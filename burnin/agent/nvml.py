@@ -103,7 +103,7 @@ class Gpu:
         return value.decode() if isinstance(value, bytes) else value
 
     def platform(self) -> dict[str, Any]:
-        """Chassis serial, slot, tray index, host and module, read as raw bytes: pynvml would decode them as text."""
+        """Chassis serial, fabric GUID, slot, tray index, host and module, read as raw bytes: pynvml would decode them as text."""
         info = self._nvml.c_nvmlPlatformInfo_v2_t()
         try:
             self._nvml.nvmlDeviceGetPlatformInfo(self._handle, ctypes.byref(info))
@@ -112,7 +112,12 @@ class Gpu:
         raw, kind = bytes(info), type(info)
         chassis = raw[kind.chassisSerialNumber.offset :][:16].split(b"\0")[0].decode("ascii", "replace")
         numbers = {"slot": "slotNumber", "tray_index": "trayIndex", "host_id": "hostId", "module_id": "moduleId"}
-        return {"chassis": chassis, **{name: raw[getattr(kind, field).offset] for name, field in numbers.items()}}
+        guid = raw[kind.ibGuid.offset :][:8].hex()  # of 16 bytes the rest is zero
+        return {
+            "chassis": chassis,
+            "guid": guid if guid.strip("0") else None,
+            **{name: raw[getattr(kind, field).offset] for name, field in numbers.items()},
+        }
 
     def identity(self) -> dict[str, Any]:
         """Who this GPU is; what it does not say is null."""

@@ -15,6 +15,7 @@ from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.events import LogLine, Status, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.signatures.baseline import Baseline
 from burnin.store import Store
 from burnin.store.records import Attempt, Run, Session, Stage, Voided
 from burnin.suites.schema import Suite
@@ -42,6 +43,7 @@ class Case:
     states: tuple[TrayState, ...]
     sessions: tuple[Session, ...] = ()
     voided: tuple[Voided, ...] = ()
+    baseline: Baseline | None = None
 
     def gpus(self) -> list[str]:
         """Every GPU that this run was about."""
@@ -84,6 +86,7 @@ def gather(store: Store, run_id: str) -> Case:
         states=tuple(one for one in store.states(run.id) if one.t_s >= gone_until(one.tray, voided)),
         sessions=tuple(store.sessions(run.id)),
         voided=tuple(voided),
+        baseline=Baseline.model_validate(config["baseline"]) if config.get("baseline") else None,
     )
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from burnin.assess import findings as found
+from burnin.assess.baseline import key_of_case, said
 from burnin.assess.case import Case, gather
 from burnin.assess.coverage import coverage
 from burnin.assess.steps import steps, unloaded
@@ -41,7 +42,7 @@ def judge(case: Case) -> Verdict:
         holds=holds,
         steps=tuple(judged),
         waivers=run.waivers,
-        versions=case.versions,
+        versions={**case.versions, "baseline": said(case.baseline, key_of_case(case))[1]},
         sessions=_sessions(case),
     )
 
@@ -64,9 +65,10 @@ def _sessions(case: Case) -> tuple[dict[str, Any], ...]:
 def signatures(case: Case) -> list[Finding]:
     """What the early-failure signatures find, with serials and slots."""
     rows = case.catalogue.signatures
+    same, _ = said(case.baseline, key_of_case(case))
     return [
         named
-        for one in find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log)
+        for one in find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log, case.baseline, same)
         for named in [found.named(case, one)]
     ]
 

@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 
 import burnin
+from burnin.assess.baseline import load as read_baseline
+from burnin.assess.baseline import said
 from burnin.checks import CHECKS
 from burnin.checks.base import Quantity
 from burnin.events import Coverage, Finding, Hold, LogLine, Measurement, Result, Severity, Status, Step, Verdict
 from burnin.rack.load import RackFile, load_catalogue, load_rack
 from burnin.rack.parts import is_part, kind, parent, tray_of
 from burnin.rack.schema import Catalogue
-from burnin.signatures import find
-from burnin.signatures.readings import MIN_TRAYS
+from burnin.signatures import enough, look
+from burnin.signatures.baseline import Baseline, Key
+from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.suites.schema import Suite
 from burnin.telemetry import directory
 from burnin.telemetry.series import Series, Telemetry
@@ -55,6 +58,7 @@ class Recording:
     file: RackFile
     catalogue: Catalogue
     recorded: directory.Recorded
+    baseline: Baseline | None = None
 
     @property
     def telemetry(self) -> Telemetry:
@@ -69,6 +73,7 @@ class Recording:
 
 def load(folder: str | Path) -> Recording:
     """Reads a judge directory. Raises InputError with one sentence per mistake."""
+
     folder = Path(folder)
     file = load_rack(folder / directory.RACK, need_known_hosts=False, need_keys=False)
     catalogue = load_catalogue()
@@ -76,7 +81,28 @@ def load(folder: str | Path) -> Recording:
     needed = {s for row in catalogue.signatures.values() for s in row.signals} | {metric for metric, _ in _RULES.values()}
     needed |= {"gpu.power_limit", "gpu.power"}
     recorded = directory.read(folder, catalogue.metrics, there.__contains__, needed)
-    return Recording(folder.resolve().name, file, catalogue, recorded)
+    given = folder / directory.BASELINE
+    known = read_baseline(given) if given.exists() else None
+    if file.rack.coolant is not None and file.rack.coolant.scope == "row":
+        recorded = replace(recorded, telemetry=_without_loop(recorded.telemetry))
+    return Recording(folder.resolve().name, file, catalogue, recorded, known)
+
+
+def _without_loop(telemetry: Telemetry) -> Telemetry:
+    """A row's coolant says nothing about one rack."""
+    own = {key: one for key, one in telemetry.series.items() if not key[1].startswith(("coolant.", "pump."))}
+    return Telemetry(own, telemetry.stretches, telemetry.absent)
+
+
+def key(one: Recording) -> Key:
+    """What a baseline of it would be of, as far as the rack file says."""
+    firmware = one.file.rack.firmware
+    return Key(profile=one.file.profile.profile, firmware=firmware.get("vbios"), driver=firmware.get("driver"))
+
+
+def readings(one: Recording, baseline: Baseline | None, same: bool = True) -> Readings:
+    """As the signatures look at it."""
+    return Readings(one.telemetry, one.file.profile.topology, dict(_unloaded(one)), baseline, same)
 
 
 class _Parts:
@@ -106,10 +132,11 @@ def judge(one: Recording) -> Verdict:
     """What the telemetry in a directory says of its rack."""
     rack, profile = one.file.rack, one.file.profile
     covered = coverage(one)
-    unloaded = dict(_unloaded(one))
     steps, broken = _limits(one)
-    found = find(one.telemetry, profile.topology, one.catalogue.signatures, unloaded, one.log)
-    findings = fold.findings(_named(one, [*broken, *_not_reached(unloaded), *_xids(one), *found]))
+    same, baseline = said(one.baseline, key(one))
+    seen = readings(one, one.baseline, same)
+    found = look(seen, one.catalogue.signatures, one.log)
+    findings = fold.findings(_named(one, [*broken, *_not_reached(seen.unloaded), *_xids(one), *found]))
     holds = fold.holds(_holds(one, covered), {}, profile.topology, rack.compute())
     return Verdict(
         run=one.name,
@@ -125,8 +152,22 @@ def judge(one: Recording) -> Verdict:
         findings=findings,
         holds=holds,
         steps=steps,
-        versions={"burnin": burnin.__version__},
+        versions={"burnin": burnin.__version__, "baseline": baseline, **_soak(one, findings)},
     )
+
+
+def _soak(one: Recording, findings: tuple[Finding, ...]) -> dict[str, str]:
+    """Whether the hours under load were enough; nothing where the catalogue does not say what enough is."""
+    row = one.catalogue.signatures.get(enough.ENOUGH)
+    if row is None:
+        return {}
+    hours = sum(s.t1_s - s.t0_s for s in one.telemetry.phase("load")) / 3600
+    grown = [one.telemetry.of(part, metric).growth() for metric in _MINOR for part in one.telemetry.parts(metric)]
+    events = int(sum(x for x in grown if x > 0))  # False for NaN
+    return {"soak": enough.sentence(enough.decide(row, hours, events, bool(findings)), burnin.__version__)}
+
+
+_MINOR = ("ecc.dram_ce", "ecc.sram_ce", "nvlink.recovery_ok", "remap.correctable")
 
 
 def coverage(one: Recording) -> Coverage:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from burnin.checks import (
     as_found,
+    ask,
     bmc,
+    boot_cycle,
     collective,
     consensus,
     coolant,
@@ -14,18 +16,27 @@ from burnin.checks import (
     gpu_load,
     hbm,
     host,
+    ib_write_bw,
     idle_baseline,
+    imex,
     inventory,
     leak,
+    link_ends,
     links,
     nic,
+    nmx,
     nvme,
     power,
+    program,
     pulse,
+    pytests,
     sel,
+    switch,
+    switch_ports,
     thermal_margin,
     throttling,
     together,
+    toolbox,
     xid,
 )
 from burnin.checks.base import Check
@@ -58,8 +69,15 @@ CHECKS: dict[str, Check] = {
         coolant,
         sel,
         firmware,
+        switch,
+        switch_ports,
+        nmx,
+        link_ends,
+        boot_cycle,
+        imex,
+        ib_write_bw,
     )
-}
+} | {check.name: check for check in (*toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
 """What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)

@@ -78,12 +78,13 @@ class Order:
              {"exit": int, None where a signal ended it; "stdout", "stderr": text; "cut": True where output was dropped}
     redfish  verb `get`, args["paths"] -> {path: resource, or {"failed": why, "status": HTTP status}}; `walk`; and, of a check
              that `acts`, `post` and `patch` with args["path"], args["body"]
+    clock    verb `wait`: args["wait_s"] pass -> {"t_s": seconds since the run began}
     """
 
     to: str
     verb: str
     args: Mapping[str, Any] = field(default_factory=dict)
-    via: Literal["agent", "shell", "redfish"] = "agent"
+    via: Literal["agent", "shell", "redfish", "clock", "person", "pytest"] = "agent"
     timeout_s: float = 20.0
 
 

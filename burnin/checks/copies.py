@@ -3,6 +3,7 @@
 One GPU of a tray is asked at a time, because they share what they copy through. A pair of GPUs that is slow says nothing of
 which end is: a GPU is judged by the median of all its pairs, in both directions, and a slow pair between two GPUs that are
 otherwise fast is the tray's. When most GPUs of a tray are slow, none of them is the reason.
+What the NVLinks counted meanwhile: burnin.checks.copies_nvlink.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
+from burnin.checks import copies_nvlink
 from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import REASONS, Measurement, Result
 from burnin.rack.data import Data
@@ -87,7 +89,7 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
             one = quantity.unknown(part, *speed) if isinstance(speed, tuple) else quantity.judge(part, speed, context.limits)
             lost = evidence.lost and one.reason == "missing" and one.value is None and isinstance(own, str)
             out.append(replace(one, reason="lost") if lost else one)
-    return out + list(_peers(context, said))
+    return out + list(_peers(context, said)) + list(_nvlink(context, said))
 
 
 def gbps(message: Any, *way: str) -> float | tuple[str, str]:
@@ -122,6 +124,23 @@ def _peers(context: Context, said: Mapping[str, Any]) -> Iterator[Measurement]:
         yield _of_gpu(context, name, pairs, absent, tray_wide)
     if len(names) > 1:
         yield _of_tray(context, {ends: v for ends, v in pairs.items() if tray_wide or not slow & set(ends)}, absent)
+
+
+def _nvlink(context: Context, said: Mapping[str, Any]) -> Iterator[Measurement]:
+    """Every pair that was copied with what its ends counted, and the reason of those that were not."""
+    names = [part.partition(".")[2] for part in context.gpus]
+    done: list[copies_nvlink.Pair] = []
+    missing: dict[str, tuple[str, str]] = {}
+    for one, other in ((a, b) for a in names for b in names if a != b):
+        speed = gbps(said.get(one, "it did not answer"), "peers", other)
+        if isinstance(speed, tuple):
+            missing = {one: speed, other: speed, **missing}
+            continue
+        counted = said[one]["peers"][other].get("nvlink")
+        slow = _judged(context, speed) is Result.FAIL
+        done.append(copies_nvlink.Pair(one, other, slow, counted if isinstance(counted, dict) else None))
+    if len(names) > 1:
+        yield from copies_nvlink.judge(context, done, missing)
 
 
 def _median(pairs: Pairs, name: str) -> float:
@@ -168,7 +187,7 @@ def _of_tray(context: Context, pairs: Pairs, absent: Mapping[tuple[str, str], tu
 CHECK = Check(
     name="copies",
     about="copies to and from the host, within a GPU, and between the GPUs of a tray are as fast as they should be",
-    quantities=(H2D, D2H, D2D, P2P),
+    quantities=(H2D, D2H, D2D, P2P, copies_nvlink.SHARE, copies_nvlink.ERRORS),
     judge=judge,
     orders=orders,
     heats=True,

@@ -1,6 +1,7 @@
 """Was everything loaded at once that the stage asked for, beside the GPUs' kernels?
 
-A load that was not reached proves nothing: copies that did not flow, or slower than they must, are UNKNOWN `not_attained`.
+A load that was not reached proves nothing: copies that did not flow, or slower than they must, and cores that did not work are
+UNKNOWN `not_attained`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from burnin.events import Measurement, Result
 from burnin.telemetry.series import Series
 
 NVLINK = Quantity("together.nvlink", "GB/s", "copies from this GPU to the next of its tray while its kernel ran")
+CPU = Quantity("together.cpu", "1", "mean share of the tray's CPU time that was used while its GPUs' kernels ran")
 
 
 def rate(copied: Series) -> float:
@@ -23,8 +25,33 @@ def rate(copied: Series) -> float:
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
-    """Per GPU."""
-    return [_copies(context, evidence, part) for part in context.gpus]
+    """Per GPU, and of the tray: what was asked for. Where nothing was, so it says."""
+    load = context.stage.load
+    found = [_cores(context, evidence)] if load is not None and load.cpu else []
+    if found and load is not None and not load.nvlink:
+        return found
+    return [*found, *(_copies(context, evidence, part) for part in context.gpus)]
+
+
+def _cores(context: Context, evidence: Evidence) -> Measurement:
+    used = evidence.window(context.tray, "cpu.util")
+    known = used.v[~(used.v != used.v)]
+    said = "; ".join(
+        dict.fromkeys(
+            f"{part}: {line.text}" for part in context.gpus for line in evidence.logged(part, "cut", "load") if line.text
+        )
+    )
+    if not known.size:
+        return CPU.unknown(context.tray, evidence.why_absent(context.tray, "cpu.util"), said or "no share of CPU time was read")
+    return _reached(CPU.judge(context.tray, round(float(known.mean()), 4), context.limits), "of the CPU time was used", said)
+
+
+def _reached(one: Measurement, words: str, said: str) -> Measurement:
+    """Too little is no fault of what was loaded: it says that the stage was not what it should be."""
+    if one.result is not Result.FAIL:
+        return one
+    why = "; ".join(filter(None, [f"{one.value:.3g} {words}", said]))
+    return replace(one, result=Result.UNKNOWN, reason="not_attained", why=why)
 
 
 def _copies(context: Context, evidence: Evidence, part: str) -> Measurement:
@@ -34,18 +61,14 @@ def _copies(context: Context, evidence: Evidence, part: str) -> Measurement:
     said = "; ".join(dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load") if line.text))
     if math.isnan(value):
         return NVLINK.unknown(part, evidence.why_absent(part, "load.copied"), said or "no load process counted what it copied")
-    one = NVLINK.judge(part, round(value, 3), context.limits)
-    if one.result is not Result.FAIL:
-        return one
-    why = "; ".join(filter(None, [f"{value:.3g} GB/s were copied beside the load", said]))
-    return replace(one, result=Result.UNKNOWN, reason="not_attained", why=why)
+    return _reached(NVLINK.judge(part, round(value, 3), context.limits), "GB/s were copied beside the load", said)
 
 
 CHECK = Check(
     name="together",
-    about="what a stage loads beside the kernels of its GPUs was loaded too: copies over NVLink",
-    quantities=(NVLINK,),
+    about="what a stage loads beside the kernels of its GPUs was loaded too: copies over NVLink, the cores",
+    quantities=(NVLINK, CPU),
     judge=judge,
-    metrics=("load.copied",),
+    metrics=("load.copied", "cpu.util"),
     loaded=True,
 )

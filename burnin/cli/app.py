@@ -46,7 +46,7 @@ def _root(
 @cache
 def command() -> Any:
     """The whole tree, made once."""
-    from burnin.cli import db, demo, files, history, live, racks, running, twin
+    from burnin.cli import baseline, db, demo, files, history, live, racks, running, twin
 
     app = typer.Typer(
         cls=_Line,
@@ -57,6 +57,6 @@ def command() -> Any:
         rich_markup_mode=None,
     )
     app.callback()(_root)
-    for group in (running, live, history, racks, files, db, demo, twin):
+    for group in (running, live, history, baseline, racks, files, db, demo, twin):
         group.add(app)
     return typer.main.get_command(app)

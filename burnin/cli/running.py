@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import getpass
 import json as jsonlib
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ def run(
     ] = "",
     resume: Annotated[str, typer.Option(help="go on with this run (or `last`): only what is owed of it", metavar="RUN")] = "",
     operator: Annotated[str, typer.Option(help="who runs this", metavar="ID")] = "",
+    answers: Annotated[Path | None, typer.Option(help="answers to what the suite asks of a person", metavar="FILE.yaml")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and touch nothing")] = False,
     plain: Plain = False,
     json: Json = None,
@@ -49,6 +51,7 @@ def run(
     from burnin.checks import CHECKS, OFFERS
     from burnin.rack.load import load_catalogue, load_rack
     from burnin.run import plan
+    from burnin.run.person import load as load_answers
     from burnin.run.start import Request
     from burnin.suites.load import load_suite
 
@@ -58,7 +61,10 @@ def run(
     file = load_rack(rack, need_known_hosts=not dry_run, need_keys=not dry_run)
     chosen = tuple(word for word in only.split(",") if word)
     the_plan = plan.make(loaded, file.rack, file.profile, CHECKS, chosen, _words(parts))
-    request = Request(file, loaded, catalogue, the_plan, chosen, operator or _user())
+    asks = any(step.check == "ask" for leg in the_plan.legs for step in leg.steps) and sys.stdin.isatty() and answers is None
+    given = load_answers(answers) if answers is not None else {}
+    request = Request(file, loaded, catalogue, the_plan, chosen, operator or _user(), given, input if asks else None)
+    plain = plain or asks  # a live screen would write over the questions
     if resume:
         _resume(request, resume, bool(only or parts), dry_run, plain, json, db)
         return

@@ -332,6 +332,7 @@ class Site(Data):
 
     ships_after: str = Field(description="name of the suite the gate asks for")
     max_age_days: float | None = Field(default=None, gt=0, description="an older PASS is not accepted")
+    baseline: str | None = Field(default=None, description="fleet baseline that runs are judged with, beside this file")
 
 
 # ---------------------------------------------------------------- catalogue: metrics, XIDs, signatures

@@ -8,7 +8,7 @@ reason and a date. Pure: facts in, states out.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from burnin.rack.schema import Profile, Rack
@@ -29,12 +29,13 @@ def evaluate(
     readings: Mapping[str, Mapping[str, float | None]],
     said: Mapping[str, Said] | None = None,
     switches: Mapping[str, str] | None = None,
+    loaded: Collection[str] = (),
 ) -> list[Interlock]:
     """Every interlock of the profile.
 
     `identities`: tray -> what its agent's `identify` gave, for the trays that answer; `readings`: every GPU of these trays ->
     the last value of each of METRICS, None where it could not be read; `said`: what each Redfish service says now; `switches`:
-    switch tray -> why it was not reached (empty where it was).
+    switch tray -> why it was not reached (empty where it was); `loaded`: GPUs that burn already.
     """
     around = Around(profile, rack, tuple(sorted(identities)), said or {}, switches or {})
     out: list[Interlock] = []
@@ -42,7 +43,7 @@ def evaluate(
         if name == "rack_identity":
             found = around.whose_bmcs(rack_identity(rack, identities), identities)
         elif name == "gpu_margin":
-            found = gpu_margins(profile, {gpu: known.get("gpu.tlimit") for gpu, known in readings.items()})
+            found = gpu_margins(profile, {gpu: known.get("gpu.tlimit") for gpu, known in readings.items()}, loaded)
         elif name == "fabric":
             found = fabric(profile, readings)
         else:
@@ -91,12 +92,14 @@ def _chassis(identity: Mapping[str, Any]) -> tuple[str | None, int | None]:
     return (chassis.pop() if len(chassis) == 1 else None), (index.pop() if len(index) == 1 else None)
 
 
-def gpu_margins(profile: Profile, margins: Mapping[str, float | None]) -> list[Interlock]:
-    """Is every GPU's T.Limit margin read, and above what the profile wants before load?"""
-    limit = profile.limits.get("gpu.tlimit.start")
-    least = limit.min if limit is not None else None
+def gpu_margins(profile: Profile, margins: Mapping[str, float | None], loaded: Collection[str] = ()) -> list[Interlock]:
+    """Is every GPU's T.Limit margin read, and above what the profile wants before load? One that burns already keeps what its
+    agent keeps it at: the margin at which load is cut."""
+    limits = {name: profile.limits.get(f"gpu.tlimit.{name}") for name in ("start", "cutoff")}
+    leasts = {name: limit.min if limit is not None else None for name, limit in limits.items()}
     out = []
     for gpu, margin in sorted(margins.items()):
+        least = leasts["cutoff" if gpu in loaded else "start"]
         if margin is None:
             out.append(Interlock("gpu_margin", gpu, "unread", f"the T.Limit margin of {gpu} is not read"))
         elif least is None:

@@ -283,7 +283,9 @@ class Run:
         known = {tray: self._identities[tray] for tray in there if tray in self._identities}
         facility = self.job.facility
         said = {part: facility.now(part) for part in facility.parts} if facility is not None else {}
-        found = interlocks.evaluate(self.job.profile, self.job.rack, self.job.today, known, readings, said, self._switches)
+        loaded = set().union(*(self.job.sessions[tray].loaded for tray in there))
+        job = self.job
+        found = interlocks.evaluate(job.profile, job.rack, job.today, known, readings, said, self._switches, loaded)
         found += self.job.guard.interlocks(there) if self.job.guard is not None else []
         for one in found:
             if one.state != "good":
@@ -310,6 +312,7 @@ class Run:
             "cutoff_margin_c": cutoff,
             "max_s": self.job.plan.load_seconds(leg.index) + LOAD_SPARE_S,
             **({"nvlink": True} if stage.load.nvlink else {}),
+            **({"cpu": True} if stage.load.cpu else {}),
         }
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))

@@ -9,11 +9,12 @@ import platform
 import secrets
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import burnin
+from burnin.assess.baseline import of_site
 from burnin.assess.case import gather
 from burnin.assess.judge import judge
 from burnin.checks import CHECKS
@@ -31,7 +32,9 @@ from burnin.run.live import Live
 from burnin.run.lock import Process
 from burnin.run.loop import Run
 from burnin.run.owed import owed, rest
+from burnin.run.person import Person
 from burnin.run.plan import Plan
+from burnin.run.pytests import Pytests
 from burnin.run.resume import Before, proof
 from burnin.run.tray import TraySession
 from burnin.store import RunStart, Session, Store, Voided
@@ -67,6 +70,10 @@ class Request:
     plan: Plan
     only: tuple[str, ...]
     operator: str
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Questions' names -> what a person answered beforehand."""
+    ask: Callable[[str], str] | None = None
+    """Asks somebody at the terminal; None where nobody sits there."""
 
 
 def new_id(now: dt.datetime) -> str:
@@ -84,6 +91,7 @@ def config(request: Request) -> dict[str, Any]:
         "suite": request.suite.model_dump(mode="json", by_alias=True),
         "catalogue": request.catalogue.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "plan": {"trays": [*request.plan.trays, *request.plan.switches], "only": list(request.only)},
+        "baseline": of_site(),
         "versions": {"burnin": burnin.__version__, "agent": build().sha256[:16], "python": platform.python_version()},
     }
 
@@ -240,7 +248,12 @@ async def _run(
         clock=clock,
         start_s=start_s,
         today=today,
-        doors={"shell": Shell(dial).order, "redfish": bmcs.order},
+        doors={
+            "shell": Shell(dial).order,
+            "redfish": bmcs.order,
+            "person": Person(request.answers, request.operator, request.ask).order,
+            "pytest": Pytests(request.file.path).order,
+        },
         facility=Facility(bmcs.order, asked, request.file.rack, keep.event, clock, start_s, suite.sample_slow, spoken)
         if asked
         else None,

@@ -82,6 +82,8 @@ class Steps:
         while orders:
             if len(answers) == MOST_ROUNDS:
                 return f"{check.name} did not end within {MOST_ROUNDS} rounds", answers
+            if why := forbidden(check, context, orders):
+                return why, answers
             orders = [eased(order, delays, follows=bool(answers) and check.scope != "rack") for order in orders]
             answers.append(tuple(await asyncio.gather(*(self._ask(order, loadable) for order in orders))))
             if self._job.stop.is_set():
@@ -100,8 +102,11 @@ class Steps:
         return sessions[0].why or f"{context.tray} is not connected"
 
     async def _ask(self, order: Order, loadable: Collection[str]) -> Answer:
-        """One question. GPUs that may not be loaded are taken out of work, and answered for."""
-        kept = [gpu for gpu in order.args.get("gpus", ()) if f"{order.to}.{gpu}" not in loadable] if order.verb == "work" else []
+        """One question. GPUs that may not be loaded are taken out of work, and answered for; a program then does not begin."""
+        begins = order.verb in ("work", "program")
+        kept = [gpu for gpu in order.args.get("gpus", ()) if f"{order.to}.{gpu}" not in loadable] if begins else []
+        if kept and order.verb == "program":
+            return Answer(order, False, f"an interlock keeps {', '.join(kept)} of {order.to} from being loaded")
         refused: Mapping[str, Any] = {gpu: {"failed": "an interlock keeps it from being loaded"} for gpu in kept}
         if kept:
             rest = [gpu for gpu in order.args["gpus"] if gpu not in kept]
@@ -112,12 +117,26 @@ class Steps:
         return replace(answer, body={**answer.body, **refused}) if answer.ok and kept else answer
 
 
+def forbidden(check: Check, context: Context, orders: Sequence[Order]) -> str:
+    """Why a check may not ask this: to change power takes a check that `acts`, and the rack file's leave. Empty when it may."""
+    if not any(order.via == "redfish" and order.verb in ("post", "patch") for order in orders):
+        return ""
+    if not check.acts:
+        return f"{check.name} may only read, and wants to change something"
+    return (
+        "" if "power_cycle" in context.rack.allow else "the rack file does not allow power to be changed (allow: [power_cycle])"
+    )
+
+
 def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
     """The same work, begun GPU by GPU after these seconds; the ranks of a collective, which begin as one, ease in and out.
 
     `follows`: a later round of one tray, which keeps the distance to other trays that its first round gave it.
     """
     gpus = order.args.get("gpus", ()) if order.verb == "work" else ()
+    if order.verb == "program":
+        later = min((delays.get(f"{order.to}.{gpu}", 0.0) for gpu in order.args.get("gpus", ())), default=0.0)
+        return replace(order, args={**order.args, "after_s": later}, timeout_s=order.timeout_s + later) if later > 0 else order
     own = {gpu: delays.get(f"{order.to}.{gpu}", 0.0) for gpu in gpus}
     if order.args.get("kind") == "nccl":
         longest = max(delays.values(), default=0.0) if own else 0.0
@@ -136,7 +155,10 @@ def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
 async def ask(job: Job, order: Order) -> Answer:
     """One question to one part; what goes wrong is the answer."""
     try:
-        if order.via == "agent":
+        if order.via == "clock":
+            await job.clock.sleep(float(order.args["wait_s"]))
+            body: Any = {"t_s": job.clock.now() - job.start_s}
+        elif order.via == "agent":
             body = await job.sessions[order.to].order(order.verb, timeout_s=order.timeout_s, **order.args)
         else:
             body = await job.doors[order.via](order.to, order.verb, order.args, order.timeout_s)

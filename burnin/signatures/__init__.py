@@ -12,7 +12,22 @@ import numpy as np
 
 from burnin.events import Finding, LogLine
 from burnin.rack.schema import SignatureRow, Topology
-from burnin.signatures import fusion, heat, links, memory, sensors, shared, silicon, soak, thermal, xids
+from burnin.signatures import (
+    common,
+    fusion,
+    heat,
+    host,
+    links,
+    memory,
+    sensors,
+    shared,
+    silicon,
+    soak,
+    supply,
+    thermal,
+    work,
+    xids,
+)
 from burnin.signatures.baseline import Baseline
 from burnin.signatures.readings import Readings
 from burnin.telemetry.series import Floats as Floats
@@ -40,6 +55,35 @@ SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
     links.ERRORS: links.errors,
     links.RECOVERY: links.recovery,
     links.MARGIN: links.margin,
+    links.RATES: links.rates,
+    links.FEC: links.tails,
+    links.PAIRED: links.paired,
+    thermal.BOARD: thermal.board,
+    thermal.TRANSIENT: thermal.transient,
+    supply.FLOW_LAW: supply.flow_law,
+    memory.BURST: memory.burst,
+    work.LOCKED: work.locked,
+    work.PAIR: work.pair,
+    work.WATT: work.watt,
+    work.DEFICIT: work.deficit,
+    work.SLOW: work.slow,
+    work.JITTER: work.jitter,
+    work.BANDWIDTH: work.bandwidth,
+    work.WAIT: work.wait,
+    work.WRONG: work.wrong,
+    supply.SHARES: supply.shares,
+    supply.BALANCE: supply.balance,
+    supply.LEAK: supply.leak,
+    supply.PRESSURE: supply.pressure,
+    supply.PUMP: supply.pump,
+    host.CPU_MEMORY: host.grown(host.CPU_MEMORY),
+    host.C2C: host.grown(host.C2C),
+    host.PCIE: host.grown(host.PCIE),
+    host.NIC: host.grown(host.NIC),
+    host.NVME: host.grown(host.NVME),
+    host.WIDTH: host.width,
+    host.RANGE: host.limits,
+    common.SHIFT: common.shift,
 }
 """Signatures that look at one rack's readings with their own catalogue row and nothing else."""
 
@@ -52,6 +96,9 @@ RETESTED = frozenset(
         sensors.GAIN,
         sensors.METER,
         links.MARGIN,
+        work.SLOW,
+        work.LOCKED,
+        work.BANDWIDTH,
     }
 )
 """Signatures over which one more load decides. A rule needs no second look, and what shows at idle or over hours gets none."""
@@ -95,6 +142,8 @@ def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLi
             out += see(readings, rows[name])
     if xids.SEQUENCE in rows:
         out += xids.find(log, rows[xids.SEQUENCE])
+    if host.BOOT in rows:
+        out += host.boots(log, rows[host.BOOT])
     if fusion.FUSION in rows:
         out += fusion.find(out, rows)
     return out

@@ -23,6 +23,7 @@ from burnin.signatures.robust import median, medians, own, without_slots
 from burnin.signatures.zones import Seen, Zone, number
 from burnin.telemetry.series import Floats, Stretch
 
+RATES, FEC, PAIRED = "nvlink.ber", "nvlink.fec", "nvlink.paired"
 DOWN, ERRORS, RECOVERY, MARGIN = "nvlink.down", "nvlink.errors", "nvlink.recovery", "nvlink.margin"
 _ERRORS = {
     "nvlink.effective_errors": "code words that error correction could not mend",
@@ -74,6 +75,52 @@ def recovery(readings: Readings, row: SignatureRow) -> list[Finding]:
         if count >= 1
     }
     return _named(RECOVERY, row, readings, bad, known)
+
+
+def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Error rates behind the correction: the vendor's limit of the effective one fails, any symbol rate above its limit holds."""
+    out = []
+    rules = (("nvlink.effective_ber", "effective", Severity.FAIL), ("nvlink.symbol_ber", "symbol", Severity.HOLD))
+    for metric, name, grade in rules:
+        known = _known(readings, metric)
+        worst = {link: readings.telemetry.of(link, metric).highest() for link in known}
+        bad = {
+            link: (grade, rate, f"{metric.split('.')[1]} {rate:.2g}, limit {number(row, name):.2g}")
+            for link, rate in worst.items()
+            if rate > number(row, name)
+        }
+        out += _named(RATES, row, readings, bad, known)
+    return out
+
+
+def tails(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts."""
+    known = _known(readings, "nvlink.fec_tail")
+    grown = {link: readings.telemetry.of(link, "nvlink.fec_tail").growth() for link in known}
+    bad = {
+        link: (Severity.HOLD, count, f"{count:.0f} code words near the end of what can be corrected")
+        for link, count in grown.items()
+        if count >= number(row, "floor")
+    }
+    return _named(FEC, row, readings, bad, known)
+
+
+def paired(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Raw error rates that changed between the first load and the last: the same link is its own control."""
+    loads = [load for load in readings.telemetry.phase("load") if "@" not in load.phase]
+    if len(loads) < 2:
+        return []
+    first, last = (readings.once(MARGIN, load, partial(_decades, readings, load)) for load in (loads[0], loads[-1]))
+    change = last - first
+    if not change.size or not readings.enough(medians(change)):
+        return []
+    family = readings.spread(PAIRED, "load", change - median(change), number(row, "sigma_min"))
+    names = [f"{gpu}.l{i}" for gpus in readings.gpus for gpu in gpus for i in range(change.shape[2])]
+    seen = zones.parts(row, loads[-1].stage, names, change.ravel(), family)
+    return zones.findings(
+        PAIRED, row, zones.collect([seen]),
+        lambda s: f"its raw bit error rate rose by {s.excess:.1f} decades more than that of other links since the first load",
+    )  # fmt: skip
 
 
 def _known(readings: Readings, metric: str) -> list[str]:

@@ -15,6 +15,7 @@ from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Series
 
+BURST = "memory.burst"
 RATE, TREND, REPAIR, UNCORRECTED = "memory.rate", "memory.trend", "memory.repair", "memory.uncorrected"
 _MOST = 10_000
 """Events that are looked at one by one; a counter that jumps by more is told by its growth alone."""
@@ -103,6 +104,23 @@ def trend(readings: Readings, row: SignatureRow) -> list[Finding]:
                 if low > number(row, "exponent"):
                     why = f"{len(times)} corrected {what} errors, ever faster: rate ~ t^{shape - 1:.1f}, at least t^{low - 1:.2f}"
                     out.append(zones.policy(TREND, row, gpu, Severity.WATCH, shape, why, metric=metric, errors=len(times)))
+    return out
+
+
+def burst(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Many corrected errors within minutes: a row that fails, even where the count over hours is still in family."""
+    out = []
+    for gpus in readings.gpus:
+        for gpu in gpus:
+            times = np.array(_arrivals(readings.telemetry.of(gpu, "ecc.dram_ce"))[0])
+            most = int(number(row, "floor"))
+            if times.size < most:
+                continue
+            close = times[most - 1 :] - times[: times.size - most + 1]
+            if close.size and close.min() <= number(row, "window_s"):
+                at = int(np.argmin(close))
+                why = f"{most} corrected errors within {close[at] / 60:.1f} min, {times[at] / 3600:.1f} h after the first reading"
+                out.append(zones.policy(BURST, row, gpu, Severity.HOLD, float(times.size), why))
     return out
 
 

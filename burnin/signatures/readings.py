@@ -20,6 +20,8 @@ MIN_TRAYS = 6
 """Fewer trays have no family to be out of."""
 POOL_PARTS = 280
 """So many parts, over all families of a rack, say something about its tails."""
+POOLED = ("thermal.rth", "thermal.hbm.memory", "power.leak", "clock.weak", "sensor.offset", "perf.slow", "bandwidth.gpu")
+"""Families that say something different each: what shares a cause would count one heavy part several times."""
 POOL_DOUBT = 3.4
 """Standard errors: 2.5, and a third more because each family's sigma is itself known to an eighth."""
 
@@ -75,6 +77,10 @@ class Readings:
             self._once[name, stretch] = value()
         return self._once[name, stretch]
 
+    def seen(self, name: str, stretch: Stretch) -> Floats | None:
+        """What `once` computed, if it did."""
+        return self._once.get((name, stretch))
+
     def mean(self, metric: str, stretch: Stretch) -> Floats:
         """Mean of every GPU's readings in a stretch's judged window; NaN where there are none."""
         key = (metric, stretch)
@@ -123,7 +129,7 @@ class Readings:
             within, between = max(least, learned.within), learned.trays
         own = alone(rest, within, between, taken)
         out = self._spread(own, learned.own if learned else 0.0, learned, least)
-        if keep and self.enough(own) and out.sigma > least and not name.endswith(".core"):  # the core's heat is in thermal.rth
+        if keep and self.enough(own) and out.sigma > least and name in POOLED:
             self._pool.setdefault((name, kind_of(phase)), own.ravel() / out.sigma)
         return out
 
@@ -151,6 +157,11 @@ class Readings:
         tray = np.where(np.count_nonzero(~np.isnan(values), axis=1) * 2 > values.shape[1], tray, np.nan)
         rest = tray if learned is not None and self.same else without_trend(tray, np.arange(tray.size, dtype=float))
         return self._spread(rest, learned.trays if learned else 0.0, learned, least)
+
+    def level(self, name: str, phase: str, value: float) -> Learned | None:
+        """Notes a number of the whole rack for a baseline; gives what racks like it have, where that is known."""
+        known = self._learned(name, phase, np.array([[value]]))
+        return known if self.same else None
 
     def spread(self, name: str, phase: str, own: Floats, least: float) -> Family:
         """Residuals of any shape that are already apart from what they share; a baseline learns their spread alone."""

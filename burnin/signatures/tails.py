@@ -67,7 +67,7 @@ MAD_DOF = 0.45
 meet the simulated limits for the worst of 18, 36, 72 and 1296 Gaussian parts (reference signatures, section 3) to 4 %."""
 GAUSS = math.inf
 """The tail of a family that is not known to be heavy."""
-TAIL_PARTS = 1000
+TAIL_PARTS = 600
 """Fewer parts do not show what their tail is like."""
 
 

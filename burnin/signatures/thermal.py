@@ -12,6 +12,7 @@ Statistics: reference signatures 1, 9 and 10; slot medians and leave-one-out tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,9 +23,10 @@ from burnin.signatures import zones
 from burnin.signatures.readings import Readings
 from burnin.signatures.robust import median
 from burnin.signatures.zones import Seen, number
-from burnin.telemetry.series import Floats
+from burnin.telemetry.series import Floats, Stretch
 
 GPU_ROW, TRAY_ROW = "thermal.rth", "thermal.tray"
+BOARD, TRANSIENT = "thermal.board", "thermal.transient"
 
 
 def find(readings: Readings, rows: Mapping[str, SignatureRow]) -> list[Finding]:
@@ -41,6 +43,52 @@ def find(readings: Readings, rows: Mapping[str, SignatureRow]) -> list[Finding]:
         *zones.findings(TRAY_ROW, rows[TRAY_ROW], zones.collect(trays), _of_tray),
         *zones.findings(GPU_ROW, rows[GPU_ROW], zones.collect(gpus), _of_gpu),
     ]
+
+
+def board(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Two GPUs of one board that resist more, together, than the other two of their tray: the board's loop. The tray is named,
+    as there is no part id for a board."""
+    many: list[Mapping[str, Seen]] = []
+    for idle, load in readings.pairs():
+        relative = zones.relative(readings.slopes(idle, load))
+        if relative.shape[1] != 4 or not readings.enough(relative):
+            continue
+        rest = readings.family(GPU_ROW, load.phase, relative, number(row, "sigma_min"), np.ones(len(readings.trays)), keep=False)
+        halves = rest.own.reshape(-1, 2, 2)
+        apart = halves.mean(axis=2) - halves.mean(axis=2)[:, ::-1]
+        both = halves.min(axis=2) >= number(row, "both") * apart
+        family = readings.spread(BOARD, load.phase, apart, number(row, "sigma_min"))
+        names = [f"{tray} g{2 * half},g{2 * half + 1}" for tray in readings.trays for half in (0, 1)]
+        many.append(zones.parts(row, load.stage, names, apart.ravel(), family, both.ravel()))
+    found = zones.findings(
+        BOARD, row, zones.collect(many), lambda s: f"both resist {100 * s.excess:.0f} % more than the other board of their tray"
+    )
+    return [zones.on(one, one.part[:3], f"{one.part[4:]}: ") for one in found]
+
+
+def transient(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Time to 63 % of the rise after the load began, against peers; only where readings are quick enough to see it."""
+    many: list[Mapping[str, Seen]] = []
+    for idle, load in readings.pairs():
+
+        def time(gpu: str, idle: Stretch = idle, load: Stretch = load) -> float:
+            one = readings.telemetry.of(gpu, "gpu.temp").between(load.t0_s, load.t0_s + number(row, "window_s"))
+            cold, hot = readings.telemetry.window(gpu, "gpu.temp", idle).mean(), one.between(load.t0_s + 30, math.inf).mean()
+            if one.present < number(row, "window_s") / number(row, "every_s") or not hot - cold > 10:
+                return math.nan
+            above = np.flatnonzero(one.v >= cold + 0.632 * (hot - cold))
+            return float(one.t_s[above[0]] - load.t0_s) if above.size else math.nan
+
+        took = readings.grid(time)
+        if readings.enough(took):
+            family = readings.family(TRANSIENT, load.phase, took, number(row, "sigma_min"))
+            many.append(zones.among(readings, row, load.stage, took, family))
+    return zones.findings(
+        TRANSIENT,
+        row,
+        zones.collect(many),
+        lambda s: f"it takes {s.value:.1f} s to 63 % of its rise, {s.excess:.1f} s more than peers",
+    )
 
 
 def _of_tray(s: Seen) -> str:

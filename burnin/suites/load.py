@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from burnin.errors import InputError, Problem
 from burnin.rack.data import Data
-from burnin.rack.document import Document, Loc, one_of, read
+from burnin.rack.document import Document, Loc, Place, one_of, read
 from burnin.rack.load import SUITES, listed, named_file, unknown_metrics
 from burnin.rack.yamlfile import check, in_order
 from burnin.suites.repeat import written_out
-from burnin.suites.schema import Suite
+from burnin.suites.schema import LISTS, Suite, written
 
 
 class Offer(NamedTuple):
@@ -67,7 +67,7 @@ def _two_loads(document: Document, checks: Mapping[str, Offer]) -> Iterator[Prob
     for i, stage in enumerate(stages if isinstance(stages, list) else ()):
         steps = stage.get("steps") if isinstance(stage, dict) and "load" in stage else None
         for j, step in enumerate(steps if isinstance(steps, list) else ()):
-            name = step.get("check") if isinstance(step, dict) else step
+            name = written(step)[0]
             if isinstance(name, str) and name in checks and checks[name].heats:
                 what = f"{name} loads the GPUs by itself, but stage {stage.get('stage')} loads them already"
                 yield document.problem(("stages", i, "steps", j), what, "a stage of its own, without load")
@@ -76,6 +76,11 @@ def _two_loads(document: Document, checks: Mapping[str, Offer]) -> Iterator[Prob
 def _args(document: Document, checks: Mapping[str, Offer]) -> Iterator[Problem]:
     """What steps say of their checks, held against what each check takes."""
     for loc, step in document.each("stages", "*", "steps", "*"):
-        name, said = (step.get("check"), step.get("with", {})) if isinstance(step, dict) else (step, {})
+        name, said, key = written(step)
         if isinstance(name, str) and name in checks and isinstance(said, dict):
-            yield from check(document.below((*loc, "with"), said), checks[name].args)[1]
+            below = document.below((*loc, key), said)
+            if key in LISTS and LISTS[key] in said:  # it may stand there without that key: its entries are then the step's
+                places = {(LISTS[key], *at): place for at, place in below.places.items()}
+                one: dict[Loc, Place] = {(LISTS[key], 0): below.places[()]}
+                below = Document(below.file, said, {**one, **places, **below.places})
+            yield from check(below, checks[name].args)[1]

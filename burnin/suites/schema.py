@@ -59,12 +59,15 @@ class Pulse(Data):
 class Load(Data):
     """What the GPUs, and what is around them, do during a stage."""
 
-    kernel: Literal["tensor", "mma", "fma"] = Field(
-        default="tensor", description="tensor: the GPU family's own instruction where it can be used; mma: the one of all"
+    kernel: Literal["tensor", "mma", "fma", "cublaslt"] = Field(
+        default="tensor",
+        description="tensor: the GPU family's own instruction where it can be used; mma: the one of all; cublaslt: the tray's "
+        "own library where there is one, else as tensor",
     )
     stagger: bool = Field(default=False, description="bring the trays up one after the other over the stage")
     pulse: Pulse | None = None
     nvlink: bool = Field(default=False, description="copies from GPU to GPU of each tray beside the kernel")
+    cpu: bool = Field(default=False, description="all cores of each tray but one or two, beside the kernel")
 
 
 class Step(Data):
@@ -74,7 +77,28 @@ class Step(Data):
     args: dict[str, Any] = Field(default_factory=dict, alias="with")
 
 
+LISTS = {"pytest": "files", "ask": "questions"}
+OWN = ("program", "ask", "pytest")
+"""Checks whose steps are written by their own word: `{program: {...}}`, `{ask: [...]}`, `{pytest: test_x.py}`."""
+
+
+def written(value: Any) -> tuple[Any, Any, str]:
+    """A step as a file says it -> (its check, what it says of it, under which key)."""
+    if not isinstance(value, dict):
+        return value, {}, "with"
+    own = next((word for word in OWN if word in value), None)
+    if own is None or len(value) != 1:
+        return value.get("check"), value.get("with", {}), "with"
+    said = value[own]
+    if own == "pytest" and not isinstance(said, dict | list):
+        said = [said]
+    return own, {LISTS[own]: said} if own in LISTS and isinstance(said, list) else said, own
+
+
 def _step(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) == 1 and set(value) & set(OWN):
+        name, said, _ = written(value)
+        return {"check": name, "with": said}
     return {"check": value} if isinstance(value, str) else value
 
 
@@ -129,6 +153,9 @@ class Stage(Data):
             found.append((("settle",), f"{name}: {left}"))
         if found:
             raise mistakes(found)
+        names = [step.check for step in self.steps]
+        if twice := sorted({name for name in names if name in OWN and names.count(name) > 1}):
+            raise ValueError(f"{name}: {' and '.join(twice)} stand twice in it: one of them belongs into a stage of its own")
         return self
 
     @property

@@ -22,6 +22,10 @@ FLAP_EVERY_S, _FLAP_FOR_S = 3.0, 1.0
 _BREATH_NS = 1_000_000_000
 _TAU_S = 20.0
 _MOST_LINES = 8
+_FEEDING = 0.03
+"""Share of the cores that feeding fully loaded GPUs takes."""
+_OWN_RISE = 0.5
+"""What busy cores add to a CPU's rise, of what the GPUs beside it bring (assumption)."""
 
 
 class Around:
@@ -58,6 +62,8 @@ class Around:
         self.cpu_c = list(self._idle_c)
         self._hot_k = [sum(p.severity for p in mine if p.part == f"{name}.c{i}") for i in range(machine.sockets)]
         self._breathed_ns = 0
+        self._cores = machine.sockets * hosttree.CPUS_SHOWN
+        self._took_s = self._ran_s = self._busy_s = 0.0
         self._told = {plant: 0 for plant in mine if plant.kind in _DUE}
         for plant in mine:
             if plant.kind == "pcie_downtrain":
@@ -68,23 +74,32 @@ class Around:
         slot = machine.nics[int(part[1:])] if part.startswith("n") else machine.nvmes[int(part[1:])]
         self._tree.write(f"{self._at.pci[part]}/current_link_width", str(hosttree.fewer(slot.lanes, lost)))
 
-    def step(self, now_ns: int, loaded_ns: int | None, activity: float) -> None:
-        """Bring it to `now_ns`. `loaded_ns`: when the first load began; `activity`: mean of the tray's GPUs, 0 to 1."""
+    def step(self, now_ns: int, loaded_ns: int | None, activity: float, took_s: float = 0.0) -> None:
+        """Bring it to `now_ns`. `loaded_ns`: when the first load began; `activity`: mean of the tray's GPUs, 0 to 1; `took_s`: of
+        its cores, what processes took since the tray runs."""
         if now_ns - self._breathed_ns >= _BREATH_NS:
-            self._breathe(min((now_ns - self._breathed_ns) / 1e9, 60.0), activity)
+            dt_s = min((now_ns - self._breathed_ns) / 1e9, 60.0)
+            self._breathe(dt_s, activity, self._compute(dt_s, activity, took_s))
             self._breathed_ns = now_ns
         if loaded_ns is not None:
             for plant in self._told:
                 self._happen(plant, (now_ns - loaded_ns) / 1e9 - SOON_S)
 
-    def _breathe(self, dt_s: float, activity: float) -> None:
+    def _compute(self, dt_s: float, activity: float, took_s: float) -> float:
+        """Share of the cores that was busy in these seconds; /proc/stat follows."""
+        share = min((took_s - self._took_s) / (self._cores * dt_s) + _FEEDING * activity, 1.0)
+        self._took_s, self._ran_s, self._busy_s = took_s, self._ran_s + dt_s, self._busy_s + share * dt_s
+        self._tree.write("proc/stat", hosttree.stat(self._cores, self._ran_s, self._busy_s))
+        return share
+
+    def _breathe(self, dt_s: float, activity: float, busy: float) -> None:
         machine = self._model.machine
-        rise = (machine.cpu_load_c - machine.cpu_idle_c) * activity
+        rise = (machine.cpu_load_c - machine.cpu_idle_c) * (activity + _OWN_RISE * busy)
         for i, idle in enumerate(self._idle_c):
             self.cpu_c[i] += (idle + rise + self._hot_k[i] * activity - self.cpu_c[i]) * dt_s / (dt_s + _TAU_S)
             shown = round(self.cpu_c[i] + self._chance.gauss(0, 0.3))
             self._tree.write(f"sys/class/thermal/thermal_zone{i}/temp", f"{shown * 1000}")
-        self._tree.write("proc/loadavg", f"{0.2 + 4 * activity:.2f} 0.30 0.25 1/1842 4711")
+        self._tree.write("proc/loadavg", f"{0.2 + 4 * activity + self._cores * busy:.2f} 0.30 0.25 1/1842 4711")
         self._tree.write("proc/meminfo", hosttree.meminfo(machine.memory_kb, machine.memory_kb - 20_000_000))
 
     # ---- what goes wrong

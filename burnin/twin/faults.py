@@ -238,7 +238,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "switchport_margin", (SWITCH, ASIC, PORT), "signal to noise ratio lost, dB", 1.5, 0.1, 8,
-            "A port of an NVSwitch, or all of them: the links that end there lose margin.", seams=(RECORDED,),
+            "A port of an NVSwitch, or all of them: the links that end there lose margin.",
         ),
         Kind(
             "tray_hang", (TRAY,), _AFTER, 12, 0, 864000,

@@ -74,6 +74,8 @@ class Hardware:
         self._swept_ns = 0
         self._load_ns: int | None = None
         self._done: dict[tuple[int, int, int], int] = {}
+        self._hashed: dict[tuple[int, int, int], int] = {}
+        self._cpu_ns = 0
         self._lit = True
         self.frozen = False
         """True once nothing on the tray may run any more, though it has power."""
@@ -107,7 +109,7 @@ class Hardware:
         self._happen(now_ns)
         self._correct(dt)
         if self._around is not None:
-            self._around.step(now_ns, self._load_ns, sum(activity) / len(activity))
+            self._around.step(now_ns, self._load_ns, sum(activity) / len(activity), self._cpu_ns / 1e9)
         for position, gpu in enumerate(self._tray.gpus):
             if gpu.off and not self._state.gpus[position]["lost"]:
                 self._fall_off(position)
@@ -142,13 +144,16 @@ class Hardware:
             self._swept_ns = now_ns
         activity = [0.0] * len(self._state.gpus)
         done: dict[tuple[int, int, int], int] = {}
+        hashed: dict[tuple[int, int, int], int] = {}
         for number, slot in self._state.slots():
             key = (number, slot["pid"], slot["born"])
             before = self._done.get(key, 0)
             done[key] = max(before, slot["busy_ns"] - max(0, slot["end_ns"] - now_ns))
+            hashed[key] = slot["cpu_ns"]
+            self._cpu_ns += max(hashed[key] - self._hashed.get(key, 0), 0)
             if not self._state.gpus[slot["gpu"]]["lost"]:
                 activity[slot["gpu"]] += (done[key] - before) * slot["activity_ppm"] / (dt_s * 1e15)
-        self._done = done
+        self._done, self._hashed = done, hashed
         return [min(1.0, a) for a in activity]
 
     # ---- what sensors and driver say

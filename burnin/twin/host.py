@@ -1,6 +1,6 @@
 """A tray's files: its PATH, its home, the tree that HOST_PROC, HOST_SYS and HOST_DEV point at, and its kernel log.
 
-bin/     python3 (the real one, behind the emulation), sudo, on switch trays nv
+bin/     python3 (the real one, behind the emulation), sudo, the tools of burnin.twin.tools, on switch trays nv
 home/    where a login lands
 root/    proc, sys, dev
 state    the mapped state; tray.json what the emulated libraries know
@@ -18,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from burnin.twin import hosttree
 from burnin.twin.identity import TrayId
 from burnin.twin.model import Model
+from burnin.twin.tools.main import TOOLS
 
 _SUDO = """#!/bin/sh
 # Every login of a twin may do everything: drop the options and run the rest.
@@ -35,18 +37,6 @@ done
 [ $# -gt 0 ] || exit 0
 exec "$@"
 """
-_NV = """#!/bin/sh
-# NVOS, as far as this version goes.
-if [ "$*" = "show platform" ]; then
-    echo '                   operational'
-    echo '-----------------  -----------'
-    echo 'system-mac         a0:88:c2:00:00:01'
-    echo 'product-name       N5200_LD'
-    exit 0
-fi
-echo "Error: 'nv $*' is not known to this version" >&2
-exit 1
-"""
 
 
 def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]) -> None:
@@ -56,6 +46,10 @@ def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]
     real = os.path.realpath(sys.executable)
     _script(at / "bin/python3", f'#!/bin/sh\nexec {shlex.quote(real)} -I -S {shlex.quote(str(boot))} "$0" "$@"\n')
     (at / "tray.json").write_text(json.dumps(emulation))
+    tool = Path(__file__).parent / "tools" / "main.py"
+    for name in TOOLS:
+        words = f"{shlex.quote(real)} -I -S {shlex.quote(str(tool))} {shlex.quote(str(at.absolute()))} {name}"
+        _script(at / "bin" / name, f'#!/bin/sh\nexec {words} "$@"\n')
     dmi = {
         "sys_vendor": model.machine.vendor,
         "product_name": model.machine.product,
@@ -65,14 +59,16 @@ def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]
     }
     for name, value in dmi.items():
         _file(at / "root/sys/class/dmi/id" / name, value + "\n")
-    cores = "".join(f"processor\t: {i}\nCPU part\t: {model.machine.cpu}\n\n" for i in range(4))
-    _file(at / "root/proc/cpuinfo", cores)
+    cores = model.machine.sockets * hosttree.CPUS_SHOWN
+    listed = "".join(f"processor\t: {i}\nCPU part\t: {model.machine.cpu}\n\n" for i in range(cores))
+    _file(at / "root/proc/cpuinfo", listed)
 
 
 def make_switch(at: Path) -> None:
     """Write what a switch tray starts with."""
     _make_common(at)
-    _script(at / "bin/nv", _NV)
+    nv, real = Path(__file__).parent / "nvos" / "nv.py", os.path.realpath(sys.executable)
+    _script(at / "bin/nv", f'#!/bin/sh\nexec {shlex.quote(real)} -I -S {shlex.quote(str(nv))} {shlex.quote(str(at))} "$@"\n')
 
 
 def environment(at: Path) -> dict[str, str]:

@@ -29,8 +29,9 @@ _UNCORRECTED = (
 )  # fmt: skip
 _GPU, _ETHERNET, _INFINIBAND, _NVME = "0x030200", "0x020000", "0x020700", "0x010802"
 NIC_C, NVME_C = 55.0, 40.0
-_CPUS_SHOWN = 2
-"""Cores per socket that the tree shows: enough to tell the sockets."""
+CPUS_SHOWN = 4
+"""Cores per socket that the tree shows: enough to tell the sockets, and few enough that a thread on each of a rack is borne."""
+_TICKS_S = 100
 _MEMINFO = "MemTotal:       {total} kB\nMemFree:        {free} kB\nMemAvailable:   {free} kB\nBuffers:            4096 kB"
 
 
@@ -92,6 +93,14 @@ def health(temp_c: float, media_errors: int) -> bytes:
 def meminfo(total_kb: int, free_kb: int) -> str:
     """/proc/meminfo, as far as it matters."""
     return _MEMINFO.format(total=total_kb, free=free_kb)
+
+
+def stat(cores: int, since_s: float, busy_s: float) -> str:
+    """/proc/stat of so many cores, all alike: what they did since they ran, in ticks. What niced threads took is `nice`."""
+    busy, whole = round(busy_s * _TICKS_S), round(since_s * _TICKS_S)
+    lines = [f"cpu  0 {busy * cores} 0 {(whole - busy) * cores} 0 0 0 0 0 0"]
+    lines += [f"cpu{i} 0 {busy} 0 {whole - busy} 0 0 0 0 0 0" for i in range(cores)]
+    return "\n".join([*lines, "intr 0", "ctxt 4711", "btime 1767225600", "processes 4711"])
 
 
 def device(tree: Tree, number: int, slot: Slot, kind: str, functions: int = 1) -> str:
@@ -165,8 +174,8 @@ def furnish(tree: Tree, model: Model) -> Devices:
     for i in range(len(machine.nvmes)):
         hwmon(tree, nvme(tree, out.pci[f"d{i}"], i), len(machine.nics) + i, "nvme", "Composite", NVME_C + i)
         tree.write(f"dev/nvme{i}", health(NVME_C + i, 0))
-    for i in range(machine.sockets * _CPUS_SHOWN):
-        tree.write(f"sys/devices/system/cpu/cpu{i}/topology/physical_package_id", str(i // _CPUS_SHOWN))
+    for i in range(machine.sockets * CPUS_SHOWN):
+        tree.write(f"sys/devices/system/cpu/cpu{i}/topology/physical_package_id", str(i // CPUS_SHOWN))
     tree.many("sys/devices/system/edac/mc/mc0", mc_name="ghes_edac", ce_count=0, ue_count=0)
     tree.write("sys/class/net/lo/operstate", "unknown")
     return out

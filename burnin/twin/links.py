@@ -31,6 +31,11 @@ def link_row(links: Sequence[Sequence[Row]], plant: Plant) -> Row:
     return links[int(gpu[1:])][int(link[1:])]
 
 
+def error_rate(lost_db: float) -> float:
+    """Share of bits wrong after error correction on a link that has lost so much margin."""
+    return float(10 ** (_HEALTHY_LOG10 + _PER_DB * lost_db))
+
+
 class Link:
     """One weak link in motion."""
 
@@ -38,7 +43,7 @@ class Link:
         self._row, self._plant, self._bits_per_s = link_row(links, plant), plant, mb_per_s * 8e6
         self._due = dict.fromkeys(("effective_errors", "symbol_errors", "recovery_ok"), 0.0)
         if plant.kind == "link_margin":
-            self._rate = 10 ** (_HEALTHY_LOG10 + _PER_DB * plant.severity)
+            self._rate = error_rate(plant.severity)
             self._row["effective_ber"] = self._row["symbol_ber"] = max(1, int(self._rate * _ATTO))
 
     def step(self, dt_s: float, loaded: bool) -> None:

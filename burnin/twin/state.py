@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_MAGIC, _LAYOUT = 0x6E69776E72756201, 4
+_MAGIC, _LAYOUT = 0x6E69776E72756201, 5
 _HEAD = ("magic", "layout", "gpus", "beat_ns", "events")
 FIELDS = (
     "temp_c", "margin_c", "hbm_c", "power_mw", "power_avg_mw", "hbm_power_mw", "module_power_mw", "energy_mj",
@@ -38,7 +38,8 @@ LINK_FIELDS = (
 )  # fmt: skip
 """Of one NVLink. Error rates stand as parts of 10^-18; 0 is none."""
 LINKS = 18
-_SLOT = ("pid", "born", "gpu", "mem_bytes", "busy_ns", "end_ns", "activity_ppm")
+_SLOT = ("pid", "born", "gpu", "mem_bytes", "busy_ns", "end_ns", "activity_ppm", "cpu_ns")
+"""Of one process on one GPU. `cpu_ns`: what its threads took of the tray's cores."""
 _EVENT = ("gpu", "type", "data")
 SLOTS, RING = 64, 256
 _AT = {name: i for i, name in enumerate(FIELDS)}

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import asyncssh
@@ -31,6 +31,8 @@ from burnin.twin.addresses import bind
 from burnin.twin.facility import Facility
 from burnin.twin.faults import KINDS, LIVE, Plant
 from burnin.twin.model import Model, load
+from burnin.twin.nvos import furnish
+from burnin.twin.nvos.wiring import wire
 from burnin.twin.rackfile import Place, Redfish, write_rack
 from burnin.twin.rackstate import RackState
 from burnin.twin.redfish import process as redfish
@@ -124,6 +126,8 @@ def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str], services
     around = {*services, *(part for part in parts if kind(part) == "switch tray")}
     if services and model.housing is not None:
         around |= {"manifold", *(f"p{i}.u{j}" for i in range(model.housing.shelves) for j in range(model.housing.psus))}
+    around |= {end for part, ports in wire(model, 0).items() if part in parts for end in (f"{part}.a{p.asic}" for p in ports)}
+    around |= {port.part(part) for part, ports in wire(model, 0).items() if part in parts for port in ports}
     for plant in plants:
         if LIVE not in KINDS[plant.kind].seams:
             raise InputError(f"{plant}: {plant.kind} happens in recorded racks only (burnin twin record)")
@@ -164,6 +168,9 @@ def _endpoints(
         if part in drawn:
             own = tuple(plant for plant in plants if tray_of(plant.part) == part)
             silicon = tray.Silicon(model, standing[part], rack.cluster_uuid, drawn[part], own, seed)
+        elif kind(part) == "switch tray":
+            manages = part == next(one for one in sockets if kind(one) == "switch tray")
+            furnish.write(folder / part, part, model, replace(rack, trays=standing), seed, plants, manages)
         slow_s = max((p.severity for p in plants if p.kind == "slow_ssh" and p.part == part), default=0.0)
         out.append(tray.Endpoint(part, folder / part, sock, host_keys[part], silicon, slow_s))
     return out

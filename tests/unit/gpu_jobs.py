@@ -41,12 +41,16 @@ class Talk:
     def __init__(self, launches: int = 1_000_000, before: Callable[[int], None] = lambda n: None) -> None:
         self.told: list[dict[str, Any]] = []
         self.left: Callable[[], list[int]] = list
-        self.asked = 0
+        self.asked, self.paused_s = 0, 0.0
         self._launches, self._before = launches, before
 
     def tell(self, body: dict[str, Any]) -> None:
         assert self.left() == [], "who tells that it is done is not seen on a GPU any more"
         self.told.append(body)
+
+    def pause(self, seconds: float) -> None:
+        """No time passes that anything here depends on."""
+        self.paused_s += seconds
 
     def going(self) -> bool:
         self._before(self.asked)

@@ -6,15 +6,27 @@ import ctypes as c
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from burnin.agent.copies import run
 from burnin.agent.cuda import CudaError
+from burnin.agent.ends import Counts, Ends, grown
 from burnin.agent.work import KINDS
-from tests.unit.gpu_jobs import Talk, do, open_gpu
+from burnin.twin.emulate import nvml
+from tests.unit.gpu_jobs import Talk, do, open_gpu, uuids
 from tests.unit.twin_tray import Bench, bench
 
 pytestmark = pytest.mark.usefixtures("still")
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A tray whose NVML is there too."""
+    made = tray(tmp_path)
+    monkeypatch.setattr(pynvml, "nvmlLib", nvml.library(made.facts, made.state))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    return made
 
 
 def tray(where: Path, *plants: str, profile: str = "gb300-nvl72") -> Bench:
@@ -105,3 +117,75 @@ def test_peers_need_to_be_enabled_once_and_only_once(tmp_path: Path) -> None:
 
 def test_the_kind_of_work_is_known() -> None:
     assert KINDS["copies"] == ("burnin.agent.copies", "run")
+
+
+SMALL = 1 << 20
+
+
+def test_the_links_of_both_ends_count_what_was_copied(seen: Bench) -> None:
+    told = do(run, seen, "g2", {"repeats": 2, "bytes": SMALL})
+    assert set(told["peers"]) == {"g0", "g1", "g3"}
+    for peer in told["peers"].values():
+        copied, source, target = peer["nvlink"]["copied"], peer["nvlink"]["from"], peer["nvlink"]["to"]
+        assert copied == (2 + peer["copies"]) * SMALL
+        assert (source["tx_bytes"], source["rx_bytes"], target["tx_bytes"], target["rx_bytes"]) == (copied, 0, 0, copied)
+        assert source["errors"] == target["errors"] == source["unread"] == target["unread"] == {}
+
+
+def test_a_copy_through_the_host_is_counted_at_neither_end(seen: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("burnin.agent.copies.enable", lambda gpu, far: None)
+    talk = Talk()
+    peer = do(run, seen, "g0", {"repeats": 1, "bytes": SMALL}, talk)["peers"]["g1"]
+    assert (peer["nvlink"]["from"]["tx_bytes"], peer["nvlink"]["to"]["rx_bytes"]) == (0, 0)
+    assert peer["gbps"] == near(193)
+    assert talk.paused_s == pytest.approx(3 * 5 * 0.2), "read again for a second per pair, and no longer"
+
+
+def test_a_driver_that_counts_late_is_read_again(seen: Bench) -> None:
+    row = seen.state.links[1][0]
+    pauses = []
+
+    def late(seconds: float) -> None:
+        pauses.append(seconds)
+        row["rx_bytes"] += 600 if len(pauses) == 2 else 0
+
+    row_sent = seen.state.links[0][3]
+
+    def copy() -> dict[str, object]:
+        row_sent["tx_bytes"] += 600
+        return {"gbps": 1.0, "copies": 4}
+
+    told = Ends(pynvml, uuids(seen)).during("g0", "g1", copy, 100, late)
+    assert (told["nvlink"]["copied"], told["nvlink"]["to"]["rx_bytes"], len(pauses)) == (600, 600, 2)
+
+
+def test_what_a_link_counted_while_a_pair_copied_is_told_by_link(seen: Bench) -> None:
+    link = seen.state.links[3][13]
+    link["rx_errors"] = 40  # from before
+
+    def copy() -> dict[str, object]:
+        link["rx_errors"] += 2
+        link["recovery_ok"] += 1
+        return {"gbps": 1.0, "copies": 0}
+
+    told = Ends(pynvml, uuids(seen)).during("g0", "g3", copy, 0, lambda s: None)["nvlink"]
+    assert told["to"]["errors"] == {"l13": {"nvlink.rx_errors": 2.0, "nvlink.recovery_ok": 1.0}}
+    assert told["from"]["errors"] == {}
+
+
+def test_a_gpu_without_these_counters_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tray(tmp_path)
+    monkeypatch.setattr(pynvml, "nvmlLib", nvml.library(made.facts, made.state))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    made.state.gpus[1]["lost"] = 1
+    end = grown(Ends(pynvml, uuids(made)).read("g1"), Ends(pynvml, uuids(made)).read("g1"))
+    assert set(end["unread"].values()) == {"lost"} and "tx_bytes" not in end
+
+
+def test_a_counter_that_went_back_says_nothing() -> None:
+    before: Counts = {("l0", "nvlink.tx_bytes"): 9.0, ("l0", "nvlink.rx_errors"): 4.0}
+    after: Counts = {("l0", "nvlink.tx_bytes"): 5.0, ("l0", "nvlink.rx_errors"): 0.0}
+    assert grown(before, after) == {
+        "rx_bytes": 0.0, "errors": {}, "unread": {"nvlink.tx_bytes": "missing", "nvlink.rx_errors": "missing"},
+    }  # fmt: skip
+    assert grown("lost", after)["unread"]["nvlink.tx_bytes"] == "lost"

@@ -18,7 +18,7 @@ from burnin.agent.holder import Holder
 from burnin.twin.emulate import nvml
 from tests.unit.twin_tray import Bench, bench
 
-COUNTED = ("launches", "wrong", "edges", "edges_missed", "edge_late")
+COUNTED = ("launches", "wrong", "edges", "edges_missed", "edge_late", "copied")
 """What a load process tells; nothing before the first one."""
 
 

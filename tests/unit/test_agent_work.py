@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from burnin.agent import cublaslt
 from burnin.agent.burn import FAMILIES, chosen
 from burnin.agent.burn import run as burn
-from burnin.agent.cuda import Burn, Cuda, CudaError
+from burnin.agent.cuda import Burn, Cuda, CudaError, Launches
 from burnin.agent.lease import Deadlines
 from burnin.agent.talk import Over, Talk
 from burnin.agent.work import Again, kernels, uuid_bytes
@@ -32,6 +33,16 @@ def tray(tmp_path: Path) -> Bench:
     made = bench(tmp_path)
     made.run(1)
     return made
+
+
+@pytest.fixture(autouse=True)
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a tray without a toolkit, whatever this machine has."""
+    monkeypatch.setattr(cublaslt, "NAMES", ("libcublasLt-of-nobody.so",))
+    monkeypatch.setattr(cublaslt, "PLACES", ())
+
+
+NO_LIBRARY = "; no libcublasLt: libcublasLt-of-nobody.so: cannot open shared object file: No such file or directory"
 
 
 def open_gpu(tray: Bench, index: int = 0) -> tuple[Cuda, int]:
@@ -142,7 +153,7 @@ def capable(tray: Bench, major: int, minor: int) -> Cuda:
     return Cuda(cuda.library(facts, tray.state))
 
 
-def pick(driver: Cuda, tray: Bench, kernel: str = "tensor_burn", until_s: float = 60, **args: Any) -> tuple[Burn, str]:
+def pick(driver: Cuda, tray: Bench, kernel: str = "tensor_burn", until_s: float = 60, **args: Any) -> tuple[Launches, str]:
     deadlines = Deadlines.create(1)
     deadlines.set(0, time.monotonic_ns() + int(until_s * 1e9))
     conversation = Talk(-1, io.StringIO(), deadlines, 0, time.monotonic_ns)
@@ -180,15 +191,14 @@ def test_a_driver_that_does_not_take_the_familys_kernel_loads_with_the_other(
     monkeypatch.setitem(FAMILIES, "10.3", "burn_sm90a")
     load, which = pick(capable(tray, 10, 3), tray)
     why = "cuModuleLoadDataEx -> 209 CUDA_ERROR_NO_BINARY_FOR_GPU"
-    assert which == f"tensor_burn of burn, because burn_sm90a: {why}"
+    assert which == f"tensor_burn of burn, because burn_sm90a: {why}{NO_LIBRARY}"
     load.launch()
 
 
 def test_a_kernel_that_disagrees_with_itself_in_its_trial_is_not_used(tray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Burn, "wrong", lambda load: 3)
-    assert (
-        pick(capable(tray, 9, 0), tray)[1] == "tensor_burn of burn, because burn_sm90a disagreed with itself 3 times in its trial"
-    )
+    said = "tensor_burn of burn, because burn_sm90a disagreed with itself 3 times in its trial"
+    assert pick(capable(tray, 9, 0), tray)[1] == said + NO_LIBRARY
 
 
 def test_a_kernel_that_breaks_its_context_is_tried_once_and_a_fresh_process_uses_the_other(
@@ -202,7 +212,8 @@ def test_a_kernel_that_breaks_its_context_is_tried_once_and_a_fresh_process_uses
         pick(capable(tray, 9, 0), tray, pulse=None)
     assert again.value.changed["kernel"] == "tensor_burn"
     _, which = pick(capable(tray, 9, 0), tray, **{key: again.value.changed[key] for key in ("pulse", "portable")})
-    assert which == "tensor_burn of burn, because burn_sm90a: cuEventSynchronize -> 715 CUDA_ERROR_ILLEGAL_INSTRUCTION"
+    said = "tensor_burn of burn, because burn_sm90a: cuEventSynchronize -> 715 CUDA_ERROR_ILLEGAL_INSTRUCTION"
+    assert which == said + NO_LIBRARY
 
 
 def test_nothing_is_tried_when_the_time_is_over(tray: Bench) -> None:

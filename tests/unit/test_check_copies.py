@@ -25,8 +25,19 @@ def speed(gbps: Any) -> dict[str, Any]:
     return {"gbps": gbps, "lowest_gbps": gbps, "copies": 63} if not isinstance(gbps, dict) else gbps
 
 
+COPIED = 65 * (1 << 29)
+
+
+def counted(sent: float = 1.0, received: float = 1.0, errors: Any = None, unread: Any = None) -> dict[str, Any]:
+    """What both ends of a pair counted, as shares of what was copied; `errors` at its target."""
+    ends = {"from": {"tx_bytes": sent * COPIED, "rx_bytes": 0.0}, "to": {"tx_bytes": 0.0, "rx_bytes": received * COPIED}}
+    more = {"from": {"errors": {}, "unread": {}}, "to": {"errors": errors or {}, "unread": unread or {}}}
+    return {"copied": COPIED, **{end: {**ends[end], **more[end]} for end in ends}}
+
+
 def message(gpu: str, pairs: dict[tuple[str, str], Any] | None = None, **change: Any) -> dict[str, Any]:
     peers = {other: speed((pairs or {}).get((gpu, other), 765.0)) for other in GPUS if other != gpu}
+    peers = {other: {"nvlink": counted(), **peer} if "gbps" in peer else peer for other, peer in peers.items()}
     ways = {"h2d": 210.5, "d2h": 192.2, "d2d": 3290.0, **change}
     return {"bytes": 1 << 29, "repeats": 9, "peers": peers, **{way: speed(gbps) for way, gbps in ways.items()}}
 
@@ -68,7 +79,8 @@ def test_one_gpu_is_asked_after_the_other() -> None:
 def test_a_healthy_tray_passes() -> None:
     got = judge(tray())
     assert not_passed(got) == {}
-    assert len(got) == 4 * 4 + 1
+    assert len(got) == 4 * 5 + 2
+    assert got["t07", "p2p.nvlink"].value == 1.0 and got["t07.g3", "p2p.link_errors"].value == 0.0
     assert got["t07", "p2p.bandwidth"].value == 765.0
 
 
@@ -108,13 +120,16 @@ def test_pairs_that_the_driver_does_not_connect_are_unknown_not_supported() -> N
     absent = {"reason": "not_supported", "why": "the driver says that this GPU cannot reach that one"}
     got = judge(tray({(a, b): absent for a in GPUS for b in GPUS}))
     assert set(not_passed(got).values()) == {Result.UNKNOWN}
-    assert {(m.name, m.reason) for m in got.values() if m.result is Result.UNKNOWN} == {("p2p.bandwidth", "not_supported")}
+    assert {(m.name, m.reason) for m in got.values() if m.result is Result.UNKNOWN} == {
+        (name, "not_supported") for name in ("p2p.bandwidth", "p2p.nvlink", "p2p.link_errors")
+    }  # fmt: skip
 
 
 def test_one_pair_that_was_not_measured_leaves_both_ends_unknown() -> None:
     got = judge(tray({("g0", "g1"): {"reason": "not_attained", "why": "the time was over"}}))
-    assert not_passed(got) == dict.fromkeys([("t07.g0", "p2p.bandwidth"), ("t07.g1", "p2p.bandwidth"), ("t07", "p2p.bandwidth")],
-                                            Result.UNKNOWN)  # fmt: skip
+    names = {"t07": ("p2p.bandwidth", "p2p.nvlink"), "t07.g0": ("p2p.bandwidth", "p2p.link_errors")}
+    names["t07.g1"] = names["t07.g0"]
+    assert not_passed(got) == {(part, name): Result.UNKNOWN for part, both in names.items() for name in both}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +157,7 @@ def test_a_link_that_is_lost_in_the_middle_leaves_what_was_measured() -> None:
 
 def test_no_answer_passes_nothing() -> None:
     got = CHECK.judge(context(), Evidence())
-    assert len(got) == 17 and {m.result for m in got} == {Result.UNKNOWN}
+    assert len(got) == 22 and {m.result for m in got} == {Result.UNKNOWN}
 
 
 def test_a_speed_that_nobody_published_is_unknown_and_one_gpu_has_no_pairs() -> None:
@@ -152,3 +167,69 @@ def test_a_speed_that_nobody_published_is_unknown_and_one_gpu_has_no_pairs() -> 
         "copy.h2d": Result.PASS, "copy.d2h": Result.PASS, "copy.d2d": Result.UNKNOWN,
     }  # fmt: skip
     assert got["copy.d2d"].value == 3290.0 and "no limit is known" in got["copy.d2d"].why
+
+
+def nvlink(pairs: dict[tuple[str, str], Any], gbps: dict[tuple[str, str], float] | None = None) -> dict[str, Any]:
+    """A tray of which these ordered pairs counted something else."""
+    said = tray(gbps)
+    for (source, target), what in pairs.items():
+        said[source]["peers"][target]["nvlink"] = what
+    return said
+
+
+def test_a_slow_copy_that_neither_end_counted_went_another_way() -> None:
+    got = judge(nvlink({("g1", "g2"): counted(0.0, 0.01)}, {("g1", "g2"): 150.0}))
+    assert not_passed(got) == {("t07", "p2p.bandwidth"): Result.FAIL, ("t07", "p2p.nvlink"): Result.FAIL}
+    assert got["t07", "p2p.nvlink"].value == 0.01
+    assert "not over NVLink at either end" in got["t07", "p2p.nvlink"].why and "g1 > g2: 0 sent" in got["t07", "p2p.nvlink"].why
+
+
+@pytest.mark.parametrize(
+    ("what", "gbps"),
+    [(counted(0.0, 0.0), 765.0), (counted(1.0, 0.2), 765.0), (counted(0.2, 1.0), 150.0)],
+    ids=["fast and not counted", "fast and one end", "slow and one end"],
+)
+def test_counters_that_contradict_speed_or_each_other_are_unknown(what: Any, gbps: float) -> None:
+    got = judge(nvlink({("g1", "g2"): what}, {("g1", "g2"): gbps}))
+    assert got["t07", "p2p.nvlink"].result is Result.UNKNOWN
+    assert "does not follow the copies" in got["t07", "p2p.nvlink"].why and "g1 > g2" in got["t07", "p2p.nvlink"].why
+
+
+def test_an_error_that_grew_while_a_pair_copied_is_named_on_its_link() -> None:
+    grew = {"l13": {"nvlink.rx_errors": 2.0, "nvlink.recovery_ok": 1.0}, "l4": {"nvlink.symbol_errors": 9.0}}
+    got = judge(nvlink({("g0", "g3"): counted(errors=grew)}))
+    assert not_passed(got) == {("t07.g3.l13", "p2p.link_errors"): Result.FAIL, ("t07.g3.l4", "p2p.link_errors"): Result.FAIL}
+    assert got["t07.g3.l13", "p2p.link_errors"].value == 3.0
+    assert "nvlink.rx_errors by 2 from g0 to g3" in got["t07.g3.l13", "p2p.link_errors"].why
+    assert ("t07.g3", "p2p.link_errors") not in got, "a GPU with a bad link has no row that says it is good"
+
+
+def test_a_counter_that_was_not_read_is_unknown_with_its_reason() -> None:
+    lost = counted(unread={"nvlink.rx_errors": "lost", "nvlink.rx_bytes": "lost"})
+    del lost["to"]["rx_bytes"]
+    got = judge(nvlink({("g0", "g1"): lost}))
+    assert {key: got[key].reason for key in not_passed(got)} == {
+        ("t07.g1", "p2p.link_errors"): "lost",
+        ("t07", "p2p.nvlink"): "lost",
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        None, {}, [], {"copied": 0}, {"copied": "much"}, {"copied": float("nan")}, {**counted(), "to": 7},
+        {**counted(), "to": {}},
+        counted(received=float("nan"), errors={"l99": {"nvlink.rx_errors": 1}}),
+        counted(received=-1, errors={"l1": {"nvlink.rx_errors": -1}}),
+    ],
+)  # fmt: skip
+def test_what_is_told_of_links_and_cannot_be_read_is_no_pass(what: Any) -> None:
+    got = judge(nvlink({("g0", "g1"): what}))
+    assert got["t07", "p2p.nvlink"].result is Result.UNKNOWN
+    assert got["t07.g1", "p2p.link_errors"].result is Result.UNKNOWN
+    assert all(m.result is not Result.FAIL for m in got.values())
+
+
+def test_gpus_before_nvlink_5_are_not_asked_for_its_counters() -> None:
+    got = CHECK.judge(context("hgx-h200", "t00"), Evidence())
+    assert {m.name for m in got} == {"copy.h2d", "copy.d2h", "copy.d2d", "p2p.bandwidth"}

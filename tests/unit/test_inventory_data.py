@@ -69,7 +69,10 @@ def test_suites() -> None:
     metrics = load_catalogue().metrics
     suites = {name: load_suite(name, checks=OFFERS, metrics=metrics) for name in list_suites()}
     short = {name: (suite.duration_s(), suite.ships) for name, suite in suites.items() if not name.startswith("l11")}
-    assert short == {"demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False)}
+    assert short == {
+        "demo": (50, False), "smoke": (300, False), "l10-tray": (3600, False), "commissioning": (120, False),
+        "post-repair": (3600, False),
+    }  # fmt: skip
     for hours in (24, 48, 72):
         suite = suites.pop(f"l11-rack-{hours}h")
         assert suite.ships
@@ -95,10 +98,10 @@ remap.correctable remap.uncorrectable remap.pending remap.failed nvlink.state nv
 nvlink.symbol_errors nvlink.symbol_ber nvlink.effective_errors nvlink.effective_ber nvlink.raw_ber nvlink.recovery_ok
 nvlink.recovery_failed nvlink.rx_errors nvlink.integrity_errors c2c.crc c2c.replay pcie.replay pcie.gen pcie.width fabric.state
 fabric.status fabric.health gpu.recovery_action ecc.sram_threshold repair.pending xid
-cpu.temp cpu.edac_ce cpu.edac_ue nic.temp nic.link_flaps nic.symbol_errors nvme.temp nvme.media_errors
+cpu.temp cpu.util cpu.edac_ce cpu.edac_ue nic.temp nic.link_flaps nic.symbol_errors nvme.temp nvme.media_errors
 tray.power psu.power
 coolant.supply_temp coolant.return_temp coolant.flow coolant.dp coolant.pressure pump.speed leak.state leak.voltage
-load.launches load.wrong load.edges load.edges_missed load.edge_late load.copied
+load.launches load.wrong load.edges load.edges_missed load.edge_late load.copied nvlink.fec_tail
 pcie.gen_max pcie.width_max pcie.aer_correctable pcie.aer_nonfatal pcie.aer_fatal cpu.temp_limit nic.crc_errors nic.ack_timeouts
 nic.ports_up nic.speed nvme.critical_warning nvme.spare nvme.used host.nics host.nvmes host.cpus host.load1 host.mem_available
 transient.power transient.clock_sm agent.cpu agent.cpu_fast agent.cpu_slow agent.cpu_links agent.cpu_transient agent.stretch

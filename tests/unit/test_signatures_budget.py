@@ -24,7 +24,7 @@ def budgeted(column: int) -> dict[str, float]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         found = re.match(r"[\d.]+", cells[column]) if len(cells) == 3 else None
         if found is not None:
-            out |= dict.fromkeys(re.findall(r"`([a-z.]+)`", cells[0]), float(found[0]))
+            out |= dict.fromkeys(re.findall(r"`([a-z0-9._]+)`", cells[0]), float(found[0]))
     return out
 
 
@@ -44,7 +44,7 @@ def test_false_alarms_stay_below_half_a_percent_together() -> None:
 def test_every_signature_says_what_it_sees_and_confuses() -> None:
     table = PAGE.split("## What each sees")[1].split(BELOW)[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    assert {name for row in rows for name in re.findall(r"`([a-z._]+)`", row)} == set(ROWS)
+    assert {name for row in rows for name in re.findall(r"`([a-z0-9._]+)`", row)} == set(ROWS)
 
 
 @pytest.mark.parametrize(("n", "rate", "k"), re.findall(r"k\((\d+), ([\d.]+)\) = (\d+(?:\.\d+)?)", PAGE))

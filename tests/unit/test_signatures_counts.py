@@ -302,7 +302,7 @@ def test_only_independent_causes_confirm_each_other(found: list[Finding], want: 
 
 
 def test_every_signature_has_a_cause_and_a_place_in_the_code() -> None:
-    run = {*signatures.SIGNATURES, "thermal.rth", "thermal.tray", "xid.sequence", "fusion"}
+    run = {*signatures.SIGNATURES, "thermal.rth", "thermal.tray", "xid.sequence", "boot.missing", "soak.enough", "fusion"}
     assert set(ROWS) == run
     assert all(row.cause for name, row in ROWS.items() if name != "fusion")
     assert all(row.patterns for name, row in ROWS.items() if name == "xid.sequence")

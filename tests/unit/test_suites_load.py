@@ -90,7 +90,7 @@ WRONG = {
     "phase": ("phase: load-2", "phase: full", "9:27: stages[3].phase is 'full'; expected idle, load, load@MHZ, ramp, cool"),
     "unloaded load": (", load: {kernel: fma}", "", "8:26: stage load: phase load needs a load"),
     "loaded idle": ("settle: 5 s", "load: {}", "7:49: stage idle: phase idle is unloaded, but a load is given"),
-    "kernel": ("kernel: fma", "kernel: dgemm", "8:59: stages[2].load.kernel is 'dgemm'; expected one of fma, tensor"),
+    "kernel": ("kernel: fma", "kernel: dgemm", "8:59: stages[2].load.kernel is 'dgemm'; expected one of cublaslt, fma, mma"),
     "loaded nothing": ("{stage: audit,", "{stage: audit, load: {},", "6:26: stage audit: a load needs a phase"),
     "timed nothing": ("{stage: audit,", "{stage: audit, for: 5 s,", "6:25: stage audit: a duration needs a phase"),
     "a check that is a list": ("[inventory]", "[[inventory]]", "6:28: stages[0].steps[0] is a list; expected a mapping"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,19 @@ def test_a_load_whose_peer_cannot_be_reached_burns_and_says_so(tray: Bench, cloc
     assert "no CUDA device" in burned(tray, clock, "GPU-" + "0" * 32, 1.0)[0]["why"]
 
 
+def test_cores_work_beside_the_launches_and_end_with_them(tray: Bench, clock: Clock) -> None:
+    out, deadlines, before = io.StringIO(), Deadlines.create(1), threading.active_count()
+    deadlines.set(0, clock.monotonic_ns() + int(1e9))
+    burn(Still(out, deadlines, clock), *open_gpu(tray, "g0"), {"kernel": "tensor_burn", "cores": 2})
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert told[0]["why"].endswith("; 2 CPU threads beside it")
+    assert told[-1]["state"] == "ended"
+    assert threading.active_count() == before
+    deadlines.set(0, clock.monotonic_ns() + int(1e9))
+    burn(Still(out, deadlines, clock), *open_gpu(tray, "g0"), {"kernel": "tensor_burn", "cores": 0})
+    assert "no CPU load beside it: the tray has no core to spare" in out.getvalue()
+
+
 # ---------------------------------------------------------------- judged
 
 LOAD = Stretch("load", "load", 10.0, 34.0, 12.0)
@@ -110,3 +124,35 @@ def test_why_there_are_none_is_said() -> None:
 
 def test_a_stage_that_asks_for_none_has_nothing_to_judge() -> None:
     assert {m.result for m in judge(asked=False)} == {Result.UNKNOWN}
+
+
+def judge_cores(util: float | None, nvlink: bool = False, log: list[LogLine] | None = None) -> list[Measurement]:
+    rows: dict[Any, Any] = {} if util is None else {("t07", "cpu.util"): {LOAD: [util] * 24}}
+    rows |= {(g, "load.copied"): {LOAD: [n * 400e9 for n in range(24)]} for g in GPUS}
+    stage = build.suite().stages[2].model_dump(mode="json", by_alias=True) | {"load": {"cpu": True, "nvlink": nvlink}}
+    suite = build.suite(stages=[stage])
+    context = Context("t07", build.rack(), load_profile("gb300-nvl72"), suite, suite.stages[0], build.catalogue())
+    return CHECKS["together"].judge(context, Evidence(telemetry=build.series(rows), stretch=LOAD, log=log or []))
+
+
+@pytest.mark.parametrize(
+    ("util", "result", "reason"),
+    [
+        (0.97, Result.PASS, None),
+        (0.8, Result.PASS, None),
+        (0.5, Result.UNKNOWN, "not_attained"),
+        (None, Result.UNKNOWN, "missing"),
+    ],
+)
+def test_the_cores_of_the_tray_are_judged_by_what_they_did(util: float | None, result: Result, reason: str | None) -> None:
+    (one,) = judge_cores(util)
+    assert (one.name, one.part, one.value, one.result, one.reason) == ("together.cpu", "t07", util, result, reason)
+
+
+def test_cores_that_did_not_work_say_why_and_copies_are_judged_beside_them() -> None:
+    line = LogLine("t07.g1", 11.0, "load", "burning", "tensor_burn of burn; no CPU load beside it: no way", "agent")
+    cores, *copies = judge_cores(0.02, nvlink=True, log=[line])
+    assert "0.02 of the CPU time was used; t07.g1: " in cores.why
+    assert "no way" in cores.why
+    assert {m.result for m in copies} == {Result.PASS}
+    assert len(copies) == 4

@@ -73,6 +73,7 @@ def counted(readings: Mapping[tuple[str, str], float | str]) -> dict[tuple[str, 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_healthy_tray_shows_every_part_and_no_error(tmp_path: Path, profile: str) -> None:
     bench = Bench(tmp_path, profile=profile)
+    bench.around.step(seconds(2), None, 0.0)
     machine, got = bench.model.machine, bench.read()
     expected = {f"c{i}" for i in range(machine.sockets)} | {f"n{i}" for i in range(len(machine.nics))}
     expected |= {f"d{i}" for i in range(len(machine.nvmes))} | {f"g{i}" for i in range(bench.model.topology.gpus_per_tray)}
@@ -195,3 +196,24 @@ def test_the_silicon_carries_its_surroundings_along(tmp_path: Path) -> None:
     got = bench.read()
     assert float(got["c0", "cpu.temp"]) > cold + 8
     assert got["", "cpu.edac_ue"] == 7.0
+
+
+def test_cores_that_work_show_in_stat_and_warm_the_cpu_and_no_other_do(tmp_path: Path) -> None:
+    """Processes that take 7 of 8 cores for a minute, then none."""
+    bench = Bench(tmp_path)
+    bench.load(0, 1)
+    bench.read()
+    for s in range(2, 302):
+        bench.around.step(seconds(s), seconds(0), 1.0)
+    only_gpus = bench.read()
+    for s in range(302, 602):
+        bench.around.step(seconds(s), seconds(0), 1.0, 7.0 * (s - 301))
+    with_cores = bench.read()
+    for s in range(602, 902):
+        bench.around.step(seconds(s), seconds(0), 0.0, 7.0 * 300)
+    after = bench.read()
+    assert float(only_gpus["", "cpu.util"]) < 0.1
+    assert 0.87 < float(with_cores["", "cpu.util"]) < 0.95
+    assert float(after["", "cpu.util"]) == 0.0
+    assert float(with_cores["c0", "cpu.temp"]) > float(only_gpus["c0", "cpu.temp"]) + 4
+    assert float(after["c0", "cpu.temp"]) < float(only_gpus["c0", "cpu.temp"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnin.checks.tools import dcgm, imex, ipmi, links, loads, mndiag, nccl, nvbandwidth, nvidia_smi, storage
+from burnin.checks.tools import dcgm, iblinkinfo, imex, ipmi, links, loads, mndiag, nccl, nvbandwidth, nvidia_smi, nvos, storage
 from burnin.checks.tools.reading import Outcome, Parse, Reading, Row
 
 PARSERS: dict[str, Parse] = {
@@ -26,6 +26,8 @@ PARSERS: dict[str, Parse] = {
     "ibstat": links.ibstat,
     "ib_write_bw": links.ib_write_bw,
     "ipmitool sel": ipmi.sel,
+    "iblinkinfo": iblinkinfo.iblinkinfo,
+    **nvos.NVOS,
 }
 """By the name of the tool as its reading says it."""
 

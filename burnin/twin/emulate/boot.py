@@ -30,6 +30,8 @@ def replace_loader(tray: str, package: str = "_tray") -> None:
         def __new__(cls, name=None, *args, **kwargs):  # type: ignore[no-untyped-def]
             if name in _LIBRARIES:
                 return _emulated(tray, package, name)
+            if "libcublasLt" in str(name):
+                raise OSError(f"{name}: cannot open shared object file: No such file or directory")  # a tray has no toolkit
             return super().__new__(cls)
 
     CDLL.__module__, CDLL.__qualname__ = real.__module__, real.__qualname__
@@ -44,6 +46,10 @@ def _emulated(tray: str, package: str, name: str) -> object:
     state = importlib.import_module(package + ".state").State.open(os.path.join(tray, "state"))
     with open(os.path.join(tray, "tray.json"), encoding="utf-8") as file:
         facts = json.load(file)
+    if _LIBRARIES[name] == "cuda":  # who burns a GPU may burn the cores beside it
+        import hashlib
+
+        hashlib.pbkdf2_hmac = importlib.import_module(f"{package}.emulate.cores").hashing(state, hashlib.pbkdf2_hmac)
     return importlib.import_module(f"{package}.emulate.{_LIBRARIES[name]}").library(facts, state, name)
 
 

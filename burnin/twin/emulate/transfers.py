@@ -162,3 +162,14 @@ def peer_copy(cuda: Cuda, to: Any, to_ctx: Any, source: Any, from_ctx: Any, size
     into.memory.copy(number(to), out_of.memory, number(source), count)
     direct = address(to_ctx) in out_of.peers or address(from_ctx) in into.peers
     _queue(cuda, context, "p2p_gbps" if direct else "d2h_gbps", count, into.device, out_of.device)
+    if direct:
+        _count(cuda, out_of.device, "tx_bytes", count)
+        _count(cuda, into.device, "rx_bytes", count)
+
+
+def _count(cuda: Cuda, device: Device, way: str, size: int) -> None:
+    """Bytes over the NVLinks of one end that are up, spread evenly; the first takes what does not divide."""
+    links = cuda.state.links[device.own["position"]][: int(device.facts["nvlinks"])]
+    carrying = [link for link in links if not link["down"]]
+    for i, link in enumerate(carrying):
+        link[way] += size // len(carrying) + (size % len(carrying) if i == 0 else 0)

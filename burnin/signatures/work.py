@@ -1,0 +1,194 @@
+"""What a GPU gets done: how fast at its clock, how evenly, for how many watts, how fast to its peers, and whether it is right.
+
+Same-cause signals do not confirm each other: all of these carry the cause `work` or `silicon` in the catalogue.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from burnin.events import Finding, Severity
+from burnin.rack.schema import SignatureRow
+from burnin.signatures import zones
+from burnin.signatures.readings import Readings
+from burnin.signatures.robust import median
+from burnin.signatures.zones import number
+from burnin.telemetry.series import Floats, Series, Stretch
+
+SLOW, JITTER, WATT, DEFICIT = "perf.slow", "perf.jitter", "perf.watt", "power.deficit"
+LOCKED, PAIR = "power.isoclock", "power.leak_pair"
+BANDWIDTH, WAIT, WRONG = "bandwidth.gpu", "collective.wait", "sdc.wrong"
+
+
+def rate(series: Series) -> float:
+    """Growth of a counter per second; NaN with fewer than two readings."""
+    known = series.t_s[~np.isnan(series.v)]
+    return series.growth() / float(known[-1] - known[0]) if known.size > 1 and known[-1] > known[0] else float("nan")
+
+
+def slow(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Work per clock below that of peers: launches per second / mean clock, so that a capped clock is not called slow.
+
+    Judged in phases at a locked clock where there are any. A clock that moves between readings is not known by its mean:
+    without a locked one, only what is slower by `capped` counts.
+    """
+    many = []
+    pinned = [pair for pair in readings.pairs() if "@" in pair[1].phase]
+    for idle, load in pinned or readings.pairs():
+        done = readings.of("load.launches", load, rate) / readings.mean("gpu.clock_sm", load)
+        done = np.where(readings.loaded(idle, load), done, np.nan)
+        relative, least = zones.relative(done), number(row, "sigma_min")
+        floor = number(row, "floor" if pinned else "capped")
+        if readings.enough(done):
+            shared = readings.shared(SLOW, load.phase, relative, least)
+            mean = np.array([np.nanmean(x) if np.isfinite(x).any() else np.nan for x in done])
+            trays = zones.parts(row, load.stage, readings.trays, mean, shared, shared.own <= -floor, per=-median(done), sign=-1.0)
+            family = readings.family(SLOW, load.phase, relative, least, (shared.own <= -floor).astype(float))
+            own = zones.among(readings, row, load.stage, done, family, family.own <= -floor, per=-median(done), sign=-1.0)
+            many.append(trays | own)
+    found = zones.findings(
+        SLOW, row, zones.collect(many), lambda s: f"it does {100 * s.excess:.1f} % less work per clock than its peers"
+    )
+    host = "its GPUs are slow together: look at its host, BIOS and power profile before any board"
+    return [one if "." in one.part else zones.doing(one, host) for one in found]
+
+
+def jitter(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Work that comes unevenly: spread of the launches between readings / their median, against peers."""
+    many = []
+    for load in readings.telemetry.phase("load"):
+        uneven = readings.of("load.launches", load, _uneven)
+        family = readings.family(JITTER, load.phase, uneven, number(row, "sigma_min"))
+        many.append(zones.among(readings, row, load.stage, uneven, family))
+    return zones.findings(
+        JITTER, row, zones.collect(many), lambda s: f"one step in a hundred takes {100 * s.value:.1f} % longer than usual"
+    )
+
+
+def _uneven(series: Series) -> float:
+    t, v = (x[~np.isnan(series.v)] for x in (series.t_s, series.v))
+    if t.size < 50:
+        return float("nan")
+    pace = np.diff(t) / np.maximum(np.diff(v), 1e-9)
+    pace = pace[(np.diff(v) > 0) & np.isclose(np.diff(t), np.median(np.diff(t)), rtol=0.2)]
+    return float(np.quantile(pace, 0.99) / np.median(pace) - 1) if pace.size >= 50 else float("nan")
+
+
+def watt(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Work per joule below that of peers, at the power limit."""
+    many = []
+    for idle, load in readings.free():
+        done = readings.of("load.launches", load, rate) / readings.mean("gpu.power", load)
+        done = np.where(readings.loaded(idle, load), done, np.nan)
+        family = readings.family(WATT, load.phase, zones.relative(done), number(row, "sigma_min"))
+        many.append(zones.among(readings, row, load.stage, done, family, per=-median(done), sign=-1.0))
+    return zones.findings(
+        WATT, row, zones.collect(many), lambda s: f"it does {100 * s.excess:.1f} % less work per joule than its peers"
+    )
+
+
+def deficit(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Power under full load well below the rack's, whatever the clock says: something holds it back.
+
+    Against the median of all loaded GPUs, not against the limit: a load that does not reach the limit anywhere is no fault.
+    A tray of which most GPUs lack power is named instead of them.
+    """
+    out: dict[str, Finding] = {}
+    for _, load in readings.free():
+        share = 1 - readings.mean("gpu.power", load) / median(readings.mean("gpu.power", load))
+        steady = np.isfinite(share) & (share >= number(row, "floor"))
+        if not readings.enough(share) or np.count_nonzero(steady) * 2 > np.count_nonzero(np.isfinite(share)):
+            continue
+        for i, tray in enumerate(readings.trays):
+            lacking, known = np.flatnonzero(steady[i]).tolist(), int(np.count_nonzero(np.isfinite(share[i])))
+            whole = len(lacking) > 1 and len(lacking) * 4 >= 3 * known
+            for j in lacking[:1] if whole else lacking:
+                part = tray if whole else readings.gpus[i][j]
+                lost = float(np.nanmin(share[i][steady[i]])) if whole else float(share[i, j])
+                why = f"it draws {100 * lost:.1f} % less than the rack's GPUs in {load.stage}, under the same load"
+                out[part] = zones.policy(DEFICIT, row, part, Severity.HOLD, lost, why, stage=load.stage)
+    return list(out.values())
+
+
+def locked(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Power at one clock, brought to one temperature: leakage or regulator losses."""
+    many = []
+    for load, power in _isoclock(readings, row):
+        family = readings.family(LOCKED, load.phase, zones.relative(power), number(row, "sigma_min"))
+        many.append(zones.among(readings, row, load.stage, power, family, per=median(power)))
+    return zones.findings(
+        LOCKED, row, zones.collect(many), lambda s: f"{s.value:.0f} W at a locked clock, {100 * s.excess:.0f} % above its peers"
+    )
+
+
+def _isoclock(readings: Readings, row: SignatureRow) -> list[tuple[Stretch, Floats]]:
+    out = []
+    for idle, load in readings.pairs():
+        if "@" in load.phase:
+            power, temp = readings.mean("gpu.power", load), readings.mean("gpu.temp", load)
+            even = power * np.exp(-number(row, "per_kelvin") * (temp - median(temp)))
+            out.append((load, np.where(readings.loaded(idle, load), even, np.nan)))
+    return out
+
+
+def pair(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """How much power grows with temperature at one locked clock, between a cold and a hot inlet: leakage, and nothing else."""
+    loads = [load for load in readings.telemetry.phase("load") if "@" in load.phase]
+    best: tuple[float, Stretch, Stretch] | None = None
+    for i, one in enumerate(loads):
+        for two in loads[i + 1 :]:
+            warmer = abs(median(readings.mean("gpu.temp", two) - readings.mean("gpu.temp", one)))
+            if one.phase.split("-")[0] == two.phase.split("-")[0] and (best is None or warmer > best[0]):
+                best = warmer, one, two
+    if best is None or not best[0] >= number(row, "apart"):
+        return []
+    _, one, two = best
+    rise = readings.mean("gpu.temp", two) - readings.mean("gpu.temp", one)
+    slope = (readings.mean("gpu.power", two) - readings.mean("gpu.power", one)) / rise
+    family = readings.family(PAIR, one.phase, zones.relative(slope), number(row, "sigma_min"))
+    seen = zones.among(readings, row, two.stage, slope, family, per=median(slope))
+    return zones.findings(
+        PAIR, row, zones.collect([seen]),
+        lambda s: f"its power grows by {s.value:.2f} W/K at a locked clock, {100 * s.excess:.0f} % more than that of its peers",
+    )  # fmt: skip
+
+
+def bandwidth(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """What a GPU reaches to all others, against peers: means over its pairs, because single pairs are noisier."""
+    many = []
+    for stretch in readings.telemetry.stretches:
+        reached = readings.mean("gpu.bandwidth", stretch)
+        if readings.enough(reached):
+            family = readings.family(BANDWIDTH, "load", zones.relative(reached), number(row, "sigma_min"))
+            many.append(zones.among(readings, row, stretch.stage, reached, family, per=-median(reached), sign=-1.0))
+    return zones.findings(
+        BANDWIDTH, row, zones.collect(many),
+        lambda s: f"{s.value:.1f} GB/s to all others, {100 * s.excess:.1f} % below its peers",
+    )  # fmt: skip
+
+
+def wait(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """In a collective everybody waits for the slow one, who waits least."""
+    many = []
+    for stretch in readings.telemetry.stretches:
+        waited = readings.mean("gpu.wait", stretch)
+        if readings.enough(waited):
+            family = readings.family(WAIT, "load", waited, number(row, "sigma_min"))
+            many.append(zones.among(readings, row, stretch.stage, waited, family, per=-1.0, sign=-1.0))
+    return zones.findings(
+        WAIT, row, zones.collect(many),
+        lambda s: f"it waits {100 * s.value:.1f} % of each step, {100 * s.excess:.1f} points less than those who wait for it",
+    )  # fmt: skip
+
+
+def wrong(readings: Readings, row: SignatureRow) -> list[Finding]:
+    """Results that differ from what equal arithmetic gives elsewhere: once is HOLD until it is reproduced, again is FAIL."""
+    out = []
+    for gpus in readings.gpus:
+        for gpu in gpus:
+            grew = readings.telemetry.of(gpu, "load.wrong").growth()
+            if grew >= number(row, "floor"):
+                again = grew >= number(row, "far")
+                why = f"{grew:.0f} results were wrong{'' if again else ': once is not proven, and not forgotten'}"
+                out.append(zones.policy(WRONG, row, gpu, Severity.FAIL if again else Severity.HOLD, grew, why))
+    return out
