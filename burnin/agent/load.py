@@ -27,6 +27,9 @@ KILL_NS = 1_000_000_000
 HALT_KILL_NS = 300_000_000
 """The same after a halt, where everything must be off within a second."""
 
+FROZEN_NS = 5_000_000_000
+"""Load goes on for no longer than this without a turn of the holder, whatever the lease: who is frozen keeps no margin."""
+
 COUNTS = {
     "launches": "load.launches", "wrong": "load.wrong", "edges": "load.edges", "missed": "load.edges_missed",
     "late_ms": "load.edge_late", "copied": "load.copied",
@@ -91,9 +94,14 @@ class Loads:
         """A lease came in. One that ran out meanwhile is not healed by it: what it covered is cut first."""
         self.cut_off(set())
         self.lease_end_ns = lease_end_ns
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Let go on what has not ended: until its limits, or until the holder should have had its next turns."""
+        alive_ns = self._now_ns() + FROZEN_NS
         for burning in self.burning.values():
             if burning.ending_ns is None:
-                self._deadlines.set(burning.slot, min(self.lease_end_ns, burning.end_ns))
+                self._deadlines.set(burning.slot, min(self.lease_end_ns, burning.end_ns, alive_ns))
 
     def margin(self, gpu: str, value_c: float, read_ns: int) -> None:
         """A T.Limit margin was read."""
@@ -128,7 +136,7 @@ class Loads:
     def _start(self, gpu: str, spec: dict[str, Any], cutoff_c: float, max_s: float) -> None:
         now, slot = self._now_ns(), self._slots[gpu]
         end = now + int(max_s * 1e9)
-        self._deadlines.set(slot, min(self.lease_end_ns, end))
+        self._deadlines.set(slot, min(self.lease_end_ns, end, now + FROZEN_NS))
         self.counts.pop(gpu, None)
         process = self._spawn(gpu, spec, self._deadlines.fd, slot, len(self._slots))
         for pipe in (process.stdin, process.stdout):
@@ -175,6 +183,7 @@ class Loads:
             passed = self.passed(burning.gpu, burning.begun_ns, burning.end_ns, burning.cutoff_c, hung)
             if passed is not None:
                 self._cut(burning, *passed)
+        self._go_on()
 
     def passed(self, gpu: str, begun_ns: int, end_ns: int, cutoff_c: float, hung: set[str]) -> tuple[str, float] | None:
         """The local limit that ends load on this GPU now, and by how much; "" is no GPU: lease and time alone."""

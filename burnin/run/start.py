@@ -27,6 +27,7 @@ from burnin.run.facility import Facility
 from burnin.run.guard import Guardian, configuration
 from burnin.run.job import Event, Job, Kept
 from burnin.run.keep import Keep
+from burnin.run.leases import UNNAMED, Leases
 from burnin.run.live import Live
 from burnin.run.lock import Process
 from burnin.run.loop import Run
@@ -202,13 +203,14 @@ async def _run(
     suite = request.suite
     waived = [w.interlock for w in request.file.rack.waive if w.until >= today]
     told = configuration(request.file, run_id, store.path, request.plan.trays, suite.lease, waived)
-    guard = Guardian(told, keep.event, stop.hard, lambda: clock.now() - start_s, start_s)
+    now_s: Callable[[], float] = lambda: clock.now() - start_s  # noqa: E731
+    guard = Guardian(told, keep.event, stop.hard, now_s, start_s)
     stop.say = lambda by: keep.event(
-        LogLine("rack", clock.now() - start_s, "stop", "planned", f"a planned stop was asked for by {by or 'somebody'}", "live")
+        LogLine("rack", now_s(), "stop", "planned", f"a planned stop was asked for by {by or 'somebody'}", "live")
     )
 
     def tray_session(tray: str) -> TraySession:
-        return TraySession(
+        session = TraySession(
             tray,
             lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim),
             keep.event,
@@ -218,11 +220,15 @@ async def _run(
             {"fast_s": suite.sample, "slow_s": suite.sample_slow, "links_s": suite.sample_links},
             astuple(places[tray]) if tray in places else ("", -1, -1),
         )
+        session.lease_s = lambda: leases.of(tray)
+        return session
 
     def replan() -> Plan:
         known = proof(store, run_id, {}, 0.0)
         return rest(request.plan, owed(request.plan, suite, CHECKS, known), known)
 
+    watched = "leak_policy" in request.file.profile.interlocks and "leak_policy" not in waived
+    leases = Leases(suite.lease, watched, lambda tray: job.facility.now(tray) if job.facility else UNNAMED, keep.event, now_s)
     sessions = {tray: tray_session(tray) for tray in request.plan.trays}
 
     def spoken(part: str, metric: str) -> bool:

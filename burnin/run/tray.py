@@ -79,7 +79,9 @@ class TraySession:
         heard: tuple[str, int, int] = ("", -1, -1),
     ) -> None:
         self.tray, self._connect, self._emit, self._clock = tray, connect, emit, clock
-        self._run_start_s, self._lease_s, self._sample = run_start_s, lease_s, dict(sample)
+        self._run_start_s, self._sample = run_start_s, dict(sample)
+        self.lease_s: Callable[[], float] = lambda: lease_s
+        """How long the next lease is (see burnin.run.leases)."""
         self.state, self.why = CONNECTING, ""
         self.settled = asyncio.Event()
         """Set once the first attempt to connect has an outcome."""
@@ -162,7 +164,7 @@ class TraySession:
         self._replay_until = int(hello["next"]) - 1
         self._tables = self._columns(hello["tables"])
         self._watched(hello)
-        self._link.lease(self._lease_s, self.stored_seq)
+        self._link.lease(self.lease_s(), self.stored_seq)
         if hello.get("halted") and not self._said_hello:  # a run that somebody starts may load; one that was halted may not
             await self._link.order("clear")
             self._note(f"what a guard had halted here is cleared: {'; '.join(sorted(set(hello['halted'].values())))}")
@@ -180,8 +182,8 @@ class TraySession:
         link = self._link
         assert link is not None
         while not self._stop.is_set():
-            link.lease(self._lease_s, self.stored_seq)
-            await self._pause_or_gone(link, min(1.0, self._lease_s / 4))
+            link.lease(lease_s := self.lease_s(), self.stored_seq)
+            await self._pause_or_gone(link, min(1.0, lease_s / 4))
             if link.gone.done() and self._leaving:
                 return
             if link.gone.done():

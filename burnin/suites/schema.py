@@ -194,7 +194,9 @@ class Suite(Data):
     suite: str = Field(pattern=_NAME, description=_NAMED)
     about: str
     ships: bool = Field(default=False, description="true: a PASS of the whole suite lets a rack ship")
-    lease: Lease = Field(default=5.0, description="load ends when the controller was not heard for so long")
+    lease: Lease = Field(
+        default=60.0, description="load ends when the controller was not heard for so long; less where nobody minds leaks"
+    )
     sample: Cadence = Field(default=1.0, description="one reading of the fast metrics")
     sample_slow: Cadence = Field(default=5.0, description="one reading of the slow metrics")
     sample_links: Cadence = Field(default=60.0, description="one reading of every NVLink")

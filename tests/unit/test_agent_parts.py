@@ -156,6 +156,19 @@ def test_a_lease_that_comes_late_does_not_heal_the_one_that_ran_out(rig: Rig) ->
     assert rig.cuts() == [("g0", "lease")]
 
 
+def test_load_does_not_outlive_a_frozen_holder_for_a_long_lease(rig: Rig) -> None:
+    seen = Deadlines(rig.loads._deadlines.fd, 2)
+    rig.start(lease_s=60)
+    assert seen.until(0) == rig.clock.ns + 5 * S, "without a turn of the holder nobody keeps the margin"
+    rig.pass_time(20)
+    assert seen.until(0) == rig.clock.ns + 5 * S
+    rig.pass_time(37)
+    assert seen.until(0) == rig.clock.ns + 3 * S, "the lease is the end whatever the holder does"
+    rig.loads.end()
+    rig.loads.cut_off(set())
+    assert seen.until(0) == 0, "what was ended stays so"
+
+
 @pytest.mark.parametrize(("margin", "cut"), [(1.0, []), (0.0, [("g0", "margin")]), (-3.0, [("g0", "margin")])])
 def test_load_ends_when_the_margin_is_used_up(rig: Rig, margin: float, cut: list[tuple[str, str]]) -> None:
     rig.start(cutoff_c=0.0, lease_s=100)
