@@ -73,7 +73,13 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
-    """Each GPU's own copies, then its pairs, then the tray's."""
+    """Each GPU's own copies, then its pairs, then the tray's, then what the links between them counted."""
+    said, _ = _told(evidence)
+    return [*speeds(context, evidence), *_nvlink(context, said)]
+
+
+def _told(evidence: Evidence) -> tuple[dict[str, Any], str]:
+    """GPU -> its message, and why there is none where there is none."""
     said: dict[str, Any] = {}
     silent = "it was not asked"
     for answer in (answer for answers in evidence.answers for answer in answers):
@@ -81,6 +87,12 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
             said.update(answer.body)
         else:
             silent = str(answer.body)
+    return said, silent
+
+
+def speeds(context: Context, evidence: Evidence) -> list[Measurement]:
+    """Each GPU's own copies, then its pairs, then the tray's."""
+    said, silent = _told(evidence)
     out: list[Measurement] = []
     for part in context.gpus:
         own = said.get(part.partition(".")[2], silent)
@@ -89,7 +101,7 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
             one = quantity.unknown(part, *speed) if isinstance(speed, tuple) else quantity.judge(part, speed, context.limits)
             lost = evidence.lost and one.reason == "missing" and one.value is None and isinstance(own, str)
             out.append(replace(one, reason="lost") if lost else one)
-    return out + list(_peers(context, said)) + list(_nvlink(context, said))
+    return out + list(_peers(context, said))
 
 
 def gbps(message: Any, *way: str) -> float | tuple[str, str]:

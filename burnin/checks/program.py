@@ -148,5 +148,5 @@ CHECK = Check(
     orders=orders,
     heats=True,
     args=Args,
-    seconds=lambda profile, said: Args.model_validate(dict(said)).longest,
+    seconds=lambda profile, said: Args.model_validate(dict(said)).longest if said else 0.0,
 )

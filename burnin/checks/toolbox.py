@@ -80,7 +80,7 @@ def _cells(context: Context, reading: Reading, parts: Mapping[str, str]) -> Iter
     for own in body.values():
         for way in _WAYS.values():
             own[way] = own[way] if "gbps" in own[way] else {"reason": "missing", "why": silent["failed"]}
-    yield from copies.judge(context, Evidence(answers=[[Answer(Order(context.tray, "work"), True, body)]]))
+    yield from copies.speeds(context, Evidence(answers=[[Answer(Order(context.tray, "work"), True, body)]]))
 
 
 def _least(of: dict[str, Any], key: str, value: float) -> None:

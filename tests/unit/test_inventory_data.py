@@ -98,7 +98,8 @@ remap.correctable remap.uncorrectable remap.pending remap.failed nvlink.state nv
 nvlink.symbol_errors nvlink.symbol_ber nvlink.effective_errors nvlink.effective_ber nvlink.raw_ber nvlink.recovery_ok
 nvlink.recovery_failed nvlink.rx_errors nvlink.integrity_errors c2c.crc c2c.replay pcie.replay pcie.gen pcie.width fabric.state
 fabric.status fabric.health gpu.recovery_action ecc.sram_threshold repair.pending xid
-cpu.temp cpu.util cpu.edac_ce cpu.edac_ue ras.mc ras.aer ras.mce nic.temp nic.link_flaps nic.symbol_errors nvme.temp nvme.media_errors
+cpu.temp cpu.util cpu.edac_ce cpu.edac_ue ras.mc ras.aer ras.mce
+nic.temp nic.link_flaps nic.symbol_errors nvme.temp nvme.media_errors
 tray.power psu.power
 coolant.supply_temp coolant.return_temp coolant.flow coolant.dp coolant.pressure pump.speed leak.state leak.voltage
 load.launches load.wrong load.edges load.edges_missed load.edge_late load.copied nvlink.fec_tail
