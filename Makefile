@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test matrix bench captures kernels kernels-check picture lint clean help
+.PHONY: demo test test-long matrix bench captures kernels kernels-check picture lint clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,8 +21,11 @@ demo: $(VENV)/.run  ## burn in a twin GB300 NVL72 with two planted weak parts
 	$(BIN)/burnin demo
 
 test: $(VENV)/.dev  ## unit tests, then real SSH and whole runs on the twin
-	$(BIN)/python -m pytest -n 2 tests/unit
-	$(BIN)/python -m pytest tests/real tests/twin
+	$(BIN)/python -m pytest -n 2 tests/unit tests/real
+	$(BIN)/python -m pytest tests/twin
+
+test-long: $(VENV)/.dev  ## whole runs that CI has no time for
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.dev  ## style, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

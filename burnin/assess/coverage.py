@@ -30,6 +30,7 @@ _PER = {
     "repair": "GPU",
     "nvlink": "NVLink",
     "cpu": "CPU",
+    "cpu.util": "compute tray",
     "nic": "NIC",
     "nvme": "NVMe",
     "host": "compute tray",
@@ -40,7 +41,7 @@ _PER = {
     "agent": "compute tray",
     "nvml": "compute tray",
 }
-"""What a metric is read of, by its first word; all others have one slot for the rack."""
+"""What a metric is read of, by its name or its first word; all others have one slot for the rack."""
 
 
 def coverage(case: Case) -> Coverage:
@@ -84,7 +85,7 @@ def _owed(case: Case) -> Iterator[tuple[Stage, str]]:
 
 
 def _parts(case: Case, metric: str) -> list[str]:
-    per = _PER.get(metric.split(".")[0])
+    per = _PER.get(metric) or _PER.get(metric.split(".")[0])
     if per == "GPU":
         return case.gpus()
     if per == "NVLink":

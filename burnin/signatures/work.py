@@ -5,6 +5,8 @@ Same-cause signals do not confirm each other: all of these carry the cause `work
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from burnin.events import Finding, Severity
@@ -26,6 +28,12 @@ def rate(series: Series) -> float:
     return series.growth() / float(known[-1] - known[0]) if known.size > 1 and known[-1] > known[0] else float("nan")
 
 
+def _steady(row: SignatureRow) -> Callable[[Series], float]:
+    """The rate over windows that are long enough for a host's hiccup not to matter; NaN over shorter ones."""
+    least = number(row, "seconds")
+    return lambda series: rate(series) if series.present > 1 and series.t_s[-1] - series.t_s[0] >= least else float("nan")
+
+
 def slow(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Work per clock below that of peers: launches per second / mean clock, so that a capped clock is not called slow.
 
@@ -35,7 +43,7 @@ def slow(readings: Readings, row: SignatureRow) -> list[Finding]:
     many = []
     pinned = [pair for pair in readings.pairs() if "@" in pair[1].phase]
     for idle, load in pinned or readings.pairs():
-        done = readings.of("load.launches", load, rate) / readings.mean("gpu.clock_sm", load)
+        done = readings.of("load.launches", load, _steady(row)) / readings.mean("gpu.clock_sm", load)
         done = np.where(readings.loaded(idle, load), done, np.nan)
         relative, least = zones.relative(done), number(row, "sigma_min")
         floor = number(row, "floor" if pinned else "capped")
@@ -78,7 +86,7 @@ def watt(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Work per joule below that of peers, at the power limit."""
     many = []
     for idle, load in readings.free():
-        done = readings.of("load.launches", load, rate) / readings.mean("gpu.power", load)
+        done = readings.of("load.launches", load, _steady(row)) / readings.mean("gpu.power", load)
         done = np.where(readings.loaded(idle, load), done, np.nan)
         family = readings.family(WATT, load.phase, zones.relative(done), number(row, "sigma_min"))
         many.append(zones.among(readings, row, load.stage, done, family, per=-median(done), sign=-1.0))

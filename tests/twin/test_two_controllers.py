@@ -12,7 +12,7 @@ from burnin.twin.up import running
 from tests.twin.runs import alive, wait_for, workers
 from tests.twin.test_resume import begin, ended
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 
 def test_the_second_is_refused_and_a_frozen_first_is_replaced(tmp_path: Path) -> None:
