@@ -46,7 +46,10 @@ def balance(readings: Readings, row: SignatureRow) -> list[Finding]:
     beyond it at equal power is the offset of its temperatures.
     """
     gains, offsets = [], []
+    steady = number(row, "seconds")  # a loop of tens of litres takes minutes to show the heat that it carries
     for idle, load in readings.pairs():
+        if min(idle.judged[1] - idle.judged[0], load.judged[1] - load.judged[0]) < steady:
+            continue
         (cold_w, cold_h, _), (hot_w, hot_h, per_k) = (_heat(readings.telemetry, row, s) for s in (idle, load))
         gains.append((hot_h - cold_h) / ((hot_w - cold_w) * number(row, "share")))
         offsets.append((cold_h - (cold_w / hot_w) * hot_h) / per_k)
