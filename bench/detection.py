@@ -28,7 +28,7 @@ from pathlib import Path
 import burnin
 from bench import rivals
 from burnin import signatures
-from burnin.checks import HEATS
+from burnin.checks import OFFERS
 from burnin.events import Severity
 from burnin.rack.load import load_catalogue, load_profile
 from burnin.rack.parts import related
@@ -156,7 +156,7 @@ def _begin(folder: str, sizes: dict[str, int]) -> None:
 @cache
 def suite() -> Suite:
     """The run that is simulated: two inlet-free days in thermal cycles, with a locked clock in between."""
-    return load_suite(Path(__file__).with_name("detection.yaml"), checks=HEATS, metrics=load_catalogue().metrics)
+    return load_suite(Path(__file__).with_name("detection.yaml"), checks=OFFERS, metrics=load_catalogue().metrics)
 
 
 @cache
