@@ -242,7 +242,7 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) 
     links = [f"{name}.l{i}" for name in names for i in range(count)]
     for link, s in among("link", links, ber, rest - medians(rest)[:, :, None]).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
-        out[link] = replace(s, zone=Zone.HOLD if near else s.zone)
+        out[link] = replace(s, zone=Zone.HOLD) if near else s
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
     return {part: s for part, s in out.items() if not _under(part, hot)}
 
