@@ -103,13 +103,13 @@ def parts(
     apart = sign * family.own.ravel()
     n = int(np.count_nonzero(~np.isnan(apart)))
     out = {}
+    floor = number(row, "floor")
     for i, excess in enumerate(apart.tolist()):
         if excess == excess:
-            allowed = where is None or bool(where[i])
+            allowed = excess >= floor and (where is None or bool(where[i]))
             z = excess / family.sigma
             at = zone(row, n, excess, z, family.dof, family.tail) if allowed else Zone.FAMILY
-            edge = float(value[i]) - per * (excess - number(row, "floor"))
-            out[names[i]] = Seen(stage, float(value[i]), excess, z, at, edge)
+            out[names[i]] = Seen(stage, float(value[i]), excess, z, at, float(value[i]) - per * (excess - floor))
     return out
 
 
