@@ -1,9 +1,9 @@
 """A controller lives for an hour, or for as long as you have: does it grow? `python -m bench.soak [--minutes 60] [--trays 18]`
 
-`burnin run` of thermal cycles at the cadences of the L11 suites on a twin over real SSH, in processes of its own. Every ten seconds
-what the run, its guard and the agents hold is read from /proc, and the database is looked at: a line of CSV. At the end, or of a CSV
-that is there (`--of FILE`), a straight line is laid through what came after the first sixth (start, imports, caches) and through the
-second half alone, and followed to 72 h.
+`burnin run` of thermal cycles at the cadences of the L11 suites on a twin over real SSH, in processes of its own. Every ten
+seconds what the run, its guard and the agents hold is read from /proc, and the database is looked at: a line of CSV. At the end,
+or of a CSV that is there (`--of FILE`), a line is laid through what came after the first sixth (start, imports, caches) and
+through the second half alone, and followed to 72 h.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ stages:
   - {{stage: idle, phase: idle, for: 1 min, settle: 10 s, steps: [idle-baseline, xid]}}
   - repeat: {cycles}
     stages:
-      - {{stage: warm, phase: load-cycle, for: {load} min, settle: 1 min, load: {{}}, steps: [gpu-load, thermal-margin, throttling, ecc, xid]}}
+      - stage: warm
+        phase: load-cycle
+        for: {load} min
+        settle: 1 min
+        load: {{}}
+        steps: [gpu-load, thermal-margin, throttling, ecc, xid]
       - {{stage: cold, phase: cool-cycle, for: {cool} min, steps: [ecc, xid]}}
 """
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -161,7 +166,8 @@ def table(columns: Mapping[str, np.ndarray]) -> Iterable[str]:
     t_h = columns["t_s"] / 3600
     late, half = t_h >= t_h[-1] / 6, t_h >= t_h[-1] / 2
     load = columns["load_average"]
-    yield f"{t_h[-1] * 60:.0f} minutes, {len(t_h)} looks, {columns['agents'].max():.0f} trays; load average {load.min():.1f} to {load.max():.1f}."
+    looks = f"{t_h[-1] * 60:.0f} minutes, {len(t_h)} looks, {columns['agents'].max():.0f} trays"
+    yield f"{looks}; load average {load.min():.1f} to {load.max():.1f}."
     yield ""
     yield "| | after the first sixth | at the end | a hour | of it in the second half | after 72 h |"
     yield "|---|---|---|---|---|---|"
@@ -176,7 +182,8 @@ def table(columns: Mapping[str, np.ndarray]) -> Iterable[str]:
         per_h, error = slope(t_h[late], y[late])
         later, unsure = slope(t_h[half], y[half])
         grown = y[-1] + later * (HOURS - t_h[-1])
-        yield f"| {what} | {y[late][0]:.1f} | {y[-1]:.1f} | {per_h:+.2f} +- {error:.2f} | {later:+.2f} +- {unsure:.2f} | {grown:.0f} |"
+        slopes = f"{per_h:+.2f} +- {error:.2f} | {later:+.2f} +- {unsure:.2f}"
+        yield f"| {what} | {y[late][0]:.1f} | {y[-1]:.1f} | {slopes} | {grown:.0f} |"
     for what, key in (("run", "run_cpu_s"), ("guard", "guard_cpu_s")):
         y, t = columns[key][late], columns["t_s"][late]
         yield f"| {what}: of a core, % | | {100 * (y[-1] - y[0]) / (t[-1] - t[0]):.1f} | | | |"
