@@ -168,12 +168,13 @@ async def test_nonsense_on_the_socket_is_answered(tmp_path: Path) -> None:
 
 
 def test_a_run_ends_only_when_its_end_was_read(tmp_path: Path) -> None:
-    db, over, heard = tmp_path / "b.db", threading.Event(), list[bytes]()
+    db, began, over, heard = tmp_path / "b.db", threading.Event(), threading.Event(), list[bytes]()
 
     def watch() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
             one.connect(str(sockets.live(db)))
             heard.append(one.recv(1))
+            began.set()
             over.wait(10)  # a busy machine: it reads again only when the run is over
             while more := one.recv(1 << 16):
                 heard.append(more)
@@ -182,8 +183,7 @@ def test_a_run_ends_only_when_its_end_was_read(tmp_path: Path) -> None:
         one = Live(db, head(), lambda by: None)
         await one.open()
         watching.start()
-        while not heard:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(began.wait, 10)
         for number in range(5000):
             one.see(LogLine("t00", float(number), "note", "", "x" * 100, "agent"))
         over.set()
