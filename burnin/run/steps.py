@@ -131,14 +131,13 @@ class Steps:
 
 
 def forbidden(check: Check, context: Context, orders: Sequence[Order]) -> str:
-    """Why a check may not ask this: to change power takes a check that `acts`, and the rack file's leave. Empty when it may."""
-    if not any(order.via == "redfish" and order.verb in ("post", "patch") for order in orders):
-        return ""
-    if not check.acts:
+    """Why a check may not ask this: to change something takes a check that `acts`, and the rack file's leave. Else empty."""
+    changes = any(order.via == "redfish" and order.verb in ("post", "patch") for order in orders)
+    if changes and not check.acts:
         return f"{check.name} may only read, and wants to change something"
-    return (
-        "" if "power_cycle" in context.rack.allow else "the rack file does not allow power to be changed (allow: [power_cycle])"
-    )
+    if not check.acts or check.leave in context.rack.allow or not orders:
+        return ""
+    return f"the rack file does not allow what {check.name} changes (allow: [{check.leave}])"
 
 
 def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
