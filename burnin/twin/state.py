@@ -64,7 +64,7 @@ class Row:
         self._words, self._base, self._at = words, base, at
 
     def __getitem__(self, name: str) -> int:
-        return int(self._words[self._base + self._at[name]])
+        return self._words[self._base + self._at[name]]
 
     def __setitem__(self, name: str, value: int) -> None:
         self._words[self._base + self._at[name]] = value
