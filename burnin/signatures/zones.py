@@ -4,8 +4,8 @@ gives a `fail` rate.
 
 Two gates, always: z (against the rack's own robust spread, or the fleet's) and `floor` (practically large, in physical units).
 Limits are dynamic: they grow with the number of parts compared and with doubt about sigma (burnin.signatures.tails). Where the
-spread of healthy parts is known beforehand, `sure` is a size that they do not reach even with heavy tails: from there on a part is
-HOLD as soon as it is out of the family, and no tail that the rack seems to have excuses it.
+spread of healthy parts is known beforehand, `sure` is a size that they do not reach even with heavy tails: from there on a part
+is HOLD as soon as it is out of the family, and no tail that the rack seems to have excuses it.
 """
 
 from __future__ import annotations

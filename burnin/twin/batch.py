@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,8 @@ def _rest_where_due(canvas: Canvas, parts: Silicon, supply: Floats, number: int)
 
     few = replace(parts, **{f.name: here(getattr(parts, f.name)) for f in fields(parts)})
     one = rest(canvas.model, few, when.conditions[number], here(supply))
-    return replace(one, **{f.name: everywhere(getattr(one, f.name)) for f in fields(one)})
+    whole: dict[str, Any] = {f.name: everywhere(getattr(one, f.name)) for f in fields(one)}
+    return replace(one, **whole)
 
 
 def parts_at(canvas: Canvas, values: Floats) -> Floats:
