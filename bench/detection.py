@@ -183,7 +183,7 @@ def racks(seeds: Iterable[int], plants: tuple[Plant, ...], tails: str) -> Iterat
     """Recordings of racks that hold these faults."""
     model, when = _plan()
     for seed in seeds:
-        yield batch.one_rack(model, when, seed, plants, cast(Tails, tails), when.stretches)
+        yield batch.one_rack(model, when, seed, plants, cast("Tails", tails), when.stretches)
 
 
 @cache

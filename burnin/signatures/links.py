@@ -95,15 +95,22 @@ def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 
 def tails(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts."""
-    known = _known(readings, "nvlink.fec_tail")
-    grown = {link: readings.whole(link, "nvlink.fec_tail", Series.growth) for link in known}
+    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts.
+
+    From bins of the histogram, or from one count of its tail where telemetry has that instead.
+    """
+    grown: dict[str, float] = {}
+    for metric in row.signals:
+        for link in _known(readings, metric):
+            count = readings.whole(link, metric, Series.growth)
+            if count == count:
+                grown[link] = grown.get(link, 0.0) + count
     bad = {
         link: (Severity.HOLD, count, f"{count:.0f} code words near the end of what can be corrected")
         for link, count in grown.items()
         if count >= number(row, "floor")
     }
-    return _named(FEC, row, readings, bad, known)
+    return _named(FEC, row, readings, bad, grown)
 
 
 def paired(readings: Readings, row: SignatureRow) -> list[Finding]:

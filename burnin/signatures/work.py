@@ -81,7 +81,11 @@ def _uneven(series: Series) -> float:
     usual = median(took)
     good = (did > 0) & (np.abs(took - usual) <= 0.2 * usual)
     pace = np.sort(took[good] / did[good])
-    return float(np.quantile(pace, 0.99) / median(pace) - 1) if pace.size >= 50 else float("nan")
+    if pace.size < 50:
+        return float("nan")
+    at = 0.99 * (pace.size - 1)
+    slow = pace[int(at)] + (at - int(at)) * (pace[min(int(at) + 1, pace.size - 1)] - pace[int(at)])
+    return float(slow / median(pace) - 1)
 
 
 def watt(readings: Readings, row: SignatureRow) -> list[Finding]:
