@@ -168,12 +168,14 @@ async def test_nonsense_on_the_socket_is_answered(tmp_path: Path) -> None:
 
 
 def test_a_run_ends_only_when_its_end_was_read(tmp_path: Path) -> None:
-    db, over, heard, said = tmp_path / "b.db", threading.Event(), list[bytes](), list[int]()
+    db, met, over = tmp_path / "b.db", threading.Event(), threading.Event()
+    heard, said = list[bytes](), list[int]()
 
     def watch() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
             one.connect(str(sockets.live(db)))
             heard.append(one.recv(1))
+            met.set()
             over.wait(10)  # a busy machine: it reads again only when the run is over
             while more := one.recv(1 << 16):
                 heard.append(more)
@@ -182,8 +184,7 @@ def test_a_run_ends_only_when_its_end_was_read(tmp_path: Path) -> None:
         one = Live(db, head(), lambda by: None)
         await one.open()
         watching.start()
-        while not heard:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(met.wait)
         (writer,) = one._writers
         while not writer.transport.get_write_buffer_size():  # the socket itself takes no more
             one.see(LogLine("t00", float(len(said)), "note", "", "x" * 1000, "agent"))
