@@ -2,8 +2,8 @@
 
 Only with `allow: [gpu_reset]` in the rack file, and only in a stage without load. The agents let NVML go (a reset wants the
 driver for itself), `nvidia-smi --gpu-reset` resets all GPUs of a tray at once, as GPUs that share NVLink must be, and NVML is
-taken again, whatever came of it. nvidia-smi's line for each GPU is the proof, not its exit status. Not done is UNKNOWN: something else
-holds the driver (DCGM, IMEX, persistence daemon), or root is missing.
+taken again, whatever came of it. nvidia-smi's line for each GPU is the proof, not its exit status. Not done is UNKNOWN:
+something else holds the driver (DCGM, IMEX, persistence daemon), or root is missing.
 """
 
 from __future__ import annotations
