@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from burnin.checks import (
+    across,
     as_found,
     ask,
     bmc,
@@ -81,7 +82,7 @@ CHECKS: dict[str, Check] = {
         imex,
         ib_write_bw,
     )
-} | {check.name: check for check in (*toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
+} | {check.name: check for check in (*across.CHECKS, *toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
 """What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)

@@ -197,7 +197,7 @@ class Check:
     scope: Literal["tray", "switch", "rack"] = "tray"
     heats: bool = False
     acts: bool = False
-    leave: Literal["power_cycle", "gpu_reset", "redundancy"] = "power_cycle"
+    leave: Literal["power_cycle", "gpu_reset", "other_trays", "redundancy"] = "power_cycle"
     """Of a check that `acts`: what the rack file's `allow` must say."""
     args: type[Data] = NoArgs
     """What a step may say of it (`with:`)."""

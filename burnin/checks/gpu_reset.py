@@ -1,9 +1,9 @@
 """Do all GPUs come back when they are reset? The ladder's first rung, below a power cycle (boot-cycle) and a new board.
 
 Only with `allow: [gpu_reset]` in the rack file, and only in a stage without load. The agents let NVML go (a reset wants the
-driver for itself), `nvidia-smi --gpu-reset` resets all GPUs of a tray at once, as GPUs that share NVLink must be, and NVML is
-taken again, whatever came of it. nvidia-smi's line for each GPU is the proof, not its exit status. Not done is UNKNOWN:
-something else holds the driver (DCGM, IMEX, persistence daemon), or root is missing.
+driver for itself), `nvidia-smi --gpu-reset` resets all GPUs of a tray at once, as those that share NVLink must be, and NVML is
+taken again, whatever came of it. nvidia-smi's line for each GPU is the proof, not its exit status. Not done is UNKNOWN: something
+else holds the driver (DCGM, IMEX, persistence daemon), or root is missing.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from burnin.checks.base import Answer
 from burnin.errors import TrayError
@@ -86,7 +86,37 @@ class Heat:
         return "; ".join(hot), f"{', '.join(blind)}: no temperature is read" if blind else ""
 
 
-async def watched(heat: Heat, asking: Coroutine[Any, Any, Answer], end: Callable[[], Awaitable[Any]]) -> Answer:
+class Margins:
+    """The T.Limit margins of GPUs that a program loads from another tray. `latest`: time and margin of a GPU's last reading."""
+
+    def __init__(
+        self, latest: Callable[[str], tuple[float, float | None]], gpus: Sequence[str], least_c: float, clock: Clock
+    ) -> None:
+        self._latest, self._gpus, self._least_c, self._clock = latest, gpus, least_c, clock
+
+    async def until_bad(self) -> str:
+        """Returns why the program must end."""
+        begun_s = self._clock.now()
+        while True:
+            await self._clock.sleep(1.0)
+            now_s = self._clock.now()
+            for gpu in self._gpus:
+                t_s, margin = self._latest(gpu)
+                if margin is not None and margin <= self._least_c:
+                    return f"{gpu} has a margin of {margin:g} Cel left"
+                if now_s - max(begun_s, t_s if margin is not None else 0.0) >= BLIND_S:
+                    return f"the margin of {gpu} was not read for {BLIND_S:g} s"
+
+
+class Watcher(Protocol):
+    """Says when a program must end."""
+
+    async def until_bad(self) -> str:
+        """Returns why."""
+        ...
+
+
+async def watched(heat: Watcher, asking: Coroutine[Any, Any, Answer], end: Callable[[], Awaitable[Any]]) -> Answer:
     """The program's answer; `end` ends it where its GPUs get too hot, or nobody can see whether they do."""
     asked, bad = asyncio.ensure_future(asking), asyncio.ensure_future(heat.until_bad())
     try:

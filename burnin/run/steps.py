@@ -16,6 +16,7 @@ from burnin.checks import CHECKS
 from burnin.checks.base import RACK, Answer, Check, Context, Order
 from burnin.errors import TrayError
 from burnin.events import Status
+from burnin.rack.parts import tray_of
 from burnin.run import alone
 from burnin.run.job import Job, Kept
 from burnin.run.plan import Leg, Plan
@@ -104,18 +105,35 @@ class Steps:
 
     async def _ask(self, order: Order, loadable: Collection[str]) -> Answer:
         """One question. GPUs that may not be loaded are taken out of work, and answered for; a program then does not begin."""
-        begins = order.verb in ("work", "program")
+        begins, others = order.verb in ("work", "program"), list(order.args.get("others", ()))
         kept = [gpu for gpu in order.args.get("gpus", ()) if f"{order.to}.{gpu}" not in loadable] if begins else []
         if kept and order.verb == "program":
             return Answer(order, False, f"an interlock keeps {', '.join(kept)} of {order.to} from being loaded")
+        if held := [gpu for gpu in others if gpu not in loadable]:
+            return Answer(order, False, f"an interlock keeps {', '.join(held)} from being loaded")
         refused: Mapping[str, Any] = {gpu: {"failed": "an interlock keeps it from being loaded"} for gpu in kept}
         if kept:
             rest = [gpu for gpu in order.args["gpus"] if gpu not in kept]
             if not rest:
                 return Answer(order, True, dict(refused))
             order = replace(order, args={**order.args, "gpus": rest})
-        answer = await _unless_stopped(self._job, order, self._alone if order.args.get("exclusive") else ask)
+        how = self._alone if order.args.get("exclusive") else self._across if others else ask
+        answer = await _unless_stopped(self._job, order, how)
         return replace(answer, body={**answer.body, **refused}) if answer.ok and kept else answer
+
+    async def _across(self, job: Job, order: Order) -> Answer:
+        """A program that loads other trays too: ended when one of their GPUs gets too hot, or is not read any more."""
+        own, gpus = {k: v for k, v in order.args.items() if k != "others"}, tuple(order.args["others"])
+
+        def latest(gpu: str) -> tuple[float, float | None]:
+            t_s, value = job.sessions[tray_of(gpu)].latest.get((gpu, "gpu.tlimit"), (-1e9, None))
+            return t_s + job.start_s, value
+
+        margins = alone.Margins(latest, gpus, float(order.args["cutoff_margin_c"]), job.clock)
+        answer = await alone.watched(
+            margins, ask(job, replace(order, args=own)), lambda: job.sessions[order.to].order("unload", timeout_s=10.0)
+        )
+        return replace(answer, order=order)
 
     async def _alone(self, job: Job, order: Order) -> Answer:
         """A program that has the GPUs for itself: not begun where nobody could see them get hot, ended when they do."""
