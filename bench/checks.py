@@ -45,7 +45,7 @@ from burnin.transport.bmcs import Bmcs, services
 from burnin.transport.rack import dialer
 from burnin.transport.shell import Shell
 from burnin.twin import batch
-from burnin.twin.faults import parse
+from burnin.twin.faults import KINDS, parse
 from burnin.twin.up import running
 
 ROOT = Path(__file__).parents[1]
@@ -203,6 +203,11 @@ LIVE = ("door", "run", "beside")
 def _is(name: str, wanted: str) -> bool:
     head, star, tail = wanted.partition("*")
     return name.startswith(head) and name.endswith(tail) if star else name == wanted
+
+
+def sized(kind: str) -> bool:
+    """Has this fault a severity?"""
+    return KINDS[kind].has_severity
 
 
 def _planted(row: Row, plant: str) -> tuple[str, ...]:
