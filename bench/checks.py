@@ -112,7 +112,7 @@ ROWS = (
     Row("xid", ("gpu_off_bus:t02.g3:5", "gpu_off_bus:t09.g0:45"), "xid", "link_down:t02.g3.l4:5"),
     Row("gpu-load", ("sdc:t04.g3:0.01", "sdc:t15.g0:0.6"), "gpu.mismatches", "slow_gpu:t04.g3:0.1", "recorded"),
     Row("gpu-load", ("clock_cap:t06.g2:0.4", "clock_cap:t12.g1:0.7"), "gpu.power_fraction", "tim_void:t06.g2:1", "recorded"),
-    Row("inventory", ("wrong_serial:t00.g3", "wrong_serial:t01"), "*.serial", "bmc_dead:t00.bmc", "run"),
+    Row("inventory", ("wrong_serial:t00.g3", "wrong_serial:t01"), "*.serial", "slow_gpu:t00.g2:0.2", "run"),
     Row("bmc", ("bmc_dead:t00.bmc", "bmc_dead:t02.bmc"), "bmc.sensors", "shelf_lost:p2", "door", of="{1}"),
     Row("leak", ("leak:t00:60", "leak:t02:600"), "leak.state", "bmc_dead:p3", "door"),
     Row("power", ("shelf_lost:p1", "shelf_lost:p6"), "shelf.supplies", "bmc_dead:t01.bmc", "door"),
@@ -123,13 +123,13 @@ ROWS = (
         "leak:s0:120", "door"),
     Row("link-ends", ("switchport_margin:s0.a1.p6:5", "switchport_margin:s1.a0.p58:7"), "link.errors",
         "wrong_serial:t00.g3", "run", of=("t00.g0.l8", "t02.g1.l13")),
-    Row("imex", ("tray_dead:t01:0.5", "tray_dead:t02:3"), "imex.domain", "bw_loss:t00.g1:0.25", "run", of="rack"),
     Row("copies", ("bw_loss:t00.g1:0.25", "bw_loss:t02.g3:0.6"), "copy.h2d", "sdc:t00.g3:0.5", "run"),
     Row("nvbandwidth", ("bw_loss:t00.g1:0.25", "bw_loss:t02.g3:0.6"), "copy.h2d", "sdc:t00.g3:0.5", "run"),
     Row("consensus", ("sdc:t00.g3:0.5", "sdc:t02.g1:0.05"), "consensus.wrong", "bw_loss:t00.g1:0.25", "run"),
     Row("dcgm", ("sdc:t00.g3:0.5", "sdc:t02.g1:0.05"), "dcgm.verdict", "wrong_serial:t00.g3", "run"),
     Row("collective", ("slow_gpu:t00.g2:0.2", "slow_gpu:t02.g0:0.6"), "collective.*", "wrong_serial:t00.g3", "run", of="{1}"),
     Row("nccl-tests", ("slow_gpu:t00.g2:0.2", "slow_gpu:t02.g0:0.6"), "nccl-tests.busbw", "wrong_serial:t00.g3", "run", of="{1}"),
+    Row("imex", ("tray_dead:t01:0.5", "tray_dead:t02:3"), "imex.domain", "bw_loss:t00.g1:0.25", "run", of="rack"),
     Row("together", ("bw_loss:t00.g1:0.8", "bw_loss:t00.g2:0.95"), "together.nvlink", "sdc:t00.g3:0.5", "beside"),
     Row("pulse", ("clock_cap:t00.g0:0.7", "clock_cap:t00.g3:0.9"), "pulse.swing", "sdc:t00.g3:0.5", "beside"),
 )  # fmt: skip
@@ -188,7 +188,7 @@ def outcome(row: Row) -> Outcome:
         mine = [part for p in _planted(row, plant) for part in (parse(p).part, row.part(p))]
         others = [(part, name) for _, part, name, _ in said if part != "rack" and not any(related(part, one) for one in mine)]
         beside += [f"{part} {name}" for part, name in others]
-    near = [one for one in spoke(row.way, (row.near,)) if one[0] == row.check and one[:3] not in own]
+    near = [one for one in spoke(row.way, _near(row)) if one[0] == row.check and one[:3] not in own]
     quiet = [f"{part} {name}" for check, part, name, _ in healthy if check == row.check and (check, name) not in KNOWN]
     return Outcome(row, (found[0], found[1]), tuple(beside), tuple(quiet), tuple(f"{part} {name}" for _, part, name, _ in near))
 
@@ -215,6 +215,12 @@ def _planted(row: Row, plant: str) -> tuple[str, ...]:
     """Both at once where a run is dear and they are on different parts of the rack."""
     apart = len({tray_of(parse(one).part) for one in row.plants}) == 2 or row.way == "beside"
     return row.plants if row.way in LIVE and apart and row.check != "imex" else (plant,)
+
+
+def _near(row: Row) -> tuple[str, ...]:
+    """The neighbour alone, or in the run that another row makes of it anyway."""
+    made = [_planted(other, row.near) for other in ROWS if other.way == row.way and row.near in other.plants]
+    return made[0] if made else (row.near,)
 
 
 @cache
@@ -381,7 +387,7 @@ agent's readers; `recorded`, a rack of 18 trays written down; `door`, the check'
 switch trays; `run` and `beside`, `burnin run` against a small twin (`beside` wants a machine that does nothing else).
 
 A small healthy twin leaves open, and no row counts: a BMC's leak policy as delivered (`leak.policy`), an IMEX domain of fewer
-trays than the profile's rack (`imex.domain`; a dead tray makes it FAIL), links to switch trays that are not there (`link.joined`).
+trays than the profile's rack (`imex.domain`; a dead tray makes it FAIL), links to absent switch trays (`link.joined`).
 
 | check | way | planted | said | neighbour | | commit |
 |---|---|---|---|---|---|---|
