@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-long matrix bench captures kernels kernels-check picture lint clean help
+.PHONY: demo test test-long matrix checks-matrix bench captures kernels kernels-check picture lint clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ lint: $(VENV)/.dev  ## style, types, import contracts
 
 matrix: $(VENV)/.run  ## every fault, healthy seeds; writes docs/matrix.md (about an hour)
 	$(BIN)/python -m bench.matrix
+
+checks-matrix: $(VENV)/.run  ## every check against planted faults; writes docs/checks-matrix.md (half an hour)
+	$(BIN)/python -m bench.checks
 
 bench: $(VENV)/.dev  ## SSH, agent and store, each beside its peers
 	$(BIN)/python -m bench.ssh
