@@ -21,7 +21,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures.readings import Family, Readings
 from burnin.signatures.robust import median
-from burnin.signatures.tails import GAUSS, worst
+from burnin.signatures.tails import GAUSS, UNKNOWN, unless_heavy, worst
 from burnin.signatures.tails import limit as worst_of
 from burnin.telemetry.series import Floats
 
@@ -65,7 +65,10 @@ def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: f
         return Zone.FAMILY
     if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
         return Zone.FAIL
-    return Zone.HOLD if sure or z >= worst(n, number(row, "hold"), dof, tail) else Zone.WATCH
+    least = worst(n, number(row, "hold"), dof, tail)
+    if tail == UNKNOWN:
+        least = max(least, unless_heavy(n))
+    return Zone.HOLD if sure or z >= least else Zone.WATCH
 
 
 def among(
