@@ -233,12 +233,17 @@ def learn(pool: multiprocessing.pool.Pool, folder: Path, sizes: dict[str, int]) 
                 (folder / f"{name}-{tails}.json").write_text(build(Key(profile=PROFILE), some).model_dump_json())
 
 
+_LEVELS = ("fleet.shift", "coolant.balance")
+"""Signatures that learn although they have no zones."""
+
+
 def _learn(job: tuple[str, range]) -> dict[int, dict[tuple[str, str], list[signatures.Floats]]]:
     tails, seeds = job
     out = {}
     for one in racks(seeds, (), tails):
         readings = Readings(one, load_profile(PROFILE).topology, {})
-        signatures.look(readings, load_catalogue().signatures, one.log)
+        rows = load_catalogue().signatures
+        signatures.look(readings, {name: rows[name] for name in rows if "watch" in rows[name].limits or name in _LEVELS})
         out[one.seed] = readings.learned
     return out
 

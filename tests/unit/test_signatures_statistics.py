@@ -298,10 +298,12 @@ def test_normal_parts_are_not_taken_for_heavy_ones(parts: int) -> None:
 @pytest.mark.parametrize("weak", [1, 2, 3])
 def test_a_few_weak_parts_are_not_what_their_peers_are_like(weak: int) -> None:
     rng = np.random.default_rng(weak)
+    claims = 0
     for _ in range(200):
         parts = rng.standard_normal(720)
         parts[:weak] += 12
-        assert tails.tail_of(parts, robust.sigma(parts, 0.0)) == tails.GAUSS
+        claims += tails.tail_of(parts, robust.sigma(parts, 0.0)) != tails.GAUSS
+    assert claims <= 2  # as without them, one in 1000, and a little: 3 of 720 are a tenth of the BEYOND that is looked at
 
 
 def test_heavy_parts_are_seen_and_never_claimed_heavier_than_t5() -> None:
