@@ -95,8 +95,11 @@ def watt(readings: Readings, row: SignatureRow) -> list[Finding]:
     for idle, load in readings.free():
         done = readings.of("load.launches", load, _steady(row)) / readings.mean("gpu.power", load)
         done = np.where(readings.loaded(idle, load), done, np.nan)
-        family = readings.family(WATT, load.phase, zones.relative(done), number(row, "sigma_min"))
-        many.append(zones.among(readings, row, load.stage, done, family, per=-median(done), sign=-1.0))
+        relative, least, floor = zones.relative(done), number(row, "sigma_min"), number(row, "floor")
+        if readings.enough(done):  # a tray that is slow as a whole is perf.slow's to name
+            shared = readings.shared(WATT, load.phase, relative, least)
+            family = readings.family(WATT, load.phase, relative, least, (shared.own <= -floor).astype(float))
+            many.append(zones.among(readings, row, load.stage, done, family, per=-median(done), sign=-1.0))
     return zones.findings(
         WATT, row, zones.collect(many), lambda s: f"it does {100 * s.excess:.1f} % less work per joule than its peers"
     )
