@@ -13,6 +13,7 @@ from burnin.assess.coverage import coverage
 from burnin.assess.steps import steps, unloaded
 from burnin.events import Finding, Severity, Verdict
 from burnin.signatures import RETESTED, find
+from burnin.signatures.readings import Readings
 from burnin.store import Store
 from burnin.verdict import fold
 
@@ -47,6 +48,7 @@ def judge(case: Case) -> Verdict:
             **case.versions,
             "baseline": said(case.baseline, key_of_case(case))[1],
             **soak.said(case.telemetry, case.catalogue, findings),
+            **soak.felt(Readings(case.telemetry, case.profile.topology, unloaded(case)), case.catalogue),
         },
         sessions=_sessions(case),
     )

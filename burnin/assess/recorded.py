@@ -153,7 +153,12 @@ def judge(one: Recording) -> Verdict:
         findings=findings,
         holds=holds,
         steps=steps,
-        versions={"burnin": burnin.__version__, "baseline": baseline, **soak.said(one.telemetry, one.catalogue, findings)},
+        versions={
+            "burnin": burnin.__version__,
+            "baseline": baseline,
+            **soak.said(one.telemetry, one.catalogue, findings),
+            **soak.felt(seen, one.catalogue),
+        },
     )
 
 
