@@ -27,9 +27,11 @@ from burnin.rack.parts import KINDS, is_part, kind
 
 INTERLOCKS = (
     "rack_identity", "gpu_margin", "coolant_flow", "coolant_supply", "coolant_pressure", "leak", "leak_policy",
-    "switch_trays", "fabric", "power_shelves",
+    "switch_trays", "fabric", "power_shelves", "dew_point",
 )  # fmt: skip
 """Every interlock a profile may ask for; `burnin.run.interlocks` says which of them this version can read."""
+WHERE_READ = ("dew_point",)
+"""Interlocks that hold wherever somebody offers to read them, asked for or not."""
 
 GUARDED = (
     "gpu_margin", "tray_lost", "leak", "leaking_trays", "coolant_flow", "coolant_supply", "coolant_rise", "power_shelves",

@@ -6,6 +6,7 @@ difference, so that nothing can take a row's flow for the rack's.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -162,6 +163,29 @@ def loop(bodies: Bodies, scope: Literal["rack", "row"], rack: str = "", serves: 
     flow = None if None in flows else sum(v for v in flows if v is not None)
     dp = None if None in values["dp"] else min(v for v in values["dp"] if v is not None)
     return RackLoop(supply, pressure, pumps, unread, ill, flow, _worst(values["return_temp"]), dp)
+
+
+def has_room_sensor(bodies: Bodies) -> bool:
+    """True where a CDU offers what the room's air holds, whether or not it can be read now."""
+    return bool(_rooms(bodies))
+
+
+def dew_point(bodies: Bodies) -> float | None:
+    """Cel at which the room's air wets a pipe: as the CDU says it, else from temperature and humidity (Magnus over water,
+    17.62 and 243.12 Cel: Sonntag 1990). The highest of several sensors; None where one of them is not read."""
+    return _worst([_dew_point(body) for body in _rooms(bodies)] or [None])
+
+
+def _rooms(bodies: Bodies) -> list[Body]:
+    return [body for body in bodies.values() if "DewPointCelsius" in body or "HumidityPercent" in body]
+
+
+def _dew_point(room: Body) -> float | None:
+    said, air, wet = (number(room.get(key)) for key in ("DewPointCelsius", "TemperatureCelsius", "HumidityPercent"))
+    if said is not None or air is None or wet is None or not 0 < wet <= 100:
+        return said
+    gamma = math.log(wet / 100) + 17.62 * air / (243.12 + air)
+    return 243.12 * gamma / (17.62 - gamma)
 
 
 def _connectors(bodies: Bodies, rack: str) -> list[Body]:
