@@ -1,7 +1,7 @@
-"""A twin's compute tray in its own time, read by the agent's own readers: minutes of telemetry in a second or two, the same each time.
+"""A twin's compute tray in its own time, read by the agent's own readers: minutes of telemetry in a second, the same each time.
 
-Hardware, emulated NVML and the tree behind HOST_* are the twin's; pynvml is unmodified; groups, sources and the kernel log are read
-by the agent's code. What is left out: processes, SSH and the load's kernels. GPUs are as busy as a load would make them.
+Hardware, emulated NVML and the tree behind HOST_* are the twin's; pynvml is unmodified; groups, sources and the kernel log are
+read by the agent's code. What is left out: processes, SSH and the load's kernels. GPUs are as busy as a load would make them.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ class _Tray:
         for key, pairs in self._read.items():
             values = [math.nan if isinstance(value, str) else float(value) for _, value in pairs]
             series[key] = Series(np.array([t for t, _ in pairs]), np.array(values))
-            absent.update({key: value for _, value in pairs if isinstance(value, str)})
+            if why := [value for _, value in pairs if isinstance(value, str)]:
+                absent[key] = why[-1]
         return Telemetry(series, stretches, absent)
 
 

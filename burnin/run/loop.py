@@ -15,7 +15,7 @@ from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import Answer
 from burnin.errors import TrayError
 from burnin.events import LogLine, StageBegan, StageEnded, Status, TrayState
-from burnin.run import interlocks
+from burnin.run import interlocks, network
 from burnin.run.heat import Heat
 from burnin.run.job import Job, Kept
 from burnin.run.left import snapshot
@@ -211,6 +211,21 @@ class Run:
         await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded and stage.load is None])
         self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.COMPLETE))
 
+    async def _ways(self, trays: list[str], cards: list[str]) -> dict[str, dict[str, Any]]:
+        """Which card sends to which, by tray; of those that have nobody to send to, it is said why."""
+
+        async def ports(tray: str) -> network.Ports | str:
+            try:
+                return dict(await self.job.sessions[tray].order("ports"))
+            except TrayError as error:
+                return str(error)
+
+        asked = await asyncio.gather(*(ports(tray) for tray in trays)) if cards else ()
+        ways, silent = network.ring(dict(zip(trays, asked, strict=False)), cards)
+        for part, why in silent.items():
+            self.job.keeper.event(LogLine(part, self._now(), "load", "refused", f"no traffic: {why}", "controller"))
+        return network.args(ways)
+
     async def _hold_clocks(self, tray: str, mhz: int) -> None:
         """Hold the SM clocks of a tray, and say where that was refused; the stage is then not judged as loaded there."""
         try:
@@ -319,6 +334,7 @@ class Run:
         }
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))
+        self._heat.own = await self._ways(trays, network.cards(stage.load.nic, self.job.profile.topology.nics_per_tray))
         gpus = interlocks.loadable(found, [gpu for tray in trays for gpu in self.job.profile.topology.gpus(tray)])
         over_s = stage.duration if stage.load.stagger else 0.0
         await self._heat.up(stage.load, gpus, begin, over_s, args)

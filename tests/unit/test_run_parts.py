@@ -390,6 +390,19 @@ async def test_a_silent_link_is_lost_within_ten_seconds() -> None:
     rig.life.cancel()
 
 
+async def test_a_run_that_was_blocked_does_not_take_its_trays_for_silent() -> None:
+    rig = Rig()
+    await settle()
+    await rig.live(3)
+    rig.clock.t += BEAT_LOST_S + 2  # nothing of the run had a turn
+    await rig.live(2, beats=False)
+    assert rig.states() == ["ready"]
+    await rig.live(2)
+    await rig.live(int(BEAT_LOST_S) + 2, beats=False)
+    assert rig.states()[:2] == ["ready", "LOST"], "and then as ever"
+    rig.life.cancel()
+
+
 async def test_a_loss_is_said_once_with_its_first_reason() -> None:
     rig = Rig()
     await settle()
