@@ -209,8 +209,16 @@ def _pumps(bodies: Bodies) -> float | None:
     speeds = []
     for path, body in bodies.items():
         if kind(body) == "Pump" or "/Pumps/" in path:
-            said = body.get("PumpSpeedRPM") or (body.get("PumpSpeedPercent") or {})
-            rpm = number(said) if not isinstance(said, Mapping) else number(said.get("SpeedRPM")) or number(body.get("SpeedRPM"))
+            rpm = pump_rpm(body)
             if rpm is not None and state(body) not in ("Absent", "Disabled", "StandbySpare", "StandbyOffline"):
                 speeds.append(rpm)
     return sum(speeds) / len(speeds) if speeds else None
+
+
+def pump_rpm(body: Body) -> float | None:
+    """Turns a minute of one pump, as its resource says."""
+    said = body.get("PumpSpeedRPM") or (body.get("PumpSpeedPercent") or {})
+    if not isinstance(said, Mapping):
+        return number(said)
+    rpm = number(said.get("SpeedRPM"))
+    return rpm if rpm is not None else number(body.get("SpeedRPM"))
