@@ -137,6 +137,7 @@ WITHOUT = {
     "as-found": "nothing in the twin changes a setting behind a run's back; tests/unit/test_checks.py",
     "ask": "a person's answer; tests/unit/test_checks_own.py",
     "boot-cycle": "power cycles of minutes; `boot_intermittent` in tests/twin/test_boot_cycle.py",
+    "configuration": "the twin has one firmware and one setting everywhere; tests/unit/test_configuration.py",
     "firmware": "the twin has one firmware everywhere; tests/unit/test_checks_redfish.py",
     "fio": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
     "gpu-burn": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",

@@ -127,10 +127,7 @@ def look(readings: Readings, rows: Mapping[str, SignatureRow], log: Iterable[Log
     """The same, where the caller wants what a baseline would learn (`readings.learned`)."""
     lines = list(log)
     with np.errstate(all="ignore"):  # a clock of 0 or a mean of nothing is NaN, and NaN is in no zone
-        found = _found(readings, rows, lines)
-        if readings.heavy():
-            found = _found(readings, rows, lines)
-        return sorted(found, key=lambda f: (f.part, f.signature))
+        return sorted(_found(readings, rows, lines), key=lambda f: (f.part, f.signature))
 
 
 def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLine]) -> list[Finding]:
@@ -139,7 +136,7 @@ def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLi
         out += thermal.find(readings, rows)
     for name, see in SIGNATURES.items():
         if name in rows:
-            out += see(readings, rows[name])
+            out += readings.once_for_all(name, lambda see=see, name=name: see(readings, rows[name]))  # type: ignore[misc]
     if xids.SEQUENCE in rows:
         out += xids.find(log, rows[xids.SEQUENCE])
     if host.BOOT in rows:

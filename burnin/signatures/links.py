@@ -21,7 +21,7 @@ from burnin.signatures import zones
 from burnin.signatures.readings import Readings
 from burnin.signatures.robust import median, medians, own, without_slots
 from burnin.signatures.zones import Seen, Zone, number
-from burnin.telemetry.series import Floats, Stretch
+from burnin.telemetry.series import Floats, Series, Stretch
 
 RATES, FEC, PAIRED = "nvlink.ber", "nvlink.fec", "nvlink.paired"
 DOWN, ERRORS, RECOVERY, MARGIN = "nvlink.down", "nvlink.errors", "nvlink.recovery", "nvlink.margin"
@@ -38,8 +38,9 @@ def down(readings: Readings, row: SignatureRow) -> list[Finding]:
     grades: dict[str, tuple[Severity, float, str]] = {}
     known = _known(readings, "nvlink.state")
     for link in known:
-        state = readings.telemetry.of(link, "nvlink.state")
-        values = state.known()
+        if readings.whole(link, "nvlink.state", Series.lowest) >= 1:
+            continue
+        values = readings.telemetry.of(link, "nvlink.state").known()
         off = int(np.count_nonzero(values < 1))
         if off:
             stays = bool(values[-1] < 1) and off >= min(number(row, "readings"), values.size)
@@ -53,7 +54,7 @@ def errors(readings: Readings, row: SignatureRow) -> list[Finding]:
     out = []
     for metric, what in _ERRORS.items():
         known = _known(readings, metric)
-        grown = {link: readings.telemetry.of(link, metric).growth() for link in known}
+        grown = {link: readings.whole(link, metric, Series.growth) for link in known}
         bad = {
             link: (Severity.FAIL, count, f"{count:.0f} {what}") for link, count in grown.items() if count >= number(row, "floor")
         }
@@ -64,7 +65,7 @@ def errors(readings: Readings, row: SignatureRow) -> list[Finding]:
 def recovery(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Links that went down and came back by themselves: once is written down, twice holds."""
     known = _known(readings, "nvlink.recovery_ok")
-    grown = {link: readings.telemetry.of(link, "nvlink.recovery_ok").growth() for link in known}
+    grown = {link: readings.whole(link, "nvlink.recovery_ok", Series.growth) for link in known}
     bad = {
         link: (
             Severity.HOLD if count >= number(row, "floor") else Severity.WATCH,
@@ -83,7 +84,7 @@ def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
     rules = (("nvlink.effective_ber", "effective", Severity.FAIL), ("nvlink.symbol_ber", "symbol", Severity.HOLD))
     for metric, name, grade in rules:
         known = _known(readings, metric)
-        worst = {link: readings.telemetry.of(link, metric).highest() for link in known}
+        worst = {link: readings.whole(link, metric, Series.highest) for link in known}
         bad = {
             link: (grade, rate, f"{metric.split('.')[1]} {rate:.2g}, limit {number(row, name):.2g}")
             for link, rate in worst.items()
@@ -96,7 +97,7 @@ def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
 def tails(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts."""
     known = _known(readings, "nvlink.fec_tail")
-    grown = {link: readings.telemetry.of(link, "nvlink.fec_tail").growth() for link in known}
+    grown = {link: readings.whole(link, "nvlink.fec_tail", Series.growth) for link in known}
     bad = {
         link: (Severity.HOLD, count, f"{count:.0f} code words near the end of what can be corrected")
         for link, count in grown.items()
@@ -212,12 +213,9 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
 def _decades(readings: Readings, load: Stretch) -> Floats:
     """log10 of the mean raw bit error rate, by tray, slot and link; NaN where it was not read or says 0 (no link does)."""
     links = readings.topology.links_per_gpu or 0
-
-    def one(gpu: str, link: int) -> float:
-        mean = readings.telemetry.window(f"{gpu}.l{link}", "nvlink.raw_ber", load).mean()
-        return float(np.log10(mean)) if mean > 0 else float("nan")
-
-    return np.array([[[one(gpu, link) for link in range(links)] for gpu in gpus] for gpus in readings.gpus])
+    names = [f"{gpu}.l{link}" for gpu in readings.all_gpus for link in range(links)]
+    mean = readings.means("link", names, "nvlink.raw_ber", load)
+    return np.log10(np.where(mean > 0, mean, np.nan)).reshape(len(readings.trays), readings.topology.gpus_per_tray, links)
 
 
 def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) -> dict[str, Seen]:
@@ -244,7 +242,7 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) 
     links = [f"{name}.l{i}" for name in names for i in range(count)]
     for link, s in among("link", links, ber, rest - medians(rest)[:, :, None]).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
-        out[link] = replace(s, zone=Zone.HOLD if near else s.zone)
+        out[link] = replace(s, zone=Zone.HOLD) if near else s
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
     return {part: s for part, s in out.items() if not _under(part, hot)}
 

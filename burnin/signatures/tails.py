@@ -67,6 +67,8 @@ MAD_DOF = 0.45
 meet the simulated limits for the worst of 18, 36, 72 and 1296 Gaussian parts (reference signatures, section 3) to 4 %."""
 GAUSS = math.inf
 """The tail of a family that is not known to be heavy."""
+TAILS = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
+"""Tails that are told apart. The heaviest is that of real fleets (reference signatures, section 0)."""
 TAIL_PARTS = 600
 """Fewer parts do not show what their tail is like."""
 
@@ -83,19 +85,22 @@ def _in_sigmas(above: float, tail: float) -> float:
     return student_quantile(above, tail) / (1.4826 * student_quantile(0.25, tail))
 
 
-def tail_of(ratio: float, parts: int, least: int = TAIL_PARTS, doubt: float = 3.0) -> float:
+@lru_cache(maxsize=1)
+def _ratios() -> tuple[tuple[float, float], ...]:
+    """(tail, how many robust sigmas one part in 50 is further out on either side), heaviest first."""
+    return tuple((tail, _in_sigmas(0.01, tail)) for tail in TAILS)
+
+
+def tail_of(ratio: float, parts: int, least: int = TAIL_PARTS, doubt: float = 3.5) -> float:
     """The tail of a family in which one part in 50 is further out than `ratio` robust sigmas, on either side.
 
-    GAUSS where so few parts, or so ordinary a ratio (2.33 + `doubt` standard errors), do not show another; at least 3.
+    GAUSS where so few parts, or so ordinary a ratio (2.33 + `doubt` standard errors), do not show another; never heavier than
+    the heaviest of TAILS: a few weak parts are not what their peers are like.
     """
-    error = 2.63 / math.sqrt(max(parts, 1))  # sqrt(0.02 * 0.98 / n) / (2 phi(2.326))
+    error = 3.5 / math.sqrt(max(parts, 1))  # of the quantile, 2.63, and of the MAD that it is counted in
     if parts < least or not ratio > 2.326 + doubt * error:
         return GAUSS
-    low, high = 3.0, 200.0
-    for _ in range(40):
-        mid = math.sqrt(low * high)
-        low, high = (mid, high) if _in_sigmas(0.01, round(mid, 6)) > ratio else (low, mid)
-    return round(high, 2)
+    return next((tail for tail, at in reversed(_ratios()) if at >= ratio), TAILS[0])
 
 
 def _beta(x: float, a: float, b: float) -> float:
@@ -138,5 +143,7 @@ def _invert(above: Callable[[float], float], p: float, top: float) -> float:
     low, high = 0.0, top
     for _ in range(200):
         mid = 0.5 * (low + high)
+        if high - low <= 1e-13 * high:
+            break
         low, high = (mid, high) if above(mid) > p else (low, mid)
     return 0.5 * (low + high)

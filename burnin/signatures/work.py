@@ -77,9 +77,11 @@ def _uneven(series: Series) -> float:
     t, v = (x[~np.isnan(series.v)] for x in (series.t_s, series.v))
     if t.size < 50:
         return float("nan")
-    pace = np.diff(t) / np.maximum(np.diff(v), 1e-9)
-    pace = pace[(np.diff(v) > 0) & np.isclose(np.diff(t), np.median(np.diff(t)), rtol=0.2)]
-    return float(np.quantile(pace, 0.99) / np.median(pace) - 1) if pace.size >= 50 else float("nan")
+    took, did = np.diff(t), np.diff(v)
+    usual = median(took)
+    good = (did > 0) & (np.abs(took - usual) <= 0.2 * usual)
+    pace = np.sort(took[good] / did[good])
+    return float(np.quantile(pace, 0.99) / median(pace) - 1) if pace.size >= 50 else float("nan")
 
 
 def watt(readings: Readings, row: SignatureRow) -> list[Finding]:

@@ -9,8 +9,9 @@ once (live: a second), and a GPU that is lost no longer warms what is behind it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,17 @@ from burnin.twin.faults import Plant
 from burnin.twin.model import Model, load
 from burnin.twin.physics import Tails
 from burnin.twin.plan import Plan, plan
-from burnin.twin.population import WORTH, Chance, Silicon, margins, planted, population, post_fec_per_s, weak_links
+from burnin.twin.population import (
+    WORTH,
+    Chance,
+    Silicon,
+    bursts_per_s,
+    margins,
+    planted,
+    population,
+    post_fec_per_s,
+    weak_links,
+)
 from burnin.twin.steady import Rest, rest
 
 _DAY_S = 86400.0
@@ -91,7 +102,7 @@ def _silicon(canvas: Canvas, plants: Sequence[Plant]) -> None:
     supply, share = (of(canvas, plants, when.knots)[None, :] for of in (supply_c, flow_share))
     parts = replace(parts, flow=parts.flow * share if (share != 1).any() else parts.flow)
     drift = _drift(canvas)
-    rests = [rest(model, parts, condition, supply) for condition in when.conditions]
+    rests = [_rest_where_due(canvas, parts, supply, number) for number in range(len(when.conditions))]
     shape = (len(canvas.gpus), when.t.size)
     die, hbm, metered, clock, capped, hot = (np.empty(shape) for _ in range(6))
     for number, at in enumerate(rests):
@@ -115,6 +126,31 @@ def _silicon(canvas: Canvas, plants: Sequence[Plant]) -> None:
     canvas.counter("throttle.sw_power", (capped >= 0.5) * width)
     canvas.counter("throttle.sw_thermal", (hot >= 0.5) * width)
     _work(canvas, clock, busy, width)
+
+
+def _rest_where_due(canvas: Canvas, parts: Silicon, supply: Floats, number: int) -> Rest:
+    """The rest of one condition at the knots that its readings, or those just after it, lie between; NaN at all others."""
+    when = canvas.plan
+    used = (when.now == number).any(axis=0) | ((when.before == number) & (when.since < _ECHO_S)).any(axis=0)
+    after = np.unique(np.searchsorted(when.knots, when.t[used]).clip(1, when.knots.size - 1))
+    at = np.union1d(after, after - 1)
+    if at.size == 0:
+        at = np.zeros(1, int)
+
+    def here(values: Floats) -> Floats:
+        return values[:, at] if values.shape[1] == when.knots.size else values
+
+    def everywhere(values: Floats) -> Floats:
+        if values.shape[1] != at.size or at.size == 1 == values.shape[1]:
+            return values
+        out = np.full((values.shape[0], when.knots.size), np.nan if values.dtype == float else False, values.dtype)
+        out[:, at] = values
+        return out
+
+    few = replace(parts, **{f.name: here(getattr(parts, f.name)) for f in fields(parts)})
+    one = rest(canvas.model, few, when.conditions[number], here(supply))
+    whole: dict[str, Any] = {f.name: everywhere(getattr(one, f.name)) for f in fields(one)}
+    return replace(one, **whole)
 
 
 def parts_at(canvas: Canvas, values: Floats) -> Floats:
@@ -238,10 +274,13 @@ def _links(canvas: Canvas, plants: Sequence[Plant]) -> None:
     level = laws.raw_ber(snr).reshape(-1, 1)
     noise = canvas.chance.stream("links.repeat").standard_normal((level.size, when.minutes.size), dtype=np.float32)
     raw = level * np.exp(np.float32(spread.repeat_decades * np.log(10)) * noise)
+    missing: dict[int, Floats] = {}
     for plant in plants:
-        for gpu, link in weak_links(canvas.model, plant) if plant.moves else ():
-            lost = plant.severity * canvas.grown(plant, when.minutes)
-            raw[gpu * snr.shape[1] + link] *= laws.raw_ber(snr[gpu, link] - lost) / laws.raw_ber(snr[gpu, link])
+        for gpu, link in weak_links(canvas.model, plant):
+            number, lost = gpu * snr.shape[1] + link, plant.severity * canvas.grown(plant, when.minutes)
+            missing[number] = missing.get(number, np.zeros(when.minutes.size)) + lost
+            if plant.moves:
+                raw[number] *= laws.raw_ber(snr[gpu, link] - lost) / laws.raw_ber(snr[gpu, link])
     for metric, value in _QUIET.items():
         canvas.all_links(metric, value)
     canvas.all_links("nvlink.speed", spread.mbps / 1000)
@@ -250,7 +289,7 @@ def _links(canvas: Canvas, plants: Sequence[Plant]) -> None:
         canvas.all_links(metric, np.round(sent))
     for name, row in zip(canvas.links, raw, strict=True):
         canvas.series[name, "nvlink.raw_ber"] = Series(when.minutes, row)
-    _uncorrected(canvas, raw)
+    _uncorrected(canvas, raw, missing)
 
 
 _QUIET = {
@@ -261,11 +300,15 @@ _QUIET = {
 """What healthy links say."""
 
 
-def _uncorrected(canvas: Canvas, raw: Floats) -> None:
-    """Code words that correction cannot mend: random errors, RS(544,514); 544 symbols go with each."""
+def _uncorrected(canvas: Canvas, raw: Floats, missing: Mapping[int, Floats]) -> None:
+    """Code words that correction cannot mend: random errors, RS(544,514), and bursts where margin is `missing` (link -> dB)."""
     spread, stream = population().links, canvas.chance.stream("links.words")
-    for number in np.flatnonzero(raw.max(axis=1) > WORTH):
+    for number in sorted({*np.flatnonzero(raw.max(axis=1) > WORTH).tolist(), *missing}):
         lost = stream.poisson(post_fec_per_s(raw[number], spread.mbps) * canvas.plan.minute_cells)
+        if number in missing:
+            bursts = stream.poisson(bursts_per_s(missing[number]) * canvas.plan.minute_cells)
+            more = stream.negative_binomial(np.maximum(bursts, 1), 1 / spread.burst.words)
+            lost = lost + np.where(bursts > 0, bursts + more, 0)
         if lost.any():
             total = np.cumsum(lost).astype(float)
             bits = spread.mbps * 8e6 * canvas.plan.minutes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnin.events import Finding, Severity
-from burnin.signatures import robust, thermal
+from burnin.rack.load import load_catalogue
+from burnin.signatures import robust, thermal, zones
 from burnin.signatures.readings import Readings
 from burnin.telemetry.series import Stretch
 from tests import build
@@ -85,6 +87,15 @@ def test_large_but_within_a_wide_family_is_not_named() -> None:
     slopes = _slopes(spread=0.08, seed=3)
     slopes["t07.g2"] = 0.025 * 1.2  # above the floor, but this rack spreads by 8 %
     assert "t07.g2" not in {f.part for f in _find(slopes)}
+
+
+@pytest.mark.parametrize("tail", [3.0, 5.0, math.inf])
+def test_no_tail_of_a_rack_excuses_what_healthy_parts_never_are(tail: float) -> None:
+    """On 2026-11-21 a void of +150 % was WATCH at +35 % and z 10, as the rack's other families looked heavy-tailed."""
+    row = load_catalogue().signatures["thermal.rth"]
+    assert zones.zone(row, 68, 0.35, 10.0, 30, tail) >= zones.Zone.HOLD
+    assert zones.zone(row, 68, 0.35, 2.0, 30, tail) is zones.Zone.FAMILY, "far, but the whole family spreads so"
+    assert (zones.zone(row, 68, 0.15, 8.0, 30, tail) is zones.Zone.HOLD) == math.isinf(tail), "tails count where they explain it"
 
 
 @pytest.mark.parametrize(
