@@ -21,8 +21,9 @@ demo: $(VENV)/.run  ## burn in a twin GB300 NVL72 with two planted weak parts
 	$(BIN)/burnin demo
 
 test: $(VENV)/.dev  ## unit tests, then real SSH and whole runs on the twin
-	$(BIN)/python -m pytest -n 2 tests/unit tests/real
-	$(BIN)/python -m pytest tests/twin
+	$(BIN)/python -m pytest -n 3 --dist worksteal tests/real tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/twin --ignore tests/twin/test_live.py
+	$(BIN)/python -m pytest tests/twin/test_live.py
 
 test-long: $(VENV)/.dev  ## whole runs that CI has no time for
 	$(BIN)/python -m pytest -m long

@@ -1,7 +1,7 @@
 """How often healthy racks are blamed, and how often a planted fault is named: burnin beside two rivals, on the same racks.
 
     python -m bench.detection                          the whole table (hours; --jobs for more cores)
-    python -m bench.detection --healthy 100 --each 20  a short one (minutes)
+    python -m bench.detection --minutes 20             what can be had in that time, every line about evenly
     python -m bench.detection --out -                  print it instead of writing docs/detection.md
 
 Racks come from the twin's batch path, with the suite bench/detection.yaml. Baselines are learned from seeds that are not judged,
@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import math
 import multiprocessing
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -130,15 +132,21 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=200, help="racks of each fault")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", help="faults whose name contains this")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, all lines measured about evenly")
     parser.add_argument("--no-150", action="store_true", help="without the baseline of 150 racks (learning it takes minutes)")
+    parser.add_argument("--baselines", default="", help="a folder to keep them in; what lies there is not learned again")
     parser.add_argument("--out", default=str(ROOT / "docs/detection.md"))
     arguments = parser.parse_args()
     sizes = {name: n for name, n in BASELINES.items() if not (arguments.no_150 and n > 10)}
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.Pool(arguments.jobs, _begin, (folder, sizes)) as pool:
-        learn(pool, Path(folder), sizes)
-        faults = [fault for fault in FAULTS if arguments.only in fault.name]
-        healthy = {tails: _all(pool, _jobs(None, tails, arguments.healthy)) for tails in ("normal", "t5")}
-        planted = {fault: _all(pool, _jobs(fault, "normal", arguments.each)) for fault in faults}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(arguments.baselines or scratch)
+        folder.mkdir(exist_ok=True)
+        with multiprocessing.Pool(arguments.jobs, _begin, (str(folder), sizes)) as pool:
+            learn(pool, folder, sizes)
+            faults = [fault for fault in FAULTS if arguments.only in fault.name]
+            tables = _measure(pool, faults, arguments.healthy, arguments.each, time.monotonic() + 60 * arguments.minutes)
+    healthy = {tails: tables[None, tails] for tails in TAILS}
+    planted = {fault: tables[fault, "normal"] for fault in faults if (fault, "normal") in tables}
     text = "\n".join([*_header(sizes), *_healthy(healthy), *_planted(planted)]) + "\n"
     if arguments.out == "-":
         print(text)
@@ -148,12 +156,31 @@ def main() -> int:
     return 0
 
 
+def _measure(
+    pool: multiprocessing.pool.Pool, faults: Sequence[Fault], healthy: int, each: int, until: float
+) -> dict[tuple[Fault | None, str], dict[str, Tally]]:
+    """Every line's racks, a few of each line at a time, until all are done or the time is up (the first of each line are)."""
+    lines: dict[tuple[Fault | None, str], list[Job]] = {(None, tails): _jobs(None, tails, healthy, 20) for tails in TAILS}
+    lines |= {(fault, "normal"): _jobs(fault, "normal", each, 3) for fault in faults}
+    out: dict[tuple[Fault | None, str], dict[str, Tally]] = {}
+    for turn in range(max(map(len, lines.values()), default=0)):
+        todo = [jobs[turn] for jobs in lines.values() if turn < len(jobs)]
+        for job, many in zip(todo, pool.imap(_judge, todo), strict=True):
+            for judge, tally in many.items():
+                out.setdefault(job[:2], {}).setdefault(judge, Tally()).add(tally)
+            if turn and time.monotonic() > until:
+                return out
+        print(turn, sum(by["none"].racks for by in out.values()), file=sys.stderr, flush=True)
+    return out
+
+
 # ---------------------------------------------------------------- one process's work
 
 _FOLDER: list[Path] = []
 _SIZES: dict[str, int] = {}
 Job = tuple[Fault | None, str, range]
 CHUNK = 10
+TAILS = ("normal", "t5")
 
 
 def _begin(folder: str, sizes: dict[str, int]) -> None:
@@ -194,7 +221,9 @@ def _baseline(name: str, tails: str) -> Baseline | None:
 
 def learn(pool: multiprocessing.pool.Pool, folder: Path, sizes: dict[str, int]) -> None:
     """Baselines of racks that are not judged."""
-    for tails in ("normal", "t5"):
+    for tails in TAILS:
+        if all((folder / f"{name}-{tails}.json").exists() for name, count in sizes.items() if count):
+            continue
         most = max(sizes.values())
         jobs = [(tails, range(TRAIN + i, TRAIN + min(i + CHUNK, most))) for i in range(0, most, CHUNK)]
         grids = {str(seed): one for many in pool.imap(_learn, jobs) for seed, one in many.items()}
@@ -204,35 +233,24 @@ def learn(pool: multiprocessing.pool.Pool, folder: Path, sizes: dict[str, int]) 
                 (folder / f"{name}-{tails}.json").write_text(build(Key(profile=PROFILE), some).model_dump_json())
 
 
+_LEVELS = ("fleet.shift", "coolant.balance")
+"""Signatures that learn although they have no zones."""
+
+
 def _learn(job: tuple[str, range]) -> dict[int, dict[tuple[str, str], list[signatures.Floats]]]:
     tails, seeds = job
     out = {}
     for one in racks(seeds, (), tails):
         readings = Readings(one, load_profile(PROFILE).topology, {})
-        signatures.look(readings, load_catalogue().signatures, one.log)
+        rows = load_catalogue().signatures
+        signatures.look(readings, {name: rows[name] for name in rows if "watch" in rows[name].limits or name in _LEVELS})
         out[one.seed] = readings.learned
     return out
 
 
-def _jobs(fault: Fault | None, tails: str, count: int) -> list[Job]:
+def _jobs(fault: Fault | None, tails: str, count: int, chunk: int) -> list[Job]:
     begin = VALIDATE + (0 if fault is None else 10_000 * (1 + FAULTS.index(fault)))
-    return [(fault, tails, range(begin + i, begin + min(i + CHUNK, count))) for i in range(0, count, CHUNK)]
-
-
-def _all(pool: multiprocessing.pool.Pool, jobs: Sequence[Job]) -> dict[str, Tally]:
-    out: dict[str, Tally] = {}
-    for many in pool.imap_unordered(_judge, jobs):
-        for judge, tally in many.items():
-            out.setdefault(judge, Tally()).add(tally)
-    label = (jobs[0][0].name if jobs[0][0] else "healthy", jobs[0][1])
-    print(
-        *label,
-        {judge: dict(t.said) | {"n": t.racks} for judge, t in out.items()},
-        dict(out["none"].by),
-        file=sys.stderr,
-        flush=True,
-    )
-    return out
+    return [(fault, tails, range(begin + i, begin + min(i + chunk, count))) for i in range(0, count, chunk)]
 
 
 def _judge(job: Job) -> dict[str, Tally]:

@@ -195,15 +195,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--trays", type=int, default=18)
     parser.add_argument("--out", type=Path, default=Path("soak.csv"), help="where the looks go")
+    parser.add_argument("--place", type=Path, help="where the run's files stay (default: they go)")
     parser.add_argument("--of", type=Path, help="only the table, of looks that are there")
     given = parser.parse_args()
     if given.of:
         print("\n".join(table(read(given.of))))
         return 0
     with tempfile.TemporaryDirectory(prefix="burnin-soak-") as folder:
-        code = soak(given.minutes, given.trays, Path(folder), given.out)
+        place = given.place or Path(folder)
+        place.mkdir(exist_ok=True)
+        code = soak(given.minutes, given.trays, place, given.out)
         print("\n".join(table(read(given.out))))
-        print(f"\nthe run ended with {code}; {(Path(folder) / 'said').read_text().strip().splitlines()[-3:]}")
+        print(f"\nthe run ended with {code}; {(place / 'said').read_text().strip().splitlines()[-3:]}")
     return 0 if code in (0, 1, 3) else 1
 
 

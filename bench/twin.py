@@ -1,7 +1,8 @@
 """What the twin is held against, how fast it is, and whether its two ways to a verdict agree; tables of docs/twin.md.
 
-    python -m bench.twin                     calibration, speed, and 20 racks by both ways (about ten minutes)
-    python -m bench.twin --equal 2 --out -   two racks, printed
+    python -m bench.twin                             write all of it (about ten minutes)
+    python -m bench.twin --calibration --signals     only these sections
+    python -m bench.twin --equal --racks 2 --out -   two racks by both ways, printed
 
 Captured figures are read from the captures (BURNIN_CAPTURES, or ../shared/captures); without them their lines are left out.
 """
@@ -17,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from burnin.twin.record import as_read, record
 from burnin.twin.scenario import plants_of
 from burnin.twin.schedule import Condition
 from burnin.twin.steady import Rest, rest
+from tests.unit import fault_signals as spec
 
 ROOT = Path(__file__).parents[1]
 CAPTURES = Path(os.environ.get("BURNIN_CAPTURES", ROOT.parent / "shared/captures"))
@@ -71,20 +73,77 @@ class Figure:
 
 
 def main() -> int:
-    """Measure, and put the tables behind the mark in docs/twin.md (or print them, `--out -`). 1 when the two ways disagree."""
+    """Write the sections asked for behind the mark in docs/twin.md (or print them, `--out -`). 1 when the two ways disagree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--equal", type=int, default=20, help="racks that are judged both ways")
+    for name in SECTIONS:
+        parser.add_argument(f"--{name}", action="store_true", help="only this section (and others named)")
+    parser.add_argument("--racks", type=int, default=20, help="how many are judged both ways")
     parser.add_argument("--hours", type=float, default=None, help="of each of those (default: the suite's)")
     parser.add_argument("--out", default=str(PAGE))
     arguments = parser.parse_args()
-    text, agree = equality(arguments.equal, arguments.hours)
-    parts = [matrix(), calibration(), speed(), text]
-    page = "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+    asked = [name for name in SECTIONS if getattr(arguments, name)] or list(SECTIONS)
+    made, agree = {}, True
+    for name in asked:
+        if name == "equal":
+            made[name], agree = equality(arguments.racks, arguments.hours)
+        else:
+            made[name] = SECTIONS[name]()
     if arguments.out == "-":
-        print(page)
+        print("\n\n".join("\n".join(lines) for lines in made.values()))
     else:
-        PAGE.write_text(PAGE.read_text().split(MARK)[0] + MARK + "\n\n" + page)
+        PAGE.write_text(_replaced(PAGE.read_text(), made))
     return 0 if agree else 1
+
+
+def _replaced(page: str, made: Mapping[str, list[str]]) -> str:
+    """The page with these sections as they are now, in the order of SECTIONS; the others stay."""
+    head, _, tail = page.partition(MARK)
+    kept = {text.split("\n", 1)[0]: text.rstrip() for text in re.split(r"^(?=## )", tail, flags=re.M) if text.startswith("## ")}
+    kept |= {lines[0]: "\n".join(lines) for lines in made.values()}
+    return head + MARK + "\n\n" + "\n\n".join(kept[title] for title in TITLES if title in kept) + "\n"
+
+
+def signals() -> list[str]:
+    """Fault by signal, as tests hold the twin to it."""
+    names = {
+        **{kind: sorted(moves) for kind, (_, moves) in spec.MOVES.items()},
+        **{kind: ["all falls silent"] for kind in spec.SILENT},
+    }
+    live = {kind: sorted(moves) for kind, (_, moves) in spec.LIVE.items()} | {
+        kind: [what] for kind, (what, _) in spec.PROCESSES.items()
+    }
+    out = [
+        "## Faults and what they move",
+        "",
+        "Everything that a fault moves, and nothing else moves (by more than what the whole rack shares): recorded racks of two",
+        "hours, and a live tray at its seams in half a minute, each against the healthy rack of the same seed. Held by",
+        "`tests/unit/test_twin_batch.py` and `tests/unit/test_twin_signals.py`. *log*: the kernel log tells it too.",
+        "",
+        "| kind | live | recorded |",
+        "|---|---|---|",
+    ]
+    for kind in sorted(KINDS):
+        log = {"live": kind in spec.LOGGED_LIVE, "recorded": kind in spec.LOGGED}
+        cells = [
+            ", ".join([*(f"`{m}`" if "." in m else m for m in _folded(moves[kind])), *(["*log*"] if log[seam] else [])])
+            if kind in moves
+            else ""
+            for seam, moves in (("live", live), ("recorded", names))
+        ]
+        out.append(f"| `{kind}` | {cells[0] or ('nothing' if kind in live else '')} | {cells[1]} |")
+    return out
+
+
+def _folded(metrics: Sequence[str]) -> list[str]:
+    """gpu.power, gpu.temp -> gpu.{power,temp}."""
+    families: dict[str, list[str]] = {}
+    for metric in metrics:
+        family, _, name = metric.rpartition(".")
+        families.setdefault(family, []).append(name)
+    out = []
+    for family, some in families.items():
+        out += some if not family else [f"{family}.{some[0]}" if len(some) == 1 else f"{family}.{{{','.join(some)}}}"]
+    return out
 
 
 def l11() -> Suite:
@@ -308,6 +367,22 @@ def equality(count: int, hours: float | None) -> tuple[list[str], bool]:
     ]
     return text, same == count
 
+
+SECTIONS: dict[str, Callable[[], list[str]]] = {
+    "matrix": matrix,
+    "signals": signals,
+    "calibration": calibration,
+    "speed": speed,
+    "equal": lambda: equality(20, None)[0],
+}
+TITLES = (
+    "## Faults and where they act",
+    "## Faults and what they move",
+    "## Calibration",
+    "## Speed",
+    "## Two ways, one answer",
+)
+"""Of the sections, in the page's order."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -340,7 +340,9 @@ class Rack(Data):
     nccl: dict[Literal["aarch64", "x86_64"], Library] = Field(
         default_factory=dict, description="the site's libnccl.so.2 per architecture of the trays; else what they have themselves"
     )
-    allow: list[Literal["power_cycle", "power_off_on_leak"]] = Field(default_factory=list)
+    allow: list[Literal["power_cycle", "power_off_on_leak", "gpu_reset", "other_trays", "redundancy"]] = Field(
+        default_factory=list
+    )
 
     @model_validator(mode="wrap")
     @classmethod

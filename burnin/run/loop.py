@@ -278,15 +278,17 @@ class Run:
         if self._now() - self._knocked_s >= KNOCK_S:
             await self._knock()
         while not self.job.stop.is_set() and (
-            (self._now() < begin + FIRST_READINGS_S and any(map(self._silent, self.job.sessions)))
+            (self._now() < begin + FIRST_READINGS_S and any(self._silent(tray, begin) for tray in self.job.sessions))
             or (self._now() < begin + FIRST_FACILITY_S and facility is not None and not facility.settled)
         ):
             await self.job.clock.sleep(0.1)
 
-    def _silent(self, tray: str) -> bool:
-        """A tray that answers, but has not yet been read where interlocks look."""
+    def _silent(self, tray: str, since_s: float) -> bool:
+        """A tray that answers, but has not yet been read where interlocks look; what was not to be had before (a program had
+        the GPUs for itself) may be there at the next reading."""
         session, gpus = self.job.sessions[tray], self.job.profile.topology.gpus(tray)
-        return session.ready and any((gpu, metric) not in session.latest for gpu in gpus for metric in interlocks.METRICS)
+        last = (session.latest.get((gpu, metric), (-1e9, None)) for gpu in gpus for metric in interlocks.METRICS)
+        return session.ready and any(value is None and t_s < since_s for t_s, value in last)
 
     def _interlocks(self) -> list[interlocks.Interlock]:
         there = [tray for tray, session in self.job.sessions.items() if session.ready]

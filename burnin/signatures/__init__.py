@@ -14,6 +14,7 @@ from burnin.events import Finding, LogLine
 from burnin.rack.schema import SignatureRow, Topology
 from burnin.signatures import (
     common,
+    coolant,
     fusion,
     heat,
     host,
@@ -73,6 +74,7 @@ SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
     work.WRONG: work.wrong,
     supply.SHARES: supply.shares,
     supply.BALANCE: supply.balance,
+    coolant.VIRTUAL: coolant.apart,
     supply.LEAK: supply.leak,
     supply.PRESSURE: supply.pressure,
     supply.PUMP: supply.pump,

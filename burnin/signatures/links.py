@@ -7,6 +7,7 @@ number belongs to is not public, so the rack is named and the number said), and 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -95,15 +96,22 @@ def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 
 def tails(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts."""
-    known = _known(readings, "nvlink.fec_tail")
-    grown = {link: readings.whole(link, "nvlink.fec_tail", Series.growth) for link in known}
+    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts.
+
+    From bins of the histogram, or from one count of its tail where telemetry has that instead.
+    """
+    grown: dict[str, float] = {}
+    for metric in row.signals:
+        for link in _known(readings, metric):
+            count = readings.whole(link, metric, Series.growth)
+            if count == count:
+                grown[link] = grown.get(link, 0.0) + count
     bad = {
         link: (Severity.HOLD, count, f"{count:.0f} code words near the end of what can be corrected")
         for link, count in grown.items()
         if count >= number(row, "floor")
     }
-    return _named(FEC, row, readings, bad, known)
+    return _named(FEC, row, readings, bad, grown)
 
 
 def paired(readings: Readings, row: SignatureRow) -> list[Finding]:
@@ -191,7 +199,7 @@ def _parents(readings: Readings, bad: list[str], known: Collection[str]) -> Iter
 
 
 def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Decades of raw bit errors above peers: planes, trays, GPUs, then links, each less what is above it."""
+    """Margin below that of peers, by raw bit errors: planes, trays, GPUs, then links, each less what is above it."""
     seen: list[dict[str, Seen]] = []
     for load in readings.telemetry.phase("load"):
         ber = readings.once(MARGIN, load, partial(_decades, readings, load))
@@ -201,7 +209,7 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     planes = [{part: one for part, one in stage.items() if "#" in part} for stage in seen]
 
     def why(one: Seen) -> str:
-        return f"raw bit error rate 10^{one.value:.1f}, {one.excess:.1f} decades above its peers"
+        return f"raw bit error rate 10^{one.value:.1f}, {one.excess:.1f} dB less margin than its peers"
 
     shared = zones.findings(MARGIN, row, zones.collect(planes), why)
     return [
@@ -218,13 +226,21 @@ def _decades(readings: Readings, load: Stretch) -> Floats:
     return np.log10(np.where(mean > 0, mean, np.nan)).reshape(len(readings.trays), readings.topology.gpus_per_tray, links)
 
 
-def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) -> dict[str, Seen]:
-    """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it."""
-    count, least = ber.shape[2], number(row, "sigma_min")
+def lost_db(decades: Floats) -> Floats:
+    """log10 of raw bit error rates -> margin lost in dB, but for a constant: against Gaussian noise ln(rate) goes with the power
+    ratio, whatever the modulation, so healthy links that are normal in dB are so here and not in decades."""
+    out: Floats = -10 * np.log10(-math.log(10) * np.where(decades < 0, decades, np.nan))
+    return out
+
+
+def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floats) -> dict[str, Seen]:
+    """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it; values stay decades."""
+    count, least, ber = decades.shape[2], number(row, "sigma_min"), lost_db(decades)
+    per_db = -median(decades.ravel()) * math.log(10) / 10
 
     def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
         family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
-        return zones.parts(row, load.stage, names, value.ravel(), family)
+        return zones.parts(row, load.stage, names, value.ravel(), family, per=per_db)
 
     planes = medians(ber.reshape(-1, count).T)
     rest = ber - planes[None, None, :]
@@ -233,14 +249,14 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) 
     tray = tray - median(tray)
     numbers = [f"rack#{i}" for i in range(count)]
     names = [name for gpus in readings.gpus for name in gpus]
-    out = among("plane", numbers, planes, planes - median(planes))
-    trays = among("tray", readings.trays, medians(medians(ber)), tray)
+    out = among("plane", numbers, medians(decades.reshape(-1, count).T), planes - median(planes))
+    trays = among("tray", readings.trays, medians(medians(decades)), tray)
     for i, name in enumerate(readings.trays):
         if name in trays and trays[name].zone > Zone.FAMILY:
             gpu[i] = gpu[i] - tray[i]
-    out |= trays | among("gpu", names, medians(ber), own(gpu, least))
+    out |= trays | among("gpu", names, medians(decades), own(gpu, least))
     links = [f"{name}.l{i}" for name in names for i in range(count)]
-    for link, s in among("link", links, ber, rest - medians(rest)[:, :, None]).items():
+    for link, s in among("link", links, decades, rest - medians(rest)[:, :, None]).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
         out[link] = replace(s, zone=Zone.HOLD) if near else s
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from burnin.events import Finding
 from burnin.rack.schema import Topology
 from burnin.signatures.baseline import OTHER_WORTH, Baseline, Learned, alone, kind_of, placed, worth
-from burnin.signatures.robust import medians, reach, sigma, without_trend
-from burnin.signatures.tails import GAUSS, MAD_DOF, TAIL_PARTS, tail_of
+from burnin.signatures.robust import medians, sigma, without_trend
+from burnin.signatures.tails import GAUSS, MAD_DOF, TAIL_PARTS, UNKNOWN, tail_of
 from burnin.signatures.trend import blocks
 from burnin.telemetry.series import Floats, Series, Stretch, Telemetry
 
@@ -205,6 +205,11 @@ class Readings:
         own = alone(rest, within, between, taken)
         return self._spread(own, learned.own if learned else 0.0, learned, least)
 
+    def placed(self, name: str, phase: str, values: Floats) -> Floats:
+        """A grid less what slots (and positions, where a baseline of the same parts knows them) add."""
+        learned = self._known(name, phase)
+        return placed(values, learned if self.same else None)
+
     def shared(self, name: str, phase: str, values: Floats, least: float) -> Family:
         """Every tray among the trays: what its GPUs share, less the trend along the rack or what its position is known to add.
 
@@ -230,10 +235,12 @@ class Readings:
         here = sigma(own.ravel(), least)
         count = int(np.count_nonzero(~np.isnan(own)))
         dof = max(1.0, MAD_DOF * (count - 1))
-        tail = tail_of(*reach(own.ravel(), here)) if count >= TAIL_PARTS else GAUSS
+        tail = tail_of(own.ravel(), here) if count >= TAIL_PARTS else UNKNOWN
         if learned is None:
             return Family(own, here, dof, tail)
-        tail = min(tail, learned.tail or GAUSS)
+        if learned.parts >= TAIL_PARTS:
+            told = learned.tail or GAUSS
+            tail = told if tail == UNKNOWN else min(tail, told)
         known = worth(learned) * (1.0 if self.same else OTHER_WORTH)
         fleet = max(least, fleet) * float(np.sqrt(1 + 1 / learned.racks))
         if not self.same:

@@ -51,18 +51,19 @@ def cusum(y: Floats, slack: float = 0.5, rho: float = 0.0) -> tuple[float, float
     e = y[known]
     if rho > 0 and e.size:
         e = np.concatenate([e[:1], (e[1:] - rho * e[:-1]) / math.sqrt(1 - rho * rho)])
-    best = [0.0, 0.0]
-    began = [0, 0]
-    for side, sign in enumerate((1.0, -1.0)):
-        total, start = 0.0, 0
-        for i, value in enumerate(e):
-            total += sign * float(value) - slack
-            if total <= 0:
-                total, start = 0.0, i + 1
-            elif total > best[side]:
-                best[side], began[side] = total, start
+    if not e.size:
+        return 0.0, 0.0, 0
+    best: list[float] = []
+    began: list[int] = []
+    for sign in (1.0, -1.0):
+        path = np.concatenate([[0.0], np.cumsum(sign * e - slack)])
+        low = np.minimum.accumulate(path)
+        rise = (path - low)[1:]
+        at = int(np.argmax(rise))
+        best.append(float(rise[at]))
+        began.append(int(np.flatnonzero(path[: at + 2] == low[at + 1])[-1]) if rise[at] > 0 else 0)
     graver = 0 if best[0] >= best[1] else 1
-    return best[0], best[1], int(known[began[graver]]) if known.size else 0
+    return best[0], best[1], int(known[began[graver]])
 
 
 def swing(y: Floats, dt_s: float, shortest_s: float, longest_s: float) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ gives a `fail` rate.
 Two gates, always: z (against the rack's own robust spread, or the fleet's) and `floor` (practically large, in physical units).
 Limits are dynamic: they grow with the number of parts compared and with doubt about sigma (burnin.signatures.tails). Where the
 spread of healthy parts is known beforehand, `sure` is a size that they do not reach even with heavy tails: from there on a part
-is HOLD as soon as it is out of the family, and no tail that the rack seems to have excuses it.
+is judged as if tails were normal, and no tail that the rack has, or may have, excuses it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures.readings import Family, Readings
 from burnin.signatures.robust import median
-from burnin.signatures.tails import GAUSS, worst
+from burnin.signatures.tails import GAUSS, UNKNOWN, unless_heavy, worst
 from burnin.signatures.tails import limit as worst_of
 from burnin.telemetry.series import Floats
 
@@ -65,7 +65,10 @@ def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: f
         return Zone.FAMILY
     if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
         return Zone.FAIL
-    return Zone.HOLD if sure or z >= worst(n, number(row, "hold"), dof, tail) else Zone.WATCH
+    least = worst(n, number(row, "hold"), dof, tail)
+    if tail == UNKNOWN:
+        least = max(least, unless_heavy(n))
+    return Zone.HOLD if z >= least else Zone.WATCH
 
 
 def among(

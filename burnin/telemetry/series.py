@@ -110,7 +110,7 @@ class Telemetry:
         if not self._parts:
             found: dict[str, list[str]] = {}
             for (part, name), one in self.series.items():
-                if one.v.size and one.present:
+                if one.v.size and (one.v[0] == one.v[0] or one.present):
                     found.setdefault(name, []).append(part)
             self._parts.update({name: sorted(parts) for name, parts in found.items()})
         return list(self._parts.get(metric, ()))

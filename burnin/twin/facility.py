@@ -15,7 +15,7 @@ from burnin.rack.parts import kind, tray_of
 from burnin.twin.faults import Plant
 from burnin.twin.loop import Loop, clogged
 from burnin.twin.model import Model
-from burnin.twin.physics import Tray, TrayDraw
+from burnin.twin.physics import Tray, TrayDraw, draw
 from burnin.twin.rackstate import FloatRow, RackState
 
 DRY_V, WET_V = 1.7265, 0.35
@@ -52,7 +52,7 @@ class Facility:
         self._healthy = list(self.loop.nominal)
         self._parts = [*draws, *model.topology.switches()]
         self._served = set(served)
-        idle = Tray(model, next(iter(draws.values())), Random(0))
+        idle = Tray(model, draw(model, seed)["t00"], Random(0))  # as nothing is planted in it
         idle.step(40, [0.0] * model.topology.gpus_per_tray)
         self._idle_w = idle.power_w
         self._gain = 1 + chance.gauss(0, self._facts.flow_gain)

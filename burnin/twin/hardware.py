@@ -80,6 +80,7 @@ class Hardware:
         self.frozen = False
         """True once nothing on the tray may run any more, though it has power."""
         self._errs = [(plant, Random(f"{seed}/{plant}")) for plant in plants if plant.kind == "ecc_ce_rate"]
+        self._replays = [plant for plant in plants if plant.kind == "pcie_replay" and ".g" in plant.part]
         self._next_ce_s = [chance.expovariate(plant.severity / 3600) for plant, chance in self._errs]
         for plant in plants:
             self._weaken(plant)
@@ -106,6 +107,7 @@ class Hardware:
         self._links.step(now_ns, dt, self._load_ns is not None)
         self._happen(now_ns)
         self._correct(dt)
+        self._replay(now_ns)
         if self._around is not None:
             self._around.step(now_ns, self._load_ns, sum(activity) / len(activity), self._cpu_ns / 1e9)
         for position, gpu in enumerate(self._tray.gpus):
@@ -253,6 +255,12 @@ class Hardware:
                 _, row = self._gpu(plant)
                 row["ecc_ce_volatile"] += 1
                 row["ecc_ce_aggregate"] += 1
+
+    def _replay(self, now_ns: int) -> None:
+        """Packets that the GPU's PCIe link repeats, once the tray was loaded."""
+        for plant in self._replays if self._load_ns is not None else ():
+            since_s = (now_ns - (self._load_ns or 0)) / 1e9 - SOON_S
+            self._gpu(plant)[1]["pcie_replays"] = int(plant.severity * max(0.0, since_s))
 
     def _freeze(self, plant: Plant) -> None:
         self.frozen = True

@@ -53,7 +53,8 @@ class Links:
         self._snr: Floats = margins(model, Chance(seed), weak)[first : first + each] if count else np.zeros((each, 0))
         self._rows, self._chance, self._breathed_ns = links, chance, -_BREATH_NS
         self._decades = population().links.repeat_decades
-        self._weak = [Link(link_row(links, one), one, self._margin(one), model.gpu.nvlink_mbps, chance) for one in weak]
+        mbps = model.gpu.nvlink_mbps
+        self._weak = [Link(link_row(links, p), p, self._margin(p), mbps, Random(f"{seed}/{p}")) for p in weak]
 
     def _margin(self, plant: Plant) -> float:
         _, gpu, link = plant.part.split(".")

@@ -58,6 +58,7 @@ class GpuFacts(Data):
     inforom: str
     inforom_oem: str
     inforom_ecc: str
+    gpu_part: str = "N/A"
     pci_device: int
     pci_subsystem: int
     bdf: list[str]

@@ -94,4 +94,16 @@ def test_the_matrix_of_faults_and_seams_is_the_kinds_own() -> None:
     for line in bench_twin.matrix():
         assert line in page, f"docs/twin.md: {line} (python -m bench.twin writes it)"
     rows = re.findall(r"^\| `(\w+)` \|", page, re.M)
-    assert rows == sorted(KINDS)
+    assert rows == sorted(KINDS) * 2
+
+
+def test_the_matrix_of_faults_and_signals_is_what_tests_hold_the_twin_to() -> None:
+    page = (ROOT / "docs/twin.md").read_text()
+    assert "\n".join(bench_twin.signals()) in page, "python -m bench.twin --signals writes it"
+
+
+def test_the_calibration_table_is_what_the_twin_does_now() -> None:
+    """Lines of captures are compared where those are; the others everywhere."""
+    page = (ROOT / "docs/twin.md").read_text()
+    stale = [line for line in bench_twin.calibration() if line not in page]
+    assert not stale, "python -m bench.twin --calibration writes it"

@@ -123,7 +123,7 @@ def test_emergency_stop_through_the_guard(loaded_run: Make, twin: Twin, tmp_path
     document = loaded.run.verdict()
     assert document["verdict"] == "HOLD"
     assert document["holds"][0]["why"].startswith("emergency stop by "), "the cause first"
-    assert [f["signature"] for f in document["findings"]] == ["guard.emergency"]
+    assert {f["signature"]: f["severity"] for f in document["findings"]}.items() >= {"guard.emergency": "HOLD"}.items()
     assert "2 trays answered" in loaded.said("outcome")
     judged = burnin("judge", "last", "--db", str(loaded.run.db), "--json", str(tmp_path / "again.json"))
     assert judged.returncode == 3
@@ -138,26 +138,27 @@ def test_emergency_stop_through_the_guard(loaded_run: Make, twin: Twin, tmp_path
 def test_planned_stop_and_a_second_screen(loaded_run: Make, twin: Twin, tmp_path: Path) -> None:
     loaded = loaded_run()
     words = [sys.executable, "-m", "burnin", "watch", "--db", str(loaded.run.db)]
-    lines = subprocess.Popen([*words, "--json", "-"], stdout=subprocess.PIPE, text=True)
-    screen = subprocess.Popen([*words, "--plain"], stdout=subprocess.PIPE, text=True)
-    assert lines.stdout is not None and '"event":"run"' in lines.stdout.readline()
+    heard, seen = tmp_path / "heard", tmp_path / "seen"  # files: a watcher whose pipe is full is let go
+    with seen.open("wb") as drawn:
+        lines = subprocess.Popen([*words, "--json", str(heard)])
+        screen = subprocess.Popen([*words, "--plain"], stdout=drawn)
+    wait_for(lambda: heard.exists() and b"\n" in heard.read_bytes() and seen.read_bytes(), 60, "the screens never connected")
+    assert '"event":"run"' in heard.read_text().splitlines()[0]
     wrong = burnin("stop", "19990101", "--db", str(loaded.run.db))
     assert (wrong.returncode, "run 19990101 is not going on: with this database it is " in wrong.stderr) == (2, True)
     second = burnin("run", str(tmp_path / "guarded.yaml"), str(twin.rack_file), "--db", str(loaded.run.db), "--plain")
     assert second.returncode == 3
     assert "is held by run" in second.stderr
-    time.sleep(1)  # the screens connect
     asked = burnin("stop", "last", "--db", str(loaded.run.db))
     assert asked.returncode == 0, asked.stderr
     loaded.off(5 + ROOM_S)
     code, text = loaded.run.end()
     assert code == 3, text
     assert "stopped before its end" in (tmp_path / "verdict.json").read_text()
-    out = lines.communicate(timeout=60)[0]
+    assert (lines.wait(60), screen.wait(60)) == (0, 0)
+    out, shown = heard.read_text(), seen.read_text()
     assert '"event":"ended"' in out and '"verdict":"HOLD"' in out and '"t00.g0 gpu.power"' in out
-    shown = screen.communicate(timeout=60)[0]
     assert "stage 1/1 load" in shown and "a planned stop was asked for by" in shown and "has ended" in shown
-    assert (lines.returncode, screen.returncode) == (0, 0)
 
 
 @pytest.mark.parametrize(("number", "seconds", "why"), [(signal.SIGKILL, 3, "status -9"), (signal.SIGSTOP, 8, "silent for")])
@@ -170,7 +171,8 @@ def test_without_its_guard_a_run_unloads_and_holds(loaded_run: Make, number: sig
     assert code == 3, text
     assert why in loaded.said("lost")
     assert loaded.run.verdict()["holds"][0]["why"].startswith("the guard")
-    assert {f["signature"] for f in loaded.run.verdict()["findings"]} == {"guard.lost"}
+    found = {f["signature"]: f["severity"] for f in loaded.run.verdict()["findings"]}
+    assert found["guard.lost"] == "HOLD" and "FAIL" not in found.values()
 
 
 def test_the_guard_outlives_a_killed_run_and_ends_its_load(loaded_run: Make, twin: Twin, tmp_path: Path) -> None:

@@ -37,17 +37,22 @@ class Site:
         self.rack = Rack.model_validate(YAML(typ="safe").load(rack_file))
         self._folder = rack_file.parent
 
-    def get(self, part: str, path: str, body: Any = None) -> Any:
-        """GET, or POST of a body."""
+    def door(self, part: str) -> tuple[str, str, str, str]:
+        """Address, CA file, user and password of a service."""
         coolant, bmc = self.rack.coolant, self.rack.bmc.get(part)
         how = bmc or coolant
         assert how is not None and coolant is not None and (bmc is not None or part == "cdu")
         url = bmc.url if bmc is not None else coolant.redfish
         secret = (self._folder / how.secret.removeprefix("file:")).read_text().strip()
-        word = base64.b64encode(f"{how.user}:{secret}".encode()).decode()
+        return str(url), str(self._folder / how.ca), str(how.user), secret
+
+    def get(self, part: str, path: str, body: Any = None) -> Any:
+        """GET, or POST of a body."""
+        url, ca, user, secret = self.door(part)
+        word = base64.b64encode(f"{user}:{secret}".encode()).decode()
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url + path, data, headers={"Authorization": f"Basic {word}"})
-        context = ssl.create_default_context(cafile=str(self._folder / how.ca))
+        context = ssl.create_default_context(cafile=ca)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
         with opener.open(request, timeout=5) as answer:
             text = answer.read()
@@ -73,6 +78,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def test_bmcs_of_the_trays_that_are_served_and_all_shelves(site: Site) -> None:
     assert sorted(site.rack.bmc) == [*(f"p{i}" for i in range(8)), "s0", "t00", "t01"]
+
+
+@pytest.mark.parametrize("part", ["t00", "s0", "p0", "cdu"])
+def test_the_client_of_the_dmtf_logs_in_and_walks(site: Site, part: str) -> None:
+    """python-redfish-library, which is no dependency of ours: `pip install redfish` beside the tests runs this."""
+    client = pytest.importorskip("redfish", reason="the DMTF's client (pip install redfish) is not installed")
+    url, ca, user, secret = site.door(part)
+    for auth in ("session", "basic"):
+        one = client.redfish_client(base_url=url, username=user, password=secret, cafile=ca, timeout=5, max_retry=2)
+        one.login(auth=auth)
+        roots = [value["@odata.id"] for value in one.root.values() if isinstance(value, dict) and "@odata.id" in value]
+        found = {path: one.get(path) for path in roots}
+        assert len(found) > 3 and {answer.status for answer in found.values()} == {200}
+        for member in (m for answer in found.values() for m in answer.dict.get("Members", [])):
+            assert one.get(member["@odata.id"]).dict["Id"]
+        assert one.get(f"{ROOT}/Managers/nobody").status == 404
+        one.logout()
+    wrong = client.redfish_client(base_url=url, username=user, password="no", cafile=ca, timeout=5, max_retry=2)
+    with pytest.raises((client.rest.v1.SessionCreationError, client.rest.v1.InvalidCredentialsError)):
+        wrong.login(auth="session")
 
 
 def test_a_tray_that_drips_is_seen_by_its_bmc(site: Site) -> None:

@@ -426,6 +426,13 @@ def test_a_healthy_run_passes_all_signatures_that_are_shipped(story: Story) -> N
 
 
 @pytest.mark.usefixtures("shipped")
+def test_a_run_says_whether_its_hours_were_enough_and_what_the_number_is_worth(story: Story) -> None:
+    said = story.tell().versions["soak"]
+    assert said.startswith("extend; ") and "of at least 24 h under load" in said
+    assert "% that a weak part is undetected (simulated, twin " in said and "validated on 0 real racks)" in said
+
+
+@pytest.mark.usefixtures("shipped")
 def test_a_rule_asks_for_no_second_look(story: Story) -> None:
     """An uncorrectable error is FAIL at once; the suite's re-test is for statistical suspicion, and loads nobody for this."""
     story.readings["t03.g2", "ecc.dram_ue"] = lambda phase, second: float(phase == "load" and second > 12)

@@ -201,6 +201,18 @@ def test_others_is_the_median_of_the_rest_of_the_row() -> None:
     np.testing.assert_allclose(got[1, 1:], 1.0)
 
 
-@pytest.mark.parametrize(("within", "between", "n", "want"), [(1.0, 0.0, 3, 0.0), (0.0, 1.0, 3, 1.0), (1.0, 1.0, 3, 0.75)])
+@pytest.mark.parametrize(("within", "between", "n", "want"), [(1.0, 0.0, 4, 0.0), (0.0, 1.0, 4, 1.0), (1.0, 1.0, 1, 0.0)])
 def test_shrinkage(within: float, between: float, n: int, want: float) -> None:
     assert robust.shrinkage(within, between, n) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_groups_that_share_nothing_are_not_believed_to(n: int, shared: float) -> None:
+    """20,000 groups: the weight is that of an optimal shrinkage, b^2 / (b^2 + the variance of a median of n - 1)."""
+    rng = np.random.default_rng(n)
+    values = rng.standard_normal((20_000, n)) + shared * rng.standard_normal((20_000, 1))
+    middle = robust.medians(values)
+    got = robust.shrinkage(robust.sigma((values - middle[:, None]).ravel(), 0.0), robust.sigma(middle, 0.0), n)
+    noise = np.median(rng.standard_normal((20_000, n - 1)), axis=1).var()
+    assert got == pytest.approx(shared**2 / (shared**2 + noise), abs=0.05)

@@ -26,6 +26,7 @@ from burnin.twin.schedule import Condition
 from burnin.twin.state import State
 from burnin.twin.steady import rest
 from burnin.twin.variants import variants, varied
+from tests.unit.fault_signals import ELSEWHERE, LOGGED, MOVES, SILENT
 
 GB300 = load("gb300-nvl72")
 
@@ -204,67 +205,6 @@ def test_links_err_as_published_and_none_loses_words() -> None:
 
 
 # ---------------------------------------------------------------- faults
-
-HEAT = {"gpu.temp", "gpu.tlimit", "gpu.clock_sm", "load.launches"}
-"""A warmer die leaks, so its clock at the power limit falls, and with it the work done."""
-IDLES = {"gpu.power", "gpu.power_avg", "gpu.energy", "module.power", "tray.power", "hbm.temp"}
-"""And it draws more at rest, which the plate feels, and the memory on it."""
-SLOW = (HEAT | IDLES) - {"hbm.temp"}
-"""Within two hours not by a degree of its memory."""
-RETURN = {"coolant.return_temp", "psu.power"}
-"""What all GPUs draw, the loop carries and the shelves give."""
-MARGIN = {"nvlink.raw_ber"}
-MOVES: dict[str, tuple[str, set[str]]] = {
-    "tim_void": ("t07.g2:1", HEAT | IDLES),
-    "coldplate_clog": ("t07.g2:0.7", HEAT | IDLES),
-    "plate_tilt": ("t07.g2:1", HEAT | IDLES),
-    "hbm_tim": ("t07.g2:2", {"hbm.temp"}),
-    "leaky_die": ("t07.g2:2", HEAT | IDLES),
-    "weak_vmin": ("t07.g2:0.2", HEAT | IDLES),
-    "vr_loss": ("t07.g2", HEAT | IDLES),
-    "clock_cap": ("t07.g2:0.4", HEAT | IDLES | {"throttle.sw_power", "psu.power"}),
-    "tsensor_off": ("t07.g2", {"gpu.temp", "gpu.tlimit"}),
-    "psensor_gain": ("t07.g2", HEAT | IDLES),
-    "tray_flow": ("t07", HEAT | IDLES | {"coolant.flow", "coolant.return_temp"}),
-    "tim_pumpout": ("t07.g2:10", SLOW),
-    "dryout": ("t07.g2:1", SLOW),
-    "ecc_ce_rate": ("t07.g2:20", {"ecc.dram_ce"}),
-    "row_cluster": ("t07.g2", {"ecc.dram_ce", "remap.correctable", "remap.pending"}),
-    "ecc_ue": ("t07.g2", {"ecc.dram_ue", "remap.uncorrectable", "remap.pending"}),
-    "sram_ue": ("t07.g2", {"ecc.sram_ue"}),
-    "sdc": ("t07.g2", {"load.wrong"}),
-    "slow_gpu": ("t07.g2", {"load.launches", "gpu.wait"}),
-    "bw_loss": ("t07.g2:0.02", {"gpu.bandwidth"}),
-    "xid": ("t07.g2", set()),
-    "sensor_stuck": ("t07.g2:600", {"gpu.temp", "gpu.tlimit"}),
-    "fabric_unhealthy": ("t07.g2", {"fabric.health"}),
-    "c2c_crc": ("t07.g2:20", {"c2c.crc", "c2c.replay"}),
-    "pcie_replay": ("t07.g2", {"pcie.replay"}),
-    "pcie_downtrain": ("t07.n2", {"pcie.width"}),
-    "nic_flap": ("t07.n2", {"nic.link_flaps"}),
-    "nvme_media": ("t07.d1", {"nvme.media_errors"}),
-    "cpu_edac": ("t07", {"cpu.edac_ue"}),
-    "link_margin": ("t07.g2.l13:1.5", MARGIN),
-    "link_down": ("t07.g2.l13", {"nvlink.state", "nvlink.speed", "nvlink.recovery_failed"}),
-    "lane_flap": ("t07.g2.l13", {"nvlink.recovery_ok"}),
-    "cartridge_margin": ("x2", MARGIN),
-    "switchport_margin": ("s3.a1.p44", MARGIN),
-    "cpu_hot": ("t07.c1", {"cpu.temp"}),
-    "leak": ("t07", {"leak.voltage", "leak.state"}),
-    "leak_decay": ("manifold", {"coolant.pressure"}),
-    "cdu_lowdp": ("cdu", HEAT | IDLES | {"coolant.return_temp", "coolant.flow", "coolant.dp", "coolant.pressure", "pump.speed"}),
-    "supply_warm": ("cdu", HEAT | IDLES | RETURN | {"coolant.supply_temp"}),
-    "pump_osc": ("cdu", {"gpu.temp", "gpu.tlimit", "hbm.temp", "coolant.flow", "pump.speed"}),
-    "flowmeter_gain": ("cdu", {"coolant.flow"}),
-    "rtd_offset": ("cdu", {"coolant.return_temp"}),
-    "shelf_lost": ("p3", {"psu.power"}),
-    "psu_imbalance": ("p3.u2", {"psu.power"}),
-}
-"""Kind -> where, and everything that it moves."""
-SILENT = {"gpu_off_bus": "t07.g2", "nvml_hang": "t07.g2", "tray_dead": "t07", "tray_hang": "t07"}
-"""Kinds after which nothing more is read of their part."""
-ELSEWHERE = {"x2": ".l", "s3.a1.p44": "t11.g0.l7", "p3": "p", "p3.u2": "p"}
-LOGGED = {"ecc_ue", "sram_ue", "row_cluster", "xid", "gpu_off_bus", "nic_flap", "nvme_media", "cpu_edac"}
 
 
 SMALL = {"psu.power": 6.0, "coolant.return_temp": 0.15}

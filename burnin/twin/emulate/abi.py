@@ -71,6 +71,8 @@ def _as_c_int(value: int) -> int:
 
 
 def _checked(kind: Any, value: Any) -> Any:
+    if type(value) is kind:
+        return value
     try:
         kind.from_param(value)
     except TypeError as error:
@@ -96,12 +98,16 @@ def address(value: Any, size: int = 0) -> int:
         return 0
     if isinstance(value, int):
         return value
-    if isinstance(value, (c.c_void_p, c.c_char_p)):
+    if isinstance(value, c.c_void_p):
+        return value.value or 0
+    if isinstance(value, c.c_char_p):
         return c.cast(value, c.c_void_p).value or 0
     room = size
     if isinstance(value, _REFERENCE):
-        whole = value._obj  # type: ignore[attr-defined]
-        room = c.sizeof(whole) - ((c.cast(value, c.c_void_p).value or 0) - c.addressof(whole))
+        whole, at = value._obj, c.cast(value, c.c_void_p).value or 0  # type: ignore[attr-defined]
+        room = c.sizeof(whole) - (at - c.addressof(whole))
+        if room >= size:
+            return at
     elif isinstance(value, c.Array):
         room = c.sizeof(value)
     elif isinstance(value, bytes):

@@ -209,7 +209,7 @@ _NUMBERS: dict[str, tuple[Any, Callable[[Gpu], tuple[Any, ...]]]] = {
     "MaxPcieLinkGeneration": (c.c_uint, lambda g: (g.facts["pcie_gen"],)),
     "CurrPcieLinkWidth": (c.c_uint, lambda g: (16,)),
     "MaxPcieLinkWidth": (c.c_uint, lambda g: (16,)),
-    "PcieReplayCounter": (c.c_uint, lambda g: (0,)),
+    "PcieReplayCounter": (c.c_uint, lambda g: (g.row["pcie_replays"],)),
 }
 _ABSENT = ("FanSpeed", "NumFans", "RetiredPagesPendingStatus", "GpuOperationMode", "AutoBoostedClocksEnabled")
 """Exported by every driver, answered by none of these boards."""

@@ -47,6 +47,8 @@ def main(tray: str, name: str, argv: list[str]) -> int:
     package = types.ModuleType("_tray")
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
     sys.modules["_tray"] = package
+    if os.path.exists(os.path.join(tray, "clock")):
+        importlib.import_module("_tray.emulate.clock").replace_clock(os.path.join(tray, "clock"))
     state_of = importlib.import_module("_tray.state").State
     with open(os.path.join(tray, "tray.json"), encoding="utf-8") as file:
         facts = json.load(file)
