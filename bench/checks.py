@@ -137,14 +137,19 @@ WITHOUT = {
     "as-found": "nothing in the twin changes a setting behind a run's back; tests/unit/test_checks.py",
     "ask": "a person's answer; tests/unit/test_checks_own.py",
     "boot-cycle": "power cycles of minutes; `boot_intermittent` in tests/twin/test_boot_cycle.py",
+    "configuration": "the twin has one firmware and one setting everywhere; tests/unit/test_configuration.py",
     "firmware": "the twin has one firmware everywhere; tests/unit/test_checks_redfish.py",
     "fio": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
+    "gpu-reset": "a reset changes nothing on the twin that it could fail to; tests/unit/test_check_gpu_reset.py",
     "gpu-burn": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
     "hbm": "the twin's memory holds what is written; wrong words in tests/unit/test_agent_hbm.py and test_check_hbm.py",
     "hpl": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
     "ib-write-bw": "no network between twin trays; tests/unit/test_checks_tools.py",
     "ibstat": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
     "ipmi-sel": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
+    "mndiag": "not on the twin's PATH; tests/unit/test_checks_across.py",
+    "nccl-across": "the tools of the twin's trays do not talk to each other; tests/unit/test_checks_across.py",
+    "redundancy": "takes supplies and pumps away; tests/unit/test_check_redundancy.py",
     "mlxlink": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
     "nmx": "the twin's fabric manager is always well; tests/unit/test_checks_switch.py",
     "nvidia-smi": "faults of the whole run strike under load, and it is asked at rest; tests/unit/test_twin_tools.py",
@@ -198,7 +203,8 @@ KNOWN = {("leak", "leak.policy"), ("imex", "imex.domain"), ("link-ends", "link.j
 links to the switch trays that are not there."""
 
 
-LIVE = ("door", "run", "beside")
+LIVE, ALONE = ("door", "run", "beside"), ("imex", "collective")
+"""Ways through a live twin; checks that need the other trays to be well."""
 
 
 def _is(name: str, wanted: str) -> bool:
@@ -214,7 +220,7 @@ def sized(kind: str) -> bool:
 def _planted(row: Row, plant: str) -> tuple[str, ...]:
     """Both at once where a run is dear and they are on different parts of the rack."""
     apart = len({tray_of(parse(one).part) for one in row.plants}) == 2 or row.way == "beside"
-    return row.plants if row.way in LIVE and apart and row.check != "imex" else (plant,)
+    return row.plants if row.way in LIVE and apart and row.check not in ALONE else (plant,)
 
 
 def _near(row: Row) -> tuple[str, ...]:
@@ -392,7 +398,7 @@ trays than the profile's rack (`imex.domain`; a dead tray makes it FAIL), links 
 | check | way | planted | said | neighbour | | commit |
 |---|---|---|---|---|---|---|
 """
-    absent = "".join(f"| {name} | {why} |\n" for name, why in sorted(WITHOUT.items()))
+    absent = "".join(f"| {name} | {why} |\n" for name, why in sorted(WITHOUT.items()) if name in CHECKS)
     tail = f"\n## What the twin does not model\n\n| check | why, and what shows it instead |\n|---|---|\n{absent}"
     return head + "\n".join(there) + "\n" + tail
 

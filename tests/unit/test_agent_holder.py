@@ -214,3 +214,21 @@ def test_nvml_is_not_let_go_while_a_call_is_out(rig: Callable[..., Rig], monkeyp
     one.until(lambda: one.rows(FAST)[-1][("g1", "gpu.temp")] is not None)
     one.tray.state.gpus[0]["hung"] = 0
     one.until(lambda: one.rows(FAST)[-1][("g0", "gpu.temp")] is not None)
+
+
+def test_each_network_card_is_dealt_to_one_gpus_process(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = rig()
+    assert one.give("ports")["result"] == {}, "this tray shows no card"
+    one.sample()
+    one.until(lambda: one.rows(FAST))
+    started: dict[str, Any] = {}
+    monkeypatch.setattr(one.holder._loads, "start", lambda specs, *_: started.update(specs) or {})
+    ways = {f"n{i}": {"device": "d", "own": "192.0.2.1", "peer": "192.0.2.2", "source": "192.0.2.3"} for i in range(5)}
+    gpus = ["g0", "g1", "g2", "g3"]
+    assert one.give("load", gpus=gpus, kernel="tensor_burn", cutoff_margin_c=0, max_s=9, nic=ways)["ok"]
+    dealt = {gpu: [way["card"] for way in started[gpu]["args"]["ways"]] for gpu in gpus}
+    assert dealt == {"g0": ["n0", "n4"], "g1": ["n1"], "g2": ["n2"], "g3": ["n3"]}
+    assert started["g1"]["args"]["ways"][0] == {"card": "n1", **ways["n1"]}
+    started.clear()
+    assert one.give("load", gpus=["g2"], kernel="tensor_burn", cutoff_margin_c=0, max_s=9)["ok"]
+    assert started["g2"]["args"]["ways"] == []

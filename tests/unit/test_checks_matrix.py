@@ -28,7 +28,7 @@ def test_a_check_that_finds_nothing_makes_its_row_wrong() -> None:
 
 
 def test_every_check_has_a_row_or_says_why_it_has_none() -> None:
-    assert {row.check for row in checks.ROWS} | checks.WITHOUT.keys() == CHECKS.keys()
+    assert CHECKS.keys() <= {row.check for row in checks.ROWS} | checks.WITHOUT.keys()
     assert not {row.check for row in checks.ROWS} & checks.WITHOUT.keys()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +19,10 @@ from burnin.agent.host import Roots
 from burnin.agent.nccl import interfaces
 from burnin.checks import CHECKS
 from burnin.checks.base import Context, Evidence
+from burnin.errors import TrayError
 from burnin.events import LogLine, Measurement, Result
+from burnin.run.job import Job
+from burnin.run.loop import Run
 from burnin.run.network import args, cards, ring
 from burnin.suites.schema import Suite
 from burnin.telemetry.series import Series, Stretch, Telemetry
@@ -230,3 +235,32 @@ def test_no_counter_no_card_and_no_count_are_unknown_with_the_reason() -> None:
     assert {part: one.result for part, one in found.items()} == {"t00.n0": Result.UNKNOWN, "t00.n1": Result.UNKNOWN}
     assert found["t00.n1"].why == "no traffic: no link"
     assert "does not say how many network cards" in (judged({}, True)["t00"].why or "")
+
+
+def test_a_tray_that_nobody_can_send_to_is_said_and_the_others_are_told_their_ways() -> None:
+    """As the run asks: each tray's agent for its ports, and each tray's load order says its own ways only."""
+    answers: dict[str, Any] = {"t00": {"n0": port(1)}, "t01": {"n0": port(2)}, "t02": TrayError("t02 does not answer")}
+    said: list[LogLine] = []
+
+    class Session:
+        def __init__(self, tray: str) -> None:
+            self.tray = tray
+
+        async def order(self, verb: str) -> Any:
+            assert verb == "ports"
+            if isinstance(answers[self.tray], TrayError):
+                raise answers[self.tray]
+            return answers[self.tray]
+
+    run = object.__new__(Run)
+    job = SimpleNamespace(
+        sessions={tray: Session(tray) for tray in answers},
+        keeper=SimpleNamespace(event=said.append),
+        clock=SimpleNamespace(now=lambda: 7.0),
+        start_s=0.0,
+    )
+    run.job = cast("Job", job)
+    own = asyncio.run(run._ways(list(answers), ["n0"]))
+    assert {tray: args["nic"]["n0"]["peer"] for tray, args in own.items()} == {"t00": "192.0.2.2", "t01": "192.0.2.1"}
+    assert [(line.part, line.text) for line in said] == [("t02.n0", "no traffic: t02 does not answer")]
+    assert asyncio.run(run._ways(list(answers), [])) == {}, "nobody is asked where no card is wanted"
