@@ -32,6 +32,7 @@ from burnin.twin import addresses, rackfile, up
 from burnin.twin.disk import can_mount
 from burnin.twin.faults import parse
 from burnin.twin.rackfile import Place
+from burnin.twin.state import State
 from burnin.twin.tray import descendants
 from burnin.twin.up import Twin, running
 
@@ -433,3 +434,22 @@ def test_a_full_disk_and_a_wrong_clock_are_the_trays_own(twin: Twin, tmp_path: P
             assert run(little, "date -u -d @0 +%Y")[1].split() == ["1970"]
     with login(twin, "t00") as healthy:
         assert run(healthy, "cat > more; wc -c < more; rm more", b"x" * 50_000)[1].split() == ["50000"]
+
+
+def test_a_lean_twin_moves_less_often_and_gets_as_hot(tmp_path: Path) -> None:
+    with running(PROFILE, 3, where=tmp_path, trays=1, lean=True) as one:
+        state = State.open(str(one.trays["t00"].dir / "state"))
+        beats = set()
+        begun_ns = time.monotonic_ns()
+        for gpu in range(4):
+            slot = state.take_slot(os.getpid(), gpu)
+            slot["activity_ppm"], slot["busy_ns"], slot["end_ns"] = 1_000_000, 60 * 10**9, begun_ns + 60 * 10**9
+        while time.monotonic_ns() - begun_ns < 60e9 and min(row["power_avg_mw"] for row in state.gpus) < 1_350_000:
+            beats.add(state.beat_ns)
+            time.sleep(0.05)
+        took_s = (max(beats) - min(beats)) / 1e9
+        assert min(row["power_avg_mw"] for row in state.gpus) >= 1_350_000
+        assert len(beats) <= took_s / 0.5 + 3, "twice a second"
+        for _, slot in state.slots():
+            slot["pid"] = 0
+        state.close()
