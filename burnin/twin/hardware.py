@@ -176,6 +176,7 @@ class Hardware:
             "xid": (SOON_S, self._xid),
             "gpu_off_bus": (plant.severity, self._off_bus),
             "nvml_hang": (plant.severity, self._hang),
+            "proc_stuck": (plant.severity, self._stick),
             "tray_dead": (plant.severity, self._die),
             "tray_hang": (plant.severity, self._freeze),
             "link_down": (plant.severity, self._link_down),
@@ -236,6 +237,9 @@ class Hardware:
 
     def _hang(self, plant: Plant) -> None:
         self._gpu(plant)[1]["hung"] = 1
+
+    def _stick(self, plant: Plant) -> None:
+        self._gpu(plant)[1]["stuck"] = 1
 
     def _link_down(self, plant: Plant) -> None:
         row = link_row(self._state.links, plant)

@@ -26,7 +26,7 @@ FIELDS = (
     "clock_mhz", "clock_busy_mhz", "reasons", "util_pct", "sw_power_ns", "sw_thermal_ns", "hw_thermal_ns",
     "ecc_ce_volatile", "ecc_ce_aggregate", "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
     "lost", "hung", "poisoned",
-    "locked_mhz", "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to", "pcie_replays",
+    "locked_mhz", "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to", "pcie_replays", "stuck",
 )  # fmt: skip
 """Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead.
 `locked_mhz`: the SM clock is held there, 0 when it is not.

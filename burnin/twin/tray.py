@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import asyncssh
 
-from burnin.twin import disk, host, wallclock
+from burnin.twin import disk, host, stuck, wallclock
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
@@ -71,8 +71,10 @@ def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, read
     try:
         die_with(parent, signal.SIGTERM)
         adopt_orphans()
-        disks = _disks(endpoints)  # before the first thread
-        asyncio.run(_serve(endpoints, clients, ready_fd, disks))
+        disks, drivers = _disks(endpoints), _drivers(endpoints)  # before the first thread
+        asyncio.run(_serve(endpoints, clients, ready_fd, disks, drivers))
+        for driver in drivers:
+            driver.close()
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -83,12 +85,18 @@ def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, read
 
 
 async def _serve(
-    endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int, disks: Sequence[disk.Disk]
+    endpoints: Sequence[Endpoint],
+    clients: asyncssh.SSHAuthorizedKeys,
+    ready_fd: int,
+    disks: Sequence[disk.Disk],
+    drivers: Sequence[stuck.Driver],
 ) -> None:
     loop, over, children = asyncio.get_running_loop(), asyncio.Event(), Children()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C at the terminal is for the twin, which then ends us
     loop.add_signal_handler(signal.SIGCHLD, children.reap)
+    for driver in drivers:
+        driver.serve()
     for endpoint in endpoints:
         hardware = _build(endpoint)
         if hardware is not None:
@@ -117,6 +125,8 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid, absent)
     if endpoint.step_s > STEP_S:  # whoever waits for events looks less often, too
         emulation["poll_s"] = endpoint.step_s
+    if _planted(endpoint, stuck.KIND):
+        emulation["stuck"] = str(endpoint.at / "driver" / stuck.FILE)
     host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
@@ -138,6 +148,10 @@ def _planted(endpoint: Endpoint, kind: str) -> list[Plant]:
 
 def _disks(endpoints: Sequence[Endpoint]) -> list[disk.Disk]:
     return [disk.Disk(one.at, plant, _head(one)) for one in endpoints for plant in _planted(one, disk.KIND)]
+
+
+def _drivers(endpoints: Sequence[Endpoint]) -> list[stuck.Driver]:
+    return [stuck.Driver(one.at) for one in endpoints if _planted(one, stuck.KIND)]
 
 
 def _clocks(endpoint: Endpoint) -> list[wallclock.WallClock]:

@@ -26,11 +26,12 @@ import asyncssh
 
 from burnin.errors import InputError
 from burnin.rack.parts import fold, kind, tray_of
-from burnin.twin import disk, hosttree, identity, physics, tray
+from burnin.twin import disk, hosttree, identity, physics, stuck, tray
 from burnin.twin.addresses import bind
 from burnin.twin.facility import Facility
 from burnin.twin.faults import KINDS, LIVE, Plant
 from burnin.twin.model import Model, load
+from burnin.twin.mounts import can_mount
 from burnin.twin.nvos import furnish
 from burnin.twin.nvos.wiring import wire
 from burnin.twin.rackfile import Place, Redfish, write_rack
@@ -136,8 +137,9 @@ def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str], services
     for plant in plants:
         if LIVE not in KINDS[plant.kind].seams:
             raise InputError(f"{plant}: {plant.kind} happens in recorded racks only (burnin twin record)")
-        if plant.kind == disk.KIND and not disk.can_mount():
-            raise InputError(f"{plant}: this machine lets no process of ours mount a file system (user namespaces are off)")
+        needs = {disk.KIND: "tmpfs", stuck.KIND: "fuse"}.get(plant.kind)
+        if needs is not None and not can_mount(needs):
+            raise InputError(f"{plant}: this machine lets no process of ours mount a {needs}")
         if plant.part in around:
             continue
         if plant.start_s is not None and not services:

@@ -29,8 +29,8 @@ from ruamel.yaml import YAML
 from burnin.errors import InputError
 from burnin.rack.schema import Rack
 from burnin.twin import addresses, rackfile, up
-from burnin.twin.disk import can_mount
 from burnin.twin.faults import parse
+from burnin.twin.mounts import can_mount
 from burnin.twin.rackfile import Place
 from burnin.twin.state import State
 from burnin.twin.tray import descendants
@@ -453,3 +453,36 @@ def test_a_lean_twin_moves_less_often_and_gets_as_hot(tmp_path: Path) -> None:
         for _, slot in state.slots():
             slot["pid"] = 0
         state.close()
+
+
+_WORKS = """
+import ctypes as c, sys, time
+cuda, at = c.CDLL("libcuda.so.1"), c.c_void_p()
+cuda.cuInit(0)
+cuda.cuDevicePrimaryCtxRetain(c.byref(at), 2)
+cuda.cuCtxSetCurrent(at)
+print("works", flush=True)
+while cuda.cuCtxSynchronize() == 0:
+    time.sleep(0.05)
+"""
+
+
+def test_a_process_in_a_stuck_driver_outlives_its_kill_and_ends_with_the_tray(tmp_path: Path) -> None:
+    if not can_mount("fuse"):
+        pytest.skip("this machine lets no process of ours mount a fuse")
+    plant = parse("proc_stuck:t00.g3:0")  # module 4 is the third on the bus
+    with running(PROFILE, 3, [plant], where=tmp_path, trays=1) as one, login(one, "t00") as client:
+        _, stdout, _ = client.exec_command(f"echo $$; exec python3 -c '{_WORKS}'", timeout=20)
+        pid = int(stdout.readline())
+        assert stdout.readline().strip() == "works" and alive(pid)
+        state = State.open(str(one.trays["t00"].dir / "state"))
+        load = state.take_slot(os.getpid(), 0)  # load on another GPU is the tray's first
+        load["activity_ppm"], load["busy_ns"], load["end_ns"] = 1_000_000, 9 * 10**9, time.monotonic_ns() + 9 * 10**9
+        assert until(lambda: state.gpus[3]["stuck"] == 1)
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D")
+        assert alive(pid) and run(client, "echo fine")[1] == "fine\n", "the tray itself goes on"
+        load["pid"] = 0
+        state.close()
+    assert until(lambda: not alive(pid))
