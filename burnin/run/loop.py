@@ -12,14 +12,15 @@ import contextlib
 from typing import Any
 
 from burnin.checks import ALWAYS, CHECKS
-from burnin.checks.base import Answer, Order
+from burnin.checks.base import Answer
 from burnin.errors import TrayError
 from burnin.events import LogLine, StageBegan, StageEnded, Status, TrayState
 from burnin.run import interlocks
 from burnin.run.heat import Heat
 from burnin.run.job import Job, Kept
+from burnin.run.left import snapshot
 from burnin.run.plan import Leg
-from burnin.run.steps import Steps, ask, heats, parts
+from burnin.run.steps import Steps, heats, parts
 from burnin.run.tray import CONNECTING
 
 CUTOFF = "gpu.tlimit.cutoff"
@@ -134,8 +135,8 @@ class Run:
             self.job.keeper.event(LogLine("rack", self._now(), "note", "resumed", f"the run goes on; owed: {owed}", "controller"))
 
     async def _snapshot(self, tray: str) -> None:
-        order = Order(tray, "state")
-        self._states.setdefault(tray, []).append(await ask(self.job, order))
+        known = self._states.setdefault(tray, [])
+        known.append(await snapshot(self.job, tray, known[0] if known else None))
 
     async def _leave(self) -> None:
         await self._unload(list(self.job.sessions))

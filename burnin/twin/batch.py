@@ -9,7 +9,7 @@ once (live: a second), and a GPU that is lost no longer warms what is behind it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -27,7 +27,17 @@ from burnin.twin.faults import Plant
 from burnin.twin.model import Model, load
 from burnin.twin.physics import Tails
 from burnin.twin.plan import Plan, plan
-from burnin.twin.population import WORTH, Chance, Silicon, margins, planted, population, post_fec_per_s, weak_links
+from burnin.twin.population import (
+    WORTH,
+    Chance,
+    Silicon,
+    bursts_per_s,
+    margins,
+    planted,
+    population,
+    post_fec_per_s,
+    weak_links,
+)
 from burnin.twin.steady import Rest, rest
 
 _DAY_S = 86400.0
@@ -264,10 +274,13 @@ def _links(canvas: Canvas, plants: Sequence[Plant]) -> None:
     level = laws.raw_ber(snr).reshape(-1, 1)
     noise = canvas.chance.stream("links.repeat").standard_normal((level.size, when.minutes.size), dtype=np.float32)
     raw = level * np.exp(np.float32(spread.repeat_decades * np.log(10)) * noise)
+    missing: dict[int, Floats] = {}
     for plant in plants:
-        for gpu, link in weak_links(canvas.model, plant) if plant.moves else ():
-            lost = plant.severity * canvas.grown(plant, when.minutes)
-            raw[gpu * snr.shape[1] + link] *= laws.raw_ber(snr[gpu, link] - lost) / laws.raw_ber(snr[gpu, link])
+        for gpu, link in weak_links(canvas.model, plant):
+            number, lost = gpu * snr.shape[1] + link, plant.severity * canvas.grown(plant, when.minutes)
+            missing[number] = missing.get(number, np.zeros(when.minutes.size)) + lost
+            if plant.moves:
+                raw[number] *= laws.raw_ber(snr[gpu, link] - lost) / laws.raw_ber(snr[gpu, link])
     for metric, value in _QUIET.items():
         canvas.all_links(metric, value)
     canvas.all_links("nvlink.speed", spread.mbps / 1000)
@@ -276,7 +289,7 @@ def _links(canvas: Canvas, plants: Sequence[Plant]) -> None:
         canvas.all_links(metric, np.round(sent))
     for name, row in zip(canvas.links, raw, strict=True):
         canvas.series[name, "nvlink.raw_ber"] = Series(when.minutes, row)
-    _uncorrected(canvas, raw)
+    _uncorrected(canvas, raw, missing)
 
 
 _QUIET = {
@@ -287,11 +300,15 @@ _QUIET = {
 """What healthy links say."""
 
 
-def _uncorrected(canvas: Canvas, raw: Floats) -> None:
-    """Code words that correction cannot mend: random errors, RS(544,514); 544 symbols go with each."""
+def _uncorrected(canvas: Canvas, raw: Floats, missing: Mapping[int, Floats]) -> None:
+    """Code words that correction cannot mend: random errors, RS(544,514), and bursts where margin is `missing` (link -> dB)."""
     spread, stream = population().links, canvas.chance.stream("links.words")
-    for number in np.flatnonzero(raw.max(axis=1) > WORTH):
+    for number in sorted({*np.flatnonzero(raw.max(axis=1) > WORTH).tolist(), *missing}):
         lost = stream.poisson(post_fec_per_s(raw[number], spread.mbps) * canvas.plan.minute_cells)
+        if number in missing:
+            bursts = stream.poisson(bursts_per_s(missing[number]) * canvas.plan.minute_cells)
+            more = stream.negative_binomial(np.maximum(bursts, 1), 1 / spread.burst.words)
+            lost = lost + np.where(bursts > 0, bursts + more, 0)
         if lost.any():
             total = np.cumsum(lost).astype(float)
             bits = spread.mbps * 8e6 * canvas.plan.minutes

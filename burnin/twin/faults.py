@@ -301,6 +301,14 @@ KINDS: dict[str, Kind] = {
             "A power supply that carries less than its neighbours.", starts=True,
         ),
         Kind(
+            "clock_skew", (TRAY,), "seconds by which the clock of the day is ahead", 90, -1e9, 1e9,
+            "The tray's clock of the day is wrong; its monotonic clock is not.", starts=True, seams=(LIVE,),
+        ),
+        Kind(
+            "tray_disk_full", (TRAY,), "kB that are left on the disk of the login's home", 0, 0, 16000,
+            "The disk that the login's home lies on is full: nothing more can be written there.", starts=True, seams=(LIVE,),
+        ),
+        Kind(
             "bmc_dead", (BMC, SHELF, CDU), "none", 0, 0, 0,
             "The management controller answers no more, though what it manages runs on.", starts=True, seams=(LIVE,),
         ),

@@ -12,7 +12,7 @@ from burnin.rack.parts import within
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.host import KernelLog
-from burnin.twin.links import LINK_KINDS, Link, each_link, link_row
+from burnin.twin.links import Links, link_row
 from burnin.twin.model import Model
 from burnin.twin.physics import Tray, TrayDraw
 from burnin.twin.rackstate import FloatRow
@@ -86,8 +86,7 @@ class Hardware:
         for links in state.links:
             for link in links[: model.gpu.nvlinks]:
                 link["tx_bytes"] = link["rx_bytes"] = chance.randrange(10**9, 10**13)
-        weak = [one for plant in plants if plant.kind in LINK_KINDS for one in each_link(plant, model.gpu.nvlinks)]
-        self._weak_links = [Link(state.links, plant, model.gpu.nvlink_mbps) for plant in weak]
+        self._links = Links(state.links, model, name, plants, seed, Random(f"{model.profile}/{seed}/{name}/links"))
         for plant in plants:
             self._weaken(plant)
         self._due = sorted((self._moment(plant) for plant in plants), key=lambda moment: moment[0])
@@ -104,8 +103,7 @@ class Hardware:
         for row, gpu in zip(self._state.gpus, self._tray.gpus, strict=True):
             gpu.locked_mhz = row["locked_mhz"] or math.inf
         self._tray.step(min(max(dt, 1e-3), _LONGEST_STEP_S), activity)
-        for link in self._weak_links:
-            link.step(dt, self._load_ns is not None)
+        self._links.step(now_ns, dt, self._load_ns is not None)
         self._happen(now_ns)
         self._correct(dt)
         if self._around is not None:

@@ -1,21 +1,27 @@
-"""NVLinks that are weak: what their counters do. Time is passed in.
+"""NVLinks of a live tray: their raw error rates, and what the counters of weak ones do. Time is passed in.
 
-Errors after correction grow steeply with the margin that is lost. The two numbers below are ours (assumed, no published
-curve): none worth counting on a healthy link, and DCGM's failing rate of 1e-12 at 2 dB less.
+Margins and laws are those of recorded racks (`population`): the same seed has the same links there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
+import numpy as np
+
+from burnin.telemetry.series import Floats
+from burnin.twin import laws
 from burnin.twin.faults import Plant
+from burnin.twin.model import Model
+from burnin.twin.population import Chance, bursts_per_s, margins, population, post_fec_per_s
 from burnin.twin.state import Row
 
 LINK_KINDS = ("link_margin", "lane_flap")
-_HEALTHY_LOG10, _PER_DB = -15.0, 1.5
 _ATTO = 1e18
-_SYMBOL_BITS = 10
+_BREATH_NS = 1_000_000_000
 
 
 def each_link(plant: Plant, links: int) -> list[Plant]:
@@ -31,31 +37,78 @@ def link_row(links: Sequence[Sequence[Row]], plant: Plant) -> Row:
     return links[int(gpu[1:])][int(link[1:])]
 
 
-def error_rate(lost_db: float) -> float:
-    """Share of bits wrong after error correction on a link that has lost so much margin."""
-    return float(10 ** (_HEALTHY_LOG10 + _PER_DB * lost_db))
+def words_per_s(lost_db: float) -> float:
+    """Code words a second that bursts cost on a link that has lost so much margin: the mean."""
+    return float(bursts_per_s(np.array(lost_db))) * population().links.burst.words
+
+
+class Links:
+    """All links of one tray in motion."""
+
+    def __init__(
+        self, links: Sequence[Sequence[Row]], model: Model, name: str, plants: Sequence[Plant], seed: int, chance: Random
+    ) -> None:
+        first, each, count = int(name[1:]) * len(links), len(links), model.gpu.nvlinks
+        weak = [one for plant in plants if plant.kind in LINK_KINDS for one in each_link(plant, count)]
+        self._snr: Floats = margins(model, Chance(seed), weak)[first : first + each] if count else np.zeros((each, 0))
+        self._rows, self._chance, self._breathed_ns = links, chance, -_BREATH_NS
+        self._decades = population().links.repeat_decades
+        self._weak = [Link(link_row(links, one), one, self._margin(one), model.gpu.nvlink_mbps, chance) for one in weak]
+
+    def _margin(self, plant: Plant) -> float:
+        _, gpu, link = plant.part.split(".")
+        return float(self._snr[int(gpu[1:]), int(link[1:])])
+
+    def step(self, now_ns: int, dt_s: float, loaded: bool) -> None:
+        """Bring them to `now_ns`."""
+        for link in self._weak:
+            link.step(dt_s, loaded)
+        if self._snr.size and now_ns - self._breathed_ns >= _BREATH_NS:
+            self._breathed_ns = now_ns
+            for rows, rates in zip(self._rows, laws.raw_ber(self._snr).tolist(), strict=True):
+                for row, rate in zip(rows, rates):  # noqa: B905 - there are rows for more links than most GPUs have
+                    row["raw_ber"] = int(min(rate * 10 ** (self._decades * self._chance.gauss(0, 1)), 0.5) * _ATTO)
 
 
 class Link:
-    """One weak link in motion."""
+    """One weak link in motion. `snr_db`: its margin with the fault in it."""
 
-    def __init__(self, links: Sequence[Sequence[Row]], plant: Plant, mb_per_s: int) -> None:
-        self._row, self._plant, self._bits_per_s = link_row(links, plant), plant, mb_per_s * 8e6
-        self._due = dict.fromkeys(("effective_errors", "symbol_errors", "recovery_ok"), 0.0)
+    def __init__(self, row: Row, plant: Plant, snr_db: float, mb_per_s: int, chance: Random) -> None:
+        self._row, self._plant, self._chance, self._bits_per_s = row, plant, chance, mb_per_s * 8e6
+        self._bursts_per_s = self._random_per_s = self._ran_s = self._random = 0.0
         if plant.kind == "link_margin":
-            self._rate = error_rate(plant.severity)
-            self._row["effective_ber"] = self._row["symbol_ber"] = max(1, int(self._rate * _ATTO))
+            self._bursts_per_s = float(bursts_per_s(np.array(plant.severity)))
+            self._random_per_s = float(post_fec_per_s(laws.raw_ber(np.array(snr_db)), mb_per_s))
+        self._burst_s = self._next()
+        self._lost = 0
+        self._flaps = 0.0
+
+    def _next(self) -> float:
+        return self._chance.expovariate(self._bursts_per_s) if self._bursts_per_s else math.inf
 
     def step(self, dt_s: float, loaded: bool) -> None:
         """A margin errs all the time, idle patterns included; lanes flap once the rack has been loaded."""
         if self._plant.kind == "link_margin":
-            self._count("effective_errors", self._rate * self._bits_per_s * dt_s)
-            self._count("symbol_errors", self._rate * self._bits_per_s / _SYMBOL_BITS * dt_s)
+            self._err(dt_s)
         elif loaded:
-            self._count("recovery_ok", self._plant.severity / 60 * dt_s)
+            self._flaps += self._plant.severity / 60 * dt_s
+            whole = int(self._flaps)
+            self._flaps -= whole
+            self._row["recovery_ok"] += whole
 
-    def _count(self, name: str, more: float) -> None:
-        self._due[name] += more
-        whole = int(self._due[name])
-        self._due[name] -= whole
-        self._row[name] += whole
+    def _err(self, dt_s: float) -> None:
+        self._ran_s += dt_s
+        self._random += self._random_per_s * dt_s
+        more = int(self._random)
+        self._random -= more
+        self._burst_s -= dt_s
+        while self._burst_s <= 0:
+            self._burst_s += self._next()
+            more += 1 + int(math.log(1 - self._chance.random()) / math.log(1 - 1 / population().links.burst.words))
+        if more:
+            self._lost += more
+            self._row["effective_errors"] += more
+            self._row["symbol_errors"] += more
+        if self._lost:
+            rate = self._lost / (self._bits_per_s * self._ran_s)
+            self._row["effective_ber"] = self._row["symbol_ber"] = max(1, int(rate * _ATTO))

@@ -27,6 +27,16 @@ LINKS = 18
 """NVLinks of a GPU of an NVL72."""
 
 
+class Bursts(Data):
+    """Errors that come together on a link whose margin is lost, more than correction mends (see `bursts_per_s`)."""
+
+    at_db: float
+    per_s: float
+    decades_per_db: float
+    most_per_s: float
+    words: float
+
+
 class LinkSpread(Data):
     """Margins of NVLinks, dB."""
 
@@ -37,6 +47,7 @@ class LinkSpread(Data):
     connector_sd: float
     length_sd: float
     repeat_decades: float
+    burst: Bursts
     mbps: int
     idle_share: float
 
@@ -227,3 +238,14 @@ def post_fec_per_s(raw: Floats, mbps: int) -> Floats:
     x, y = _lost_words()
     loss = np.where(raw > WORTH, 10 ** np.interp(np.log10(np.maximum(raw, 1e-30)), x, y), 0.0)
     return np.asarray(mbps * 8e6 / 5440 * loss)
+
+
+def bursts_per_s(lost_db: Floats) -> Floats:
+    """Bursts a second that cost code words, of a link that a fault took so much margin from. None where none is lost.
+
+    Real errors behind the correction come in bursts (reference signatures, section 4); how often is not published. Assumed: one
+    a second at 3 dB, and 5 decades for each dB: between raw errors (1.1 decades) and random words lost (17).
+    """
+    burst = population().links.burst
+    rate = burst.per_s * 10.0 ** (burst.decades_per_db * (np.minimum(lost_db, 100.0) - burst.at_db))
+    return np.where(lost_db > 0, np.minimum(rate, burst.most_per_s), 0.0)

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_MAGIC, _LAYOUT = 0x6E69776E72756201, 5
+_MAGIC, _LAYOUT = 0x6E69776E72756201, 6
 _HEAD = ("magic", "layout", "gpus", "beat_ns", "events")
 FIELDS = (
     "temp_c", "margin_c", "hbm_c", "power_mw", "power_avg_mw", "hbm_power_mw", "module_power_mw", "energy_mj",
@@ -34,7 +34,7 @@ FIELDS = (
 wrong. `deaf_to`: 1 + the number in the rack (tray x GPUs + position) of the one GPU from which nothing arrives here."""
 LINK_FIELDS = (
     "down", "tx_bytes", "rx_bytes", "rx_errors", "integrity_errors", "recovery_ok", "recovery_failed", "effective_errors",
-    "effective_ber", "symbol_errors", "symbol_ber",
+    "effective_ber", "symbol_errors", "symbol_ber", "raw_ber",
 )  # fmt: skip
 """Of one NVLink. Error rates stand as parts of 10^-18; 0 is none."""
 LINKS = 18

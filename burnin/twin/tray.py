@@ -21,14 +21,14 @@ from typing import NoReturn
 
 import asyncssh
 
-from burnin.twin import host
+from burnin.twin import disk, host, wallclock
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
 from burnin.twin.identity import TrayId, for_emulation, missing
 from burnin.twin.model import Model
 from burnin.twin.physics import TrayDraw
-from burnin.twin.rackstate import RackState
+from burnin.twin.rackstate import FloatRow, RackState
 from burnin.twin.sshd import Children, Tray, listen
 from burnin.twin.state import State
 
@@ -69,7 +69,8 @@ def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, read
     try:
         die_with(parent, signal.SIGTERM)
         adopt_orphans()
-        asyncio.run(_serve(endpoints, clients, ready_fd))
+        disks = _disks(endpoints)  # before the first thread
+        asyncio.run(_serve(endpoints, clients, ready_fd, disks))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -79,7 +80,9 @@ def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, read
         os._exit(code)
 
 
-async def _serve(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int) -> None:
+async def _serve(
+    endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int, disks: Sequence[disk.Disk]
+) -> None:
     loop, over, children = asyncio.get_running_loop(), asyncio.Event(), Children()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C at the terminal is for the twin, which then ends us
@@ -88,7 +91,8 @@ async def _serve(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedK
         hardware = _build(endpoint)
         if hardware is not None:
             hardware.step(time.monotonic_ns())
-            loop.call_later(STEP_S, _beat, hardware, loop.time() + STEP_S, over)
+            beside: list[disk.Disk | wallclock.WallClock] = [*disks, *_clocks(endpoint)]
+            loop.call_later(STEP_S, _beat, hardware, beside, loop.time() + STEP_S, over)
         home = endpoint.at / "home"
         login = Tray(home, host.environment(endpoint.at), children, endpoint.slow_s)
         await listen(endpoint.sock, login, endpoint.host_key, clients)
@@ -117,8 +121,28 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around, port)
 
 
-def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:
-    """One step of the physics, and the appointment for the next."""
+def _head(endpoint: Endpoint) -> FloatRow | None:
+    """The rack's mapped head, where it has one."""
+    rack = endpoint.at.parent / RACK
+    return RackState.open(str(rack)).head if rack.exists() else None
+
+
+def _planted(endpoint: Endpoint, kind: str) -> list[Plant]:
+    return [plant for plant in (endpoint.silicon.plants if endpoint.silicon else ()) if plant.kind == kind]
+
+
+def _disks(endpoints: Sequence[Endpoint]) -> list[disk.Disk]:
+    return [disk.Disk(one.at, plant, _head(one)) for one in endpoints for plant in _planted(one, disk.KIND)]
+
+
+def _clocks(endpoint: Endpoint) -> list[wallclock.WallClock]:
+    return [wallclock.WallClock(endpoint.at, plant, _head(endpoint)) for plant in _planted(endpoint, wallclock.KIND)]
+
+
+def _beat(hardware: Hardware, beside: Sequence[disk.Disk | wallclock.WallClock], due_s: float, over: asyncio.Event) -> None:
+    """One step of the physics and of what the tray's host has beside it, and the appointment for the next."""
+    for one in beside:
+        one.step(time.monotonic())
     if not hardware.step(time.monotonic_ns()):
         kill_descendants()  # the tray went dark
         os._exit(0)
@@ -129,7 +153,7 @@ def _beat(hardware: Hardware, due_s: float, over: asyncio.Event) -> None:
         hardware.frozen = False
     loop = asyncio.get_running_loop()
     following = max(due_s + STEP_S, loop.time())
-    loop.call_at(following, _beat, hardware, following, over)
+    loop.call_at(following, _beat, hardware, beside, following, over)
 
 
 # ---------------------------------------------------------------- processes

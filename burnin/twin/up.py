@@ -26,7 +26,7 @@ import asyncssh
 
 from burnin.errors import InputError
 from burnin.rack.parts import fold, kind, tray_of
-from burnin.twin import hosttree, identity, physics, tray
+from burnin.twin import disk, hosttree, identity, physics, tray
 from burnin.twin.addresses import bind
 from burnin.twin.facility import Facility
 from burnin.twin.faults import KINDS, LIVE, Plant
@@ -131,6 +131,8 @@ def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str], services
     for plant in plants:
         if LIVE not in KINDS[plant.kind].seams:
             raise InputError(f"{plant}: {plant.kind} happens in recorded racks only (burnin twin record)")
+        if plant.kind == disk.KIND and not disk.can_mount():
+            raise InputError(f"{plant}: this machine lets no process of ours mount a file system (user namespaces are off)")
         if plant.part in around:
             continue
         if plant.start_s is not None and not services:

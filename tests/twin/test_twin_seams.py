@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 from burnin.errors import InputError
 from burnin.rack.schema import Rack
 from burnin.twin import addresses, rackfile, up
+from burnin.twin.disk import can_mount
 from burnin.twin.faults import parse
 from burnin.twin.rackfile import Place
 from burnin.twin.tray import descendants
@@ -408,3 +409,27 @@ def test_two_twins_live_side_by_side(twin: Twin, tmp_path: Path) -> None:
         assert not ours & {(w.host, w.port) for w in second.trays.values()}
         with login(second, "t01") as one:
             assert run(one, "true")[0] == 0
+
+
+def test_a_full_disk_and_a_wrong_clock_are_the_trays_own(twin: Twin, tmp_path: Path) -> None:
+    if not can_mount():
+        pytest.skip("this machine lets no process of ours mount a file system")
+    plants = [parse("tray_disk_full:t00"), parse("tray_disk_full:t01:64"), parse("clock_skew:t01:-7200")]
+    now = "python3 -c 'import time; print(time.time(), time.time_ns() / 1e9, time.clock_gettime(0), time.monotonic())'; date +%s"
+    with running(PROFILE, 3, plants, where=tmp_path, trays=2) as one:
+        with login(one, "t00") as full:
+            status, _, error = run(full, "cat > more", b"x" * 5000)
+            assert status != 0 and "No space left on device" in error
+            assert run(full, "df --output=avail ~ | tail -1")[1].split() == ["0"]
+            assert run(full, "rm -f more; mkdir .b && cat .b/x; cat ~/../root/proc/cpuinfo | head -1")[1].startswith("processor")
+            told = [float(word) for word in run(full, now)[1].split()]
+            assert all(abs(word - time.time()) < 60 for word in (*told[:3], told[4]))
+        with login(one, "t01") as little:
+            assert run(little, "cat > more; wc -c < more", b"x" * 50_000)[1].split() == ["50000"]
+            assert run(little, "cat >> more", b"x" * 50_000)[0] != 0
+            told = [float(word) for word in run(little, now)[1].split()]
+            assert all(abs(word + 7200 - time.time()) < 60 for word in (*told[:3], told[4]))
+            assert abs(told[3] - time.monotonic()) < 60, "since boot, as ever"
+            assert run(little, "date -u -d @0 +%Y")[1].split() == ["1970"]
+    with login(twin, "t00") as healthy:
+        assert run(healthy, "cat > more; wc -c < more; rm more", b"x" * 50_000)[1].split() == ["50000"]

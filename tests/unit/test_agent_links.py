@@ -76,11 +76,12 @@ def test_a_healthy_gpu_is_registered_with_the_fabric_and_wants_nothing(opened: O
 @pytest.mark.parametrize("link", ["t00.g2.l13", "t00.g0.l0"])
 def test_a_weak_link_errs_and_its_neighbours_do_not(opened: Open, link: str) -> None:
     tray, gpus = opened(f"link_margin:{link}:3")
-    tray.run(20)
+    tray.run(60)
     _, gpu, own = link.split(".")
     found = of_links(gpus, gpu)
-    assert found[own]["nvlink.effective_ber"] == pytest.approx(10**-10.5, rel=0.2)
-    assert found[own]["nvlink.effective_errors"] >= 200
+    errors = found[own]["nvlink.effective_errors"]
+    assert 100 < errors < 500, "a burst of four code words a second"
+    assert found[own]["nvlink.effective_ber"] == pytest.approx(errors / (53125 * 8e6 * 60), rel=0.2)
     assert found[own]["nvlink.state"] == 1
     others = [one for name, one in found.items() if name != own]
     assert {one["nvlink.effective_errors"] for one in others} == {0}
@@ -116,7 +117,9 @@ def test_raw_errors_are_read_where_the_driver_has_them(opened: Open, tmp_path: P
     monkeypatch.setattr(pynvml, "nvmlLib", nvml.library(tray.facts, tray.state))
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
     rates = {link: one["nvlink.raw_ber"] for link, one in of_links(Gpus(pynvml), "g1").items()}
-    assert len(rates) == 18 and set(rates.values()) == {2e-6}, "before error correction no link is without errors"
+    weak = rates.pop("l4")
+    assert len(rates) == 17 and 1e-11 < min(rates.values()) <= max(rates.values()) < 1e-5, "none is without errors"
+    assert 5e-5 < weak < 5e-3, "4 dB less"
 
 
 @given(st.integers(1, 14), st.integers(0, 237))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from burnin.assess.case import gather
 from burnin.assess.judge import judge, suspects
-from burnin.checks import ALWAYS
+from burnin.checks import ALWAYS, CHECKS
 from burnin.events import LogLine, Result, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
 from burnin.rack.load import load_catalogue
 from burnin.rack.schema import Profile
@@ -397,6 +397,14 @@ def test_null_limits_end_unknown_never_pass(story: Story) -> None:
     verdict = story.tell()
     assert verdict.word is Word.HOLD
     assert {s.result for s in verdict.steps if s.name == "thermal-margin"} == {Result.UNKNOWN}
+
+
+def test_a_step_that_measured_nothing_holds(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that a profile leaves nothing to look at."""
+    monkeypatch.setitem(CHECKS, "ecc", replace(CHECKS["ecc"], judge=lambda context, evidence: []))
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert any("ecc in load measured nothing" in one.why for one in verdict.holds)
 
 
 def test_evidence_only_words_are_still_words(story: Story) -> None:

@@ -69,7 +69,7 @@ def test_all_links_stand_in_one_table_with_both_ends(tmp_path: Path) -> None:
     assert [(m.name, m.value, m.result) for m in got] == [("link.joined", 1296.0, Result.PASS)]
 
 
-@pytest.mark.parametrize(("part", "severity"), [("s2.a0.p17", 2.5), ("s8.a1.p5", 4.0)])
+@pytest.mark.parametrize(("part", "severity"), [("s2.a0.p17", 3.0), ("s8.a1.p5", 4.0)])
 def test_errors_at_the_port_alone_name_the_port(tmp_path: Path, part: str, severity: float) -> None:
     _, got = look(Switches(tmp_path, [Plant("switchport_margin", part, severity)], ALL), healthy())
     assert bad(got) == [(part, "link.errors", Result.FAIL)]

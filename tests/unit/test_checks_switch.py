@@ -101,7 +101,7 @@ def test_all_ports_of_a_whole_rack_pass_and_of_a_part_of_it_too(tmp_path: Path) 
     assert bad(judged("switch-ports", context("switch-ports", "s8", TWO), Switches(tmp_path / "b", compute=TWO).ask)) == []
 
 
-@pytest.mark.parametrize(("part", "severity"), [("s2.a0.p17", 2.5), ("s5.a1.p63", 3.5)])
+@pytest.mark.parametrize(("part", "severity"), [("s2.a0.p17", 3.0), ("s5.a1.p63", 3.5)])
 def test_a_port_without_margin_counts_errors_at_its_own_end(tmp_path: Path, part: str, severity: float) -> None:
     rack, tray = Switches(tmp_path, [Plant("switchport_margin", part, severity)], ALL), part[:2]
     got = judged("switch-ports", context("switch-ports", tray, ALL), rack.ask)

@@ -184,6 +184,8 @@ def test_a_plan_with_less_is_not_whole() -> None:
     assert {step.check for leg in few.legs for step in leg.steps} == {"ecc"}
     assert [leg.stage.stage for leg in make(only=["inventory"]).legs] == ["audit"], "nothing is heated for an inventory"
     assert not make(in_file=17).whole, "a rack file that lacks a tray cannot prove the rack"
+    nine = plan.make(build.suite(), build.rack(18), build.profile(18, switches=9), CHECKS)
+    assert not nine.whole, "nor can one that lacks the switch trays"
 
 
 def test_a_ramp_stays_before_the_load_that_is_asked_for() -> None:

@@ -18,9 +18,12 @@ from burnin.suites.schema import Suite
 from burnin.twin import laws, physics
 from burnin.twin.batch import Recorded, simulate
 from burnin.twin.faults import KINDS, RECORDED, Plant, parse
+from burnin.twin.links import Links, words_per_s
 from burnin.twin.model import load
 from burnin.twin.plan import plan
+from burnin.twin.population import population
 from burnin.twin.schedule import Condition
+from burnin.twin.state import State
 from burnin.twin.steady import rest
 from burnin.twin.variants import variants, varied
 
@@ -241,7 +244,7 @@ MOVES: dict[str, tuple[str, set[str]]] = {
     "nic_flap": ("t07.n2", {"nic.link_flaps"}),
     "nvme_media": ("t07.d1", {"nvme.media_errors"}),
     "cpu_edac": ("t07", {"cpu.edac_ue"}),
-    "link_margin": ("t07.g2.l13:2", MARGIN),
+    "link_margin": ("t07.g2.l13:1.5", MARGIN),
     "link_down": ("t07.g2.l13", {"nvlink.state", "nvlink.speed", "nvlink.recovery_failed"}),
     "lane_flap": ("t07.g2.l13", {"nvlink.recovery_ok"}),
     "cartridge_margin": ("x2", MARGIN),
@@ -310,6 +313,28 @@ def test_what_is_gone_is_read_no_more(kind: str, part: str) -> None:
 
 def test_every_kind_that_says_recorded_is_here() -> None:
     assert {kind.kind for kind in KINDS.values() if RECORDED in kind.seams} == {*MOVES, *SILENT}
+
+
+def test_bursts_cost_what_the_live_link_loses_too(tmp_path: Path) -> None:
+    """The same law: recorded over two hours, live over ten minutes of steps, each against the mean that the data name."""
+    one, live = rack("link_margin:t07.g2.l13:3"), State.create(str(tmp_path / "state"), 4)
+    bits = population().links.mbps * 8e6
+    t = one.of("t07.g2.l13", "nvlink.effective_errors").t_s[-1]
+    recorded_per_s = one.of("t07.g2.l13", "nvlink.effective_errors").growth() / t
+    assert one.of("t07.g2.l13", "nvlink.effective_ber").v[-1] == pytest.approx(recorded_per_s / bits, rel=0.05)
+    links = Links(live.links, load("gb300-nvl72"), "t07", [parse("link_margin:t07.g2.l13:3")], 3, Random(1))
+    for step in range(36_000):
+        links.step(step * 100_000_000, 0.1, False)
+    row = live.links[2][13]
+    assert row["effective_errors"] / 3600 == pytest.approx(words_per_s(3.0), rel=0.1)
+    assert recorded_per_s == pytest.approx(words_per_s(3.0), rel=0.1) and words_per_s(3.0) == 4.0
+    raw = row["raw_ber"] / 1e18
+    assert raw == pytest.approx(one.of("t07.g2.l13", "nvlink.raw_ber").v.mean(), rel=0.8), "one reading, 0.08 decades"
+    healthy = np.array([[r["raw_ber"] for r in rows] for rows in live.links])[:, :18] / 1e18
+    read = [[one.of(f"t07.g{g}.l{n}", "nvlink.raw_ber").v.mean() for n in range(18)] for g in range(4)]
+    assert np.abs(np.log10(healthy) - np.log10(read)).max() < 0.4
+    assert not any(r["effective_errors"] for i, rows in enumerate(live.links) for j, r in enumerate(rows) if (i, j) != (2, 13))
+    assert words_per_s(0.0) == 0.0 and words_per_s(1.5) * 172_800 < 0.1, "what is little worse errs before correction only"
 
 
 def test_a_link_at_its_end_loses_code_words() -> None:

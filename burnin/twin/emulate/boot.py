@@ -92,7 +92,12 @@ def main(wrapper: str, args: list[str]) -> None:
         print("Python " + sys.version.split()[0])  # noqa: T201
         return
     _mount("_tray", os.path.dirname(here))
-    replace_loader(os.path.dirname(os.path.dirname(wrapper)))
+    tray = os.path.dirname(os.path.dirname(wrapper))
+    replace_loader(tray)
+    if os.path.exists(os.path.join(tray, "clock")):
+        import importlib
+
+        importlib.import_module("_tray.emulate.clock").replace_clock(os.path.join(tray, "clock"))
     run(what, rest)
 
 

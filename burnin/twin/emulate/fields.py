@@ -29,8 +29,6 @@ _RATES = {220: "effective_ber", 222: "symbol_ber"}
 _RAW_ERRORS, _RAW_RATES = (289, 290), (291, 292, 293)
 _RAW_SINCE = 595
 """Errors and rates before error correction: this branch brought them."""
-_RAW_ATTO = 2 * 10**12
-"""2e-6: what a PAM4 link lives with before its error correction."""
 _ATTO = 18
 """A rate of the state is in parts of 10^-18."""
 
@@ -102,7 +100,7 @@ def _nvlink(gpu: Gpu, field: int, scope: int) -> _Answer:
         worst = max(row[_RATES[field]] for row in rows)
         return ULL, _packed(worst) if worst else none
     if field in _RAW_RATES:
-        return ULL, _packed(max(_RAW_ATTO, *(row["effective_ber"] for row in rows)))
+        return ULL, _packed(max(row["raw_ber"] for row in rows))
     if field in (201, 203):  # packets of 128 bytes
         return ULL, sum(row["tx_bytes" if field == 201 else "rx_bytes"] for row in rows) // 128
     if field in _COUNTED:

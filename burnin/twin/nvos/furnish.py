@@ -10,7 +10,7 @@ from typing import Any
 
 from burnin.twin.faults import Plant
 from burnin.twin.identity import RackId, serials
-from burnin.twin.links import error_rate
+from burnin.twin.links import words_per_s
 from burnin.twin.model import Model
 from burnin.twin.nvos.wiring import Port, guid, wire
 
@@ -70,7 +70,7 @@ def write(at: Path, part: str, model: Model, rack: RackId, seed: int, plants: Se
 def _port(port: Port, tray: str, rack: RackId, plants: Sequence[Plant]) -> dict[str, Any]:
     name, gpu, link = port.link.split(".")
     ends = (tray, f"{tray}.a{port.asic}", port.part(tray))
-    rates = [error_rate(plant.severity) for plant in plants if plant.kind == "switchport_margin" and plant.part in ends]
+    rates = [words_per_s(plant.severity) for plant in plants if plant.kind == "switchport_margin" and plant.part in ends]
     return {
         "name": port.name,
         "asic": port.asic,

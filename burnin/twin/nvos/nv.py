@@ -1,7 +1,7 @@
 """`nv` of a twin's switch tray: a program of its own for each command, as text or JSON. Standard library only.
 
 It reads the tray's switch.json (what it is, who plugs where), the states of the compute trays beside it (a link's counters and
-whether it is up) and the rack's state (leak detectors). What is planted in a port stands in switch.json as a rate.
+whether it is up) and the rack's state (leak detectors). What is planted in a port stands in switch.json: errors a second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from burnin.twin.rackstate import RackState
 from burnin.twin.state import Row, State
 
 _ERRORS = ("effective_errors", "symbol_errors", "recovery_ok", "recovery_failed", "rx_errors", "integrity_errors")
-_BITS_PER_S, _SYMBOL_BITS = 4.25e11, 10
 _WET_BELOW_V = 1.3
 Shown = dict[str, Any]
 
@@ -83,7 +82,7 @@ class Tray:
         link = self._plain("up" if row is not None and not row["down"] else "down")
         errors = {name: row[name] if row is not None else 0 for name in _ERRORS}
         ran_s = max(0.0, self._now_s - self.own["since_s"])
-        own = int(port["rate"] * _BITS_PER_S / _SYMBOL_BITS * ran_s)
+        own = int(port["rate"] * ran_s)
         link |= {
             "auto-negotiate": "on",
             "lanes": "2X",
