@@ -214,3 +214,19 @@ def test_nvml_is_not_let_go_while_a_call_is_out(rig: Callable[..., Rig], monkeyp
     one.until(lambda: one.rows(FAST)[-1][("g1", "gpu.temp")] is not None)
     one.tray.state.gpus[0]["hung"] = 0
     one.until(lambda: one.rows(FAST)[-1][("g0", "gpu.temp")] is not None)
+
+
+def test_a_halt_by_file_is_taken_once_and_answered_with_what_was_loaded(rig: Callable[..., Rig], tmp_path: Path) -> None:
+    one = rig()
+    ask, answer = tmp_path / "halt", tmp_path / "halted"
+    ask.write_text("another-run\nnot this one\n")
+    one.until(answer.exists)
+    assert (answer.read_text(), one.holder._halted, ask.exists()) == ("another run's\n", {}, False)
+    answer.unlink()
+    ask.write_bytes(b"run\nleak of t01 \xff\n")
+    one.until(answer.exists)
+    assert (answer.read_text(), ask.exists()) == ("0\n", False)
+    assert one.holder._halted == {"*": "leak of t01 \N{REPLACEMENT CHARACTER}"}
+    answer.unlink()
+    one.holder.tick()
+    assert not answer.exists()
