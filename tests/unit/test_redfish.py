@@ -372,7 +372,7 @@ def test_a_secret_does_not_print_and_is_not_stored() -> None:
 
 
 async def test_requests_that_were_given_up_do_not_keep_the_connections(service: Service) -> None:
-    """httpx may lose a connection for good when a request is cancelled while it is made; five of them, and nobody is asked again."""
+    """httpx may lose a connection for good when a request is cancelled while it is made: after five, nobody is asked again."""
     chance = random.Random(7)
     async with client(service) as bmc:
         await bmc.get(ROOT)
