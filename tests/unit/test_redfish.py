@@ -384,4 +384,5 @@ async def test_requests_that_were_given_up_do_not_keep_the_connections(service: 
         for _ in range(30):
             await asyncio.gather(*(given_up() for _ in range(6)))
         assert (await bmc.get(ROOT))["@odata.id"] == ROOT
-        assert len(bmc._service._http._transport._pool.connections) <= https.LINKS + 1  # type: ignore[attr-defined]
+        inside: Any = bmc._service
+        assert len(inside._http._transport._pool.connections) <= https.LINKS + 1
