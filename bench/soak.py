@@ -80,7 +80,7 @@ def named(root: int, word: bytes) -> list[int]:
     out = []
     for pid in descendants(root):
         try:
-            if any(word in part for part in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")):
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                 out.append(pid)
         except OSError:
             continue

@@ -54,6 +54,8 @@ TICK_S = 0.1
 BEAT_NS = 1_000_000_000
 FREE_S = 5.0
 """How long a holder that ends waits for the driver to let go of clocks."""
+HALT, HALTED = "halt", "halted"
+"""Files in the agent's directory: RUN and the reason; how many GPUs were loaded, once none is."""
 INIT_S = 8.0
 """How long NVML may take to initialise before hello says that it hangs."""
 
@@ -74,6 +76,7 @@ class Holder:
         keep: Keep | None = None,
     ) -> None:
         self.run, self.agent, self._spawn, self._at, self._keep = run, agent, spawn, at, keep
+        self._dir = os.path.dirname(note)
         self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
         self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
@@ -93,6 +96,8 @@ class Holder:
         self._exclusive: set[str] = set()
         """Orders whose programs have the GPUs for themselves: NVML is taken again when they end."""
         self._halted: dict[str, str] = {}
+        self._paper: list[str] | None = None
+        """GPUs that a halt by file found loaded, until it is answered."""
         self._guards = Guards(self._unnumbered, self._halt)
         self._margins: dict[int, list[tuple[int, str]]] = {}
         """Table -> columns that hold a GPU's T.Limit margin."""
@@ -441,6 +446,27 @@ class Holder:
             self._programs.end(why, at_once=True)
         return sorted({*(self._loads.halt(why, gpus) if self._loads else []), *ended})
 
+    def _read_halt(self) -> None:
+        """A halt without a channel: a file that a shell writes (burnin.transport.halt), so no Python has to start. The answer is
+        another file, written when nothing is loaded any more."""
+        ask, answer = os.path.join(self._dir, HALT), os.path.join(self._dir, HALTED)
+        if os.path.exists(ask):
+            with open(ask, encoding="utf-8", errors="replace") as file:
+                run, _, why = file.read(400).partition("\n")
+            os.unlink(ask)
+            if run == self.run:
+                self._paper = self._halt(why.strip() or "by a file", None)
+            else:
+                self._say_halted(answer, "another run's")
+        if self._paper is not None and not self._loaded():
+            self._say_halted(answer, str(len(self._paper)))
+            self._paper = None
+
+    def _say_halted(self, answer: str, text: str) -> None:
+        with open(answer + ".new", "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        os.replace(answer + ".new", answer)
+
     def _bye(self) -> str:
         self.end()
         return "bye"
@@ -491,6 +517,11 @@ class Holder:
             self._loads.tend()
         if self._programs is not None:
             self._programs.tend(self._hung())
+        try:
+            self._read_halt()
+        except OSError as error:  # a disk that is full: the channel is asked next
+            self._paper = None
+            self.tell("note", text=f"a halt by file was not answered: {error}")
         self._read_kernel_log()
         self._guards.beat(self._loaded(), due=now - self._beat_ns >= BEAT_NS)
         if now - self._beat_ns >= BEAT_NS:

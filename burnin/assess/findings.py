@@ -23,6 +23,7 @@ _UNLOCK = {
     "coolant_flow": "look at the CDU's pumps, valve and filter, and at the rack's valves, then run again",
     "coolant_supply": "look at the CDU's set point and the facility's water, then run again",
     "coolant_pressure": "look at the fill of the loop and the CDU's valve, then run again",
+    "dew_point": "raise the CDU's set point or dry the room's air before any load: water condenses in the rack",
     "power_shelves": "look at the feed and the supplies of the shelf that is named, then run again",
     "switch_trays": "look at power and network of the switch trays that are named, then run again",
 }

@@ -33,6 +33,7 @@ from burnin.checks import (
     program,
     pulse,
     pytests,
+    redundancy,
     sel,
     switch,
     switch_ports,
@@ -79,6 +80,7 @@ CHECKS: dict[str, Check] = {
         link_ends,
         gpu_reset,
         boot_cycle,
+        redundancy,
         imex,
         ib_write_bw,
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from burnin.checks import asked
 from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
+from burnin.telemetry.bmc import health
 from burnin.telemetry.facility import EQUIPMENT, Loop, RackLoop, loop
 
 CDU = "cdu"
@@ -55,7 +56,11 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
         *(asked.hold(HEALTH, CDU, "not OK", why) for why in now.unhealthy),
         *asked.unread(HEALTH, CDU, found),
     ]
-    return out if any(one.name == HEALTH.name for one in out) else [*out, asked.good(HEALTH, CDU, "OK")]
+    if any(one.name == HEALTH.name for one in out):
+        return out
+    if not any(health(body) == "OK" for body in found.values()):
+        return [*out, HEALTH.unknown(CDU, "not_supported", "the CDU does not say how it is (over Modbus: no alarm register)")]
+    return [*out, asked.good(HEALTH, CDU, "OK")]
 
 
 def _of_rack(context: Context, evidence: Evidence, now: Loop) -> list[Measurement]:

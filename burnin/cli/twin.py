@@ -36,6 +36,7 @@ def up(
     seed: Seed = 1,
     plant: Plant = None,
     scenario: Scenario = None,
+    lean: Annotated[bool, typer.Option("--lean", help="physics twice a second instead of ten times: for many racks")] = False,
 ) -> None:
     """Serve a twin rack until ^C, and write the rack file that `burnin run` takes."""
     from burnin.twin.faults import LIVE
@@ -43,7 +44,7 @@ def up(
     from burnin.twin.up import serve
 
     plants = plants_of(profile, plant or (), scenario, seam=LIVE)(seed)
-    serve(profile, seed, plants, inventory, ready=lambda path: typer.echo(f"twin {profile} is up: {path}"))
+    serve(profile, seed, plants, inventory, ready=lambda path: typer.echo(f"twin {profile} is up: {path}"), lean=lean)
 
 
 def record(

@@ -21,15 +21,17 @@ from pydantic import (
 )
 
 from burnin.rack.data import Data as Data
-from burnin.rack.data import together
+from burnin.rack.data import Mistake, mistakes, together
 from burnin.rack.folded import parts_of, same_address
 from burnin.rack.parts import KINDS, is_part, kind
 
 INTERLOCKS = (
     "rack_identity", "gpu_margin", "coolant_flow", "coolant_supply", "coolant_pressure", "leak", "leak_policy",
-    "switch_trays", "fabric", "power_shelves",
+    "switch_trays", "fabric", "power_shelves", "dew_point",
 )  # fmt: skip
 """Every interlock a profile may ask for; `burnin.run.interlocks` says which of them this version can read."""
+WHERE_READ = ("dew_point",)
+"""Interlocks that hold wherever somebody offers to read them, asked for or not."""
 
 GUARDED = (
     "gpu_margin", "tray_lost", "leak", "leaking_trays", "coolant_flow", "coolant_supply", "coolant_rise", "power_shelves",
@@ -260,15 +262,64 @@ class Bmc(Data):
     user: str | None = None
 
 
-class Coolant(Data):
-    """Where the coolant is read. A row's CDU is not the rack's."""
+_KINDS = {
+    "flow": ("L/min", "m3/h", "[gal_us]/min"), "supply_temp": ("Cel", "[degF]"), "return_temp": ("Cel", "[degF]"),
+    "dp": ("kPa", "bar", "[psi]"), "pressure": ("kPa", "bar", "[psi]"), "pump_speed": ("1/min",), "alarm": ("1",),
+}  # fmt: skip
 
-    redfish: Https
-    ca: str
-    secret: Secret
+
+class Register(Data):
+    """Where one value stands in a Modbus device, and how a number is made of it: raw x scale + offset, in `unit`."""
+
+    address: int = Field(alias="register", ge=0, le=65535, description="its address, counted from 0")
+    table: Literal["holding", "input"] = "holding"
+    type: Literal["int16", "uint16", "int32", "uint32", "float32"] = "int16"
+    words: Literal["big", "little"] = Field(default="big", description="which word of a 32-bit value comes first")
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: Literal["L/min", "m3/h", "[gal_us]/min", "Cel", "[degF]", "kPa", "bar", "[psi]", "1/min", "1"]
+    invalid: list[float] = Field(default_factory=list, description="raw values that say that there is none")
+
+
+class Modbus(Data):
+    """A CDU's registers: the map is the site's. `alarm`: 0 is well; without it nobody says how the CDU is."""
+
+    host: str = Field(pattern=r"^[\w.:%-]+$")
+    port: Port = 502
+    device: int = Field(default=1, ge=0, le=255, description="unit id")
+    registers: dict[Literal[tuple(_KINDS)], Register] = Field(min_length=1)  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _units(self) -> Self:
+        found: list[Mistake] = [
+            (("registers", name, "unit"), f"{name} is not in {one.unit}; expected {' or '.join(_KINDS[name])}")
+            for name, one in self.registers.items()
+            if one.unit not in _KINDS[name]
+        ]
+        if found:
+            raise mistakes(found)
+        return self
+
+
+class Coolant(Data):
+    """Where the coolant is read: over Redfish, or over Modbus. A row's CDU is not the rack's."""
+
+    redfish: Https | None = None
+    ca: str | None = None
+    secret: Secret | None = None
     user: str | None = None
+    modbus: Modbus | None = None
     scope: Literal["rack", "row"]
     serves: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.redfish is None) == (self.modbus is None):
+            raise ValueError("coolant is read in one way: redfish: https://..., or modbus: {host: ..., registers: ...}")
+        missing = [name for name in ("ca", "secret") if getattr(self, name) is None]
+        if self.redfish is not None and missing:
+            raise ValueError(f"redfish needs {' and '.join(missing)}")
+        return self
 
 
 class Expected(Data):

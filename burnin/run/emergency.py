@@ -133,6 +133,8 @@ async def _halt(dial: Dialer, tray: str, agent: Agent, run: str, why: str) -> in
     link = GuardLink(dial, tray, agent, run, lambda records: _empty(records, empty))
     try:
         async with asyncio.timeout(TRAY_S):
+            if (count := await link.halt_by_file(why)) is not None:
+                return count
             await link.watch(by_name=True)
             loaded = await link.order("halt", why=why, gpus=None)
             if loaded:

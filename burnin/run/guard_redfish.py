@@ -18,8 +18,7 @@ from burnin.rack.schema import Guarded
 from burnin.run.guard_rules import Seen
 from burnin.telemetry import bmc, facility
 from burnin.transport.bmcs import CDU, services
-from burnin.transport.https import RedfishEndpoint
-from burnin.transport.redfish import Redfish, Resource, failed
+from burnin.transport.redfish import Endpoint, Redfish, Resource, failed
 
 ASK_S, WALK_S = 2.0, 20.0
 LEAK_S, SURE_S, COOLANT_S, SHELF_S = 0.22, 1.0, 0.5, 1.0
@@ -37,7 +36,7 @@ class Source:
     begin = bmc.CHASSIS
     links: tuple[str, ...] = ()
 
-    def __init__(self, at: RedfishEndpoint, see: See, changed: Callable[[], None]) -> None:
+    def __init__(self, at: Endpoint, see: See, changed: Callable[[], None]) -> None:
         self.part = at.part
         self._client = Redfish(at, ASK_S)
         self._see, self._changed = see, changed
@@ -171,7 +170,7 @@ class Coolant(Source):
     begin = facility.EQUIPMENT
     links = ("CDUs", "SecondaryCoolantConnectors")
 
-    def __init__(self, at: RedfishEndpoint, see: See, changed: Callable[[], None], file: RackFile) -> None:
+    def __init__(self, at: Endpoint, see: See, changed: Callable[[], None], file: RackFile) -> None:
         super().__init__(at, see, changed)
         self._file = file
 

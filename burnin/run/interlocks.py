@@ -31,7 +31,7 @@ def evaluate(
     switches: Mapping[str, str] | None = None,
     loaded: Collection[str] = (),
 ) -> list[Interlock]:
-    """Every interlock of the profile.
+    """Every interlock of the profile, and those that hold wherever they can be read.
 
     `identities`: tray -> what its agent's `identify` gave, for the trays that answer; `readings`: every GPU of these trays ->
     the last value of each of METRICS, None where it could not be read; `said`: what each Redfish service says now; `switches`:
@@ -39,7 +39,7 @@ def evaluate(
     """
     around = Around(profile, rack, tuple(sorted(identities)), said or {}, switches or {})
     out: list[Interlock] = []
-    for name in profile.interlocks:
+    for name in (*profile.interlocks, *(name for name in around.offered() if name not in profile.interlocks)):
         if name == "rack_identity":
             found = around.whose_bmcs(rack_identity(rack, identities), identities)
         elif name == "gpu_margin":

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from burnin.rack.parts import fold
 from burnin.rack.schema import Profile, Rack
 from burnin.telemetry.bmc import detectors, leak_policy, leaking, system_serials
-from burnin.telemetry.facility import Loop, RackLoop, loop, shelf
+from burnin.telemetry.facility import Loop, RackLoop, dew_point, has_room_sensor, loop, shelf
 from burnin.telemetry.watched import Said
 
 Is = Literal["good", "bad", "unread", "waived"]
@@ -51,6 +51,7 @@ class Around:
             "coolant_flow": self._flow,
             "coolant_supply": lambda: [self._level("coolant_supply", "coolant.supply_temp", lambda one: one.supply_temp, "Cel")],
             "coolant_pressure": lambda: [self._level("coolant_pressure", "coolant.pressure", lambda one: one.pressure, "kPa")],
+            "dew_point": lambda: [self._dew()],
             "leak": self._leak,
             "leak_policy": self._policy,
             "power_shelves": self._shelves,
@@ -59,6 +60,11 @@ class Around:
         if name not in known:
             return [Interlock(name, "rack", "unread", f"this version of burnin cannot read {name}")]
         return _once(known[name]())
+
+    def offered(self) -> list[str]:
+        """Interlocks that nobody has to ask for: their sensor is there."""
+        cdu = self.said.get(CDU)
+        return ["dew_point"] if cdu is not None and has_room_sensor(cdu.bodies) else []
 
     # ---- coolant
 
@@ -78,6 +84,18 @@ class Around:
             why = "the CDU feeds a row: nobody reads the flow of this rack"
             return [Interlock("coolant_flow", "rack", "unread", why)]
         return [self._within("coolant_flow", "coolant.flow", now.flow, "L/min")]
+
+    def _dew(self) -> Interlock:
+        """Coolant colder than the room's dew point makes it rain in the rack."""
+        now, said = self._loop("dew_point"), self.said.get(CDU)
+        if isinstance(now, Interlock):
+            return now
+        dew = dew_point(said.bodies) if said is not None else None
+        if dew is None:
+            return Interlock("dew_point", "rack", "unread", "the CDU does not say what the air of the room holds")
+        if now.supply_temp is None:
+            return Interlock("dew_point", "rack", "unread", "the CDU does not say coolant.supply_temp")
+        return self._within("dew_point", "coolant.dew_margin", round(now.supply_temp - dew, 2), "K")
 
     def _level(self, name: str, limit: str, pick: Callable[[Loop], float | None], unit: str) -> Interlock:
         now = self._loop(name)

@@ -21,7 +21,7 @@ from burnin.checks import CHECKS
 from burnin.events import LogLine, Verdict
 from burnin.rack.load import RackFile
 from burnin.rack.parts import tray_of
-from burnin.rack.schema import Catalogue
+from burnin.rack.schema import WHERE_READ, Catalogue
 from burnin.run.ending import Stop
 from burnin.run.facility import Facility
 from burnin.run.guard import Guardian, configuration
@@ -157,7 +157,8 @@ async def _kept(
 
 def _begin(request: Request, store: Store, run_id: str, session: Session) -> None:
     rack, plan = request.file.rack, request.plan
-    used = {w.interlock: w for w in rack.waive if w.interlock in {*request.file.profile.interlocks, *request.file.profile.guard}}
+    in_force = (*request.file.profile.interlocks, *request.file.profile.guard, *WHERE_READ)
+    used = {w.interlock: w for w in rack.waive if w.interlock in in_force}
     store.begin_run(
         RunStart(
             id=run_id,

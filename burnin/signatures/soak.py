@@ -91,7 +91,7 @@ def _creeping(readings: Readings, row: SignatureRow, what: str, lines: Mapping[s
             if z >= worst(n, number(row, "watch"), family.dof, family.tail):
                 out[part] = (
                     one,
-                    Severity.HOLD if z >= worst(n, number(row, "hold"), family.dof, family.tail) else Severity.WATCH,
+                    Severity.HOLD if z >= zones.held_from(row, n, family.dof, family.tail) else Severity.WATCH,
                 )
     return out
 

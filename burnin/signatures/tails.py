@@ -72,7 +72,7 @@ MAD_DOF = 0.45
 meet the simulated limits for the worst of 18, 36, 72 and 1296 Gaussian parts (reference signatures, section 3) to 4 %."""
 GAUSS = math.inf
 """The tail of a family that is not known to be heavy."""
-TAILS = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
+TAILS = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 50.0, 100.0)
 """Tails that are told apart. The heaviest is that of real fleets (reference signatures, section 0)."""
 UNKNOWN = 0.0
 """The tail of a family of which too few healthy parts were ever seen: one rack of 72 GPUs cannot show it. With 72 parts of seven
@@ -112,8 +112,9 @@ def tail_of(values: Floats, scale: float, least: int = TAIL_PARTS, doubt: float 
     """What tail parts have whose robust sigma is `scale`: by how far out one in 50 of them is on either side, with more parts
     fewer of them (BEYOND parts in all, down to one in 1000), for it is far out that limits stand.
 
-    GAUSS where so few parts, or so ordinary a reach (the Gaussian one + `doubt` standard errors), do not show another; never
-    heavier than the heaviest of TAILS: a few weak parts are not what their peers are like.
+    GAUSS where so few parts, or so ordinary a reach (the Gaussian one + `doubt` standard errors), do not show another; then the
+    lightest tail that explains it within two standard errors, for every degree of freedom too few hides weak parts; never heavier
+    than the heaviest of TAILS: a few weak parts are not what their peers are like.
     """
     parts = int(np.count_nonzero(~np.isnan(values)))
     if parts < least:
@@ -125,7 +126,7 @@ def tail_of(values: Floats, scale: float, least: int = TAIL_PARTS, doubt: float 
     error = math.hypot(math.sqrt(share / parts) / density, 1.17 * gauss / math.sqrt(parts))  # of the quantile, of the MAD
     if not ratio > gauss + doubt * error:
         return GAUSS
-    return next((tail for tail, at in reversed(_ratios(share)) if at >= ratio), TAILS[0])
+    return next((tail for tail, at in reversed(_ratios(share)) if at >= ratio - 2 * error), TAILS[0])
 
 
 def _beta(x: float, a: float, b: float) -> float:

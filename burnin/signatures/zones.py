@@ -65,10 +65,13 @@ def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: f
         return Zone.FAMILY
     if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
         return Zone.FAIL
+    return Zone.HOLD if z >= held_from(row, n, dof, tail) else Zone.WATCH
+
+
+def held_from(row: SignatureRow, n: int, dof: float, tail: float) -> float:
+    """Robust sigmas from which the worst of `n` parts is HOLD; where the tail is not known, t5 parts are spared, too."""
     least = worst(n, number(row, "hold"), dof, tail)
-    if tail == UNKNOWN:
-        least = max(least, unless_heavy(n))
-    return Zone.HOLD if z >= least else Zone.WATCH
+    return max(least, unless_heavy(n)) if tail == UNKNOWN else least
 
 
 def among(

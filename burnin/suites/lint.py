@@ -13,7 +13,7 @@ from pathlib import Path
 from burnin.errors import InputError, Problem
 from burnin.rack.document import Document, one_of, read
 from burnin.rack.load import Kernel, Metrics, Signatures, Xids, list_profiles, load_profile, load_rack, load_site, unknown_metrics
-from burnin.rack.schema import Limit, Metric, Profile
+from burnin.rack.schema import WHERE_READ, Limit, Metric, Profile
 from burnin.rack.yamlfile import check, in_order
 from burnin.suites.load import Offer, check_suite
 from burnin.suites.schema import Stage, Suite
@@ -61,7 +61,7 @@ def warnings(paths: Sequence[Path], today: dt.date) -> list[Problem]:
             if waiver.until < today:
                 what = f"the waiver of {waiver.interlock} by {waiver.by} ran out on {waiver.until}"
                 problems.append(document.problem(("waive", i, "until"), what, "a later day, or the interlock itself"))
-            elif waiver.interlock not in file.profile.interlocks:
+            elif waiver.interlock not in (*file.profile.interlocks, *file.profile.guard, *WHERE_READ):
                 what = f"a {file.profile.profile} does not ask for {waiver.interlock}: there is nothing to waive"
                 problems.append(document.problem(("waive", i, "interlock"), what))
     return in_order(problems)

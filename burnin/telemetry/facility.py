@@ -6,6 +6,7 @@ difference, so that nothing can take a row's flow for the rack's.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -164,6 +165,29 @@ def loop(bodies: Bodies, scope: Literal["rack", "row"], rack: str = "", serves: 
     return RackLoop(supply, pressure, pumps, unread, ill, flow, _worst(values["return_temp"]), dp)
 
 
+def has_room_sensor(bodies: Bodies) -> bool:
+    """True where a CDU offers what the room's air holds, whether or not it can be read now."""
+    return bool(_rooms(bodies))
+
+
+def dew_point(bodies: Bodies) -> float | None:
+    """Cel at which the room's air wets a pipe: as the CDU says it, else from temperature and humidity (Magnus over water,
+    17.62 and 243.12 Cel: Sonntag 1990). The highest of several sensors; None where one of them is not read."""
+    return _worst([_dew_point(body) for body in _rooms(bodies)] or [None])
+
+
+def _rooms(bodies: Bodies) -> list[Body]:
+    return [body for body in bodies.values() if "DewPointCelsius" in body or "HumidityPercent" in body]
+
+
+def _dew_point(room: Body) -> float | None:
+    said, air, wet = (number(room.get(key)) for key in ("DewPointCelsius", "TemperatureCelsius", "HumidityPercent"))
+    if said is not None or air is None or wet is None or not 0 < wet <= 100:
+        return said
+    gamma = math.log(wet / 100) + 17.62 * air / (243.12 + air)
+    return 243.12 * gamma / (17.62 - gamma)
+
+
 def _connectors(bodies: Bodies, rack: str) -> list[Body]:
     """Secondary connectors that are there; those that name the rack, where any does."""
     found = {p: b for p, b in bodies.items() if "/SecondaryCoolantConnectors/" in p and state(b) != "Absent"}
@@ -185,8 +209,16 @@ def _pumps(bodies: Bodies) -> float | None:
     speeds = []
     for path, body in bodies.items():
         if kind(body) == "Pump" or "/Pumps/" in path:
-            said = body.get("PumpSpeedRPM") or (body.get("PumpSpeedPercent") or {})
-            rpm = number(said) if not isinstance(said, Mapping) else number(said.get("SpeedRPM")) or number(body.get("SpeedRPM"))
+            rpm = pump_rpm(body)
             if rpm is not None and state(body) not in ("Absent", "Disabled", "StandbySpare", "StandbyOffline"):
                 speeds.append(rpm)
     return sum(speeds) / len(speeds) if speeds else None
+
+
+def pump_rpm(body: Body) -> float | None:
+    """Turns a minute of one pump, as its resource says."""
+    said = body.get("PumpSpeedRPM") or (body.get("PumpSpeedPercent") or {})
+    if not isinstance(said, Mapping):
+        return number(said)
+    rpm = number(said.get("SpeedRPM"))
+    return rpm if rpm is not None else number(body.get("SpeedRPM"))

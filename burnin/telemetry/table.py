@@ -44,6 +44,7 @@ class Rows:
         self._words: dict[str, dict[str, int]] = {"phase": {}, "part": {}, "metric": {}}
         self._series: dict[tuple[int, int], int] = {}
         self._values: list[array[float]] = []
+        self._still: dict[int, tuple[float, int]] = {}  # series that have shown one value so far, and how often: most of them
         self._pieces: list[array[int]] = []
         self._known: dict[bytes, int] = {}
         self._when: list[tuple[Floats, NDArray[np.uint16]]] = []
@@ -153,9 +154,18 @@ class Rows:
                 self._when.append((t[a:b].copy(), phase[a:b].copy()))
             number = int(series[a])
             self._pieces[number].append(piece)
-            self._values[number].frombytes(v[a:b].tobytes())
+            self._keep(number, v[a:b])
             begin = b
         self._known.clear()  # another batch has other times
+
+    def _keep(self, number: int, v: Floats) -> None:
+        values, (still, count) = self._values[number], self._still.get(number, (float(v[0]), 0))
+        if not values and bool((v == still).all()):  # never true of NaN
+            self._still[number] = still, count + v.size
+            return
+        if self._still.pop(number, None) is not None:
+            values.frombytes(np.full(count, still).tobytes())
+        values.frombytes(v.tobytes())
 
     def done(self) -> tuple[dict[tuple[str, str], Series], list[Course]]:
         """All series, sorted by time; and each distinct course of time, for `stretches`."""
@@ -172,8 +182,12 @@ class Rows:
             if key not in courses:
                 courses[key] = _sorted([self._when[i] for i in pieces])
             t, _, order = courses[key]
-            v = np.frombuffer(self._values[number], float)
-            out[parts[part], metrics[metric]] = Series(t, v if order is None else v[order])
+            if number in self._still:
+                v: Floats = np.broadcast_to(self._still[number][0], t.shape)
+            else:
+                v = np.frombuffer(self._values[number], float)
+                v = v if order is None else v[order]
+            out[parts[part], metrics[metric]] = Series(t, v)
             gpu[key] = gpu.get(key, False) or metrics[metric].startswith("gpu.")
         return out, [Course(t, phase, names, gpu[key]) for key, (t, phase, _) in courses.items()]
 

@@ -64,7 +64,9 @@ def questions(part: str, bodies: Bodies) -> Questions:
         return Questions(tuple((path, None) for path in sorted(metrics)) if lacking else (), tuple(sorted(whole)))
     if kind == "cdu":
         ends = ("/SecondaryCoolantConnectors", "/Pumps", "/LeakDetectors", "/CDUs")
-        return Questions((), tuple(sorted(path for path in bodies if path.endswith(ends))))
+        links = [body.get("EnvironmentMetrics") for body in bodies.values()]
+        air = sorted({str(link["@odata.id"]) for link in links if isinstance(link, Mapping) and "@odata.id" in link})
+        return Questions(tuple((path, None) for path in air), tuple(sorted(path for path in bodies if path.endswith(ends))))
     homes = {path.split("/ThermalSubsystem/")[0] for path in bodies if path.endswith("/LeakDetectors")}
     homes |= {path for path, body in bodies.items() if body.get("ChassisType") in ("Shelf", "RackMount", "Sled", "Blade")}
     policies = [path for path in bodies if "/Policies/" in path and "leak" in last(path).lower()]

@@ -20,6 +20,7 @@ import orjson
 
 from burnin import wire
 from burnin.errors import AgentBusy, LinkLost, ProtocolError, Superseded, TrayError, TrayUnfit
+from burnin.transport.halt import by_file
 from burnin.transport.package import Agent
 from burnin.transport.payload import bring
 from burnin.transport.ssh import Dialer, Endpoint, script, shell
@@ -311,6 +312,13 @@ class GuardLink(AgentLink):
     async def connect(self) -> None:
         """Only the connection. Raises TrayError."""
         self._connection = await self._dialer.connect(self.part)
+
+    async def halt_by_file(self, why: str) -> int | None:
+        """See burnin.transport.halt."""
+        if self._connection is None:
+            await self.connect()
+        assert self._connection is not None
+        return await by_file(self._connection, self.at, self._run, why)
 
     async def watch(self, *, by_name: bool = False) -> wire.Record:
         """Attach: the hello record. Raises TrayError, NoHolder where there is none. Never starts or pushes anything.

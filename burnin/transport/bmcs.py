@@ -12,9 +12,9 @@ from typing import Any
 
 from burnin.errors import TrayError
 from burnin.rack.load import RackFile
-from burnin.rack.schema import Bmc, Coolant
 from burnin.transport.https import USER, RedfishEndpoint
-from burnin.transport.redfish import Redfish, Resource, failed
+from burnin.transport.modbus import ModbusEndpoint
+from burnin.transport.redfish import Endpoint, Redfish, Resource, failed
 from burnin.transport.secret import read_secret
 
 CDU = "cdu"
@@ -22,22 +22,25 @@ REQUEST_S = 20.0
 ACTS = ("post", "patch")
 
 
-def services(file: RackFile) -> dict[str, RedfishEndpoint]:
+def services(file: RackFile) -> dict[str, Endpoint]:
     """Part (t07, s3, p4, cdu) -> where it answers. Raises InputError for a secret that cannot be read."""
     rack = file.rack
 
-    def at(part: str, url: str, how: Bmc | Coolant) -> RedfishEndpoint:
-        secret = read_secret(how.secret, file.resolve)
-        return RedfishEndpoint(part, url, file.resolve(how.ca), secret, how.user or USER)
+    def at(part: str, url: str, ca: str, secret: str, user: str | None) -> RedfishEndpoint:
+        return RedfishEndpoint(part, url, file.resolve(ca), read_secret(secret, file.resolve), user or USER)
 
-    out = {part: at(part, how.url, how) for part, how in rack.bmc.items()}
-    return out | ({CDU: at(CDU, rack.coolant.redfish, rack.coolant)} if rack.coolant is not None else {})
+    out: dict[str, Endpoint] = {part: at(part, how.url, how.ca, how.secret, how.user) for part, how in rack.bmc.items()}
+    if (cdu := rack.coolant) is not None and cdu.modbus is not None:
+        out[CDU] = ModbusEndpoint(CDU, cdu.modbus)
+    elif cdu is not None and cdu.redfish is not None and cdu.ca is not None and cdu.secret is not None:
+        out[CDU] = at(CDU, cdu.redfish, cdu.ca, cdu.secret, cdu.user)
+    return out
 
 
 class Bmcs:
     """See the module. `close` logs out everywhere."""
 
-    def __init__(self, at: Mapping[str, RedfishEndpoint]) -> None:
+    def __init__(self, at: Mapping[str, Endpoint]) -> None:
         self.parts = tuple(sorted(at))
         self._at = at
         self._clients: dict[str, Redfish] = {}

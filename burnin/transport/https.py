@@ -29,6 +29,8 @@ RETRY_S = (0.2, 0.8)
 """Pauses before a GET is asked again; as many retries."""
 LINKS = 4
 """Requests at once to one service: BMCs serve few, and answer all of them late when asked for more."""
+KEPT_S = 60.0
+"""An idle connection is used again for so long: a BMC is asked every 5 s, and a handshake is the dearest part of an answer."""
 REFUSED_S = 60.0
 """A login that was refused is not tried again for so long: BMCs lock accounts out."""
 SESSIONS = "/redfish/v1/SessionService/Sessions"
@@ -65,14 +67,8 @@ class Service:
             trust = ssl.create_default_context(cafile=str(at.ca))
         except (OSError, ssl.SSLError) as error:
             raise RedfishError(f"{at.part}: the CA file {at.ca} cannot be used: {error}") from None
-        self._http = httpx.AsyncClient(
-            verify=trust,
-            trust_env=False,
-            follow_redirects=False,
-            limits=httpx.Limits(max_connections=LINKS + 1, max_keepalive_connections=LINKS),
-            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "OData-Version": "4.0"},
-        )
+        self._trust, self._http = trust, self._fresh(trust)
+        self._closing: set[asyncio.Task[None]] = set()
         self._origin = str(httpx.URL(at.url).copy_with(raw_path=b"/")).rstrip("/")
         self._turn = asyncio.Semaphore(LINKS)
         self._login = asyncio.Lock()
@@ -80,16 +76,35 @@ class Service:
         self._session = ""
         self._refused: tuple[float, LoginRefused] | None = None
 
+    def _fresh(self, trust: ssl.SSLContext) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=trust,
+            trust_env=False,
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=LINKS + 1, max_keepalive_connections=LINKS, keepalive_expiry=KEPT_S),
+            timeout=httpx.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s)),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "OData-Version": "4.0"},
+        )
+
+    def _renew(self, used: httpx.AsyncClient) -> None:
+        """Let a client go whose request was given up: httpx may never get that connection back, and has five."""
+        if self._http is used:
+            self._http = self._fresh(self._trust)
+            closing = asyncio.ensure_future(_close(used))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None) -> Any:
         """What JSON came back, {} where nothing did. Only GET is asked again.
 
         Raises RedfishError (with the HTTP status), LoginRefused, Unreachable.
         """
-        url, limit_s = self._url(path), timeout_s or self._timeout_s
+        url, limit_s, used = self._url(path), timeout_s or self._timeout_s, self._http
         try:
             async with asyncio.timeout(limit_s):
                 return await self._tries(method, url, path, None if body is None else orjson.dumps(body))
         except TimeoutError:
+            self._renew(used)
             raise RedfishError(f"{self.at.part}: {path} was not answered within {limit_s:g} s") from None
 
     async def events(self, path: str, silent_s: float) -> AsyncIterator[Any]:
@@ -118,7 +133,7 @@ class Service:
                 async with asyncio.timeout(2):
                     await self._once("DELETE", self._url(self._session), self._headers, None)
         self._session, self._headers = "", None
-        await self._http.aclose()
+        await asyncio.gather(_close(self._http), *self._closing)
 
     # ---- one request
 
@@ -218,6 +233,13 @@ class Service:
         if status in (400, 401, 403):
             raise LoginRefused(f"{self.at.part}: {self._origin} refuses the login of {who} (HTTP {status})")
         raise RedfishError(f"{self.at.part}: login answers HTTP {status}", status)
+
+
+async def _close(client: httpx.AsyncClient) -> None:
+    """Whatever state its connections are in."""
+    with contextlib.suppress(httpx.HTTPError, OSError, RuntimeError, KeyError, TimeoutError):
+        async with asyncio.timeout(5):
+            await client.aclose()
 
 
 def _distrust(error: BaseException | None) -> str:

@@ -12,21 +12,24 @@ from typing import Any
 
 from burnin.errors import TrayError
 from burnin.transport.https import RedfishEndpoint, RedfishError, Service
+from burnin.transport.modbus import ModbusEndpoint, ModbusService
 
 PAGES_MAX, MEMBERS_MAX, WALK_MAX = 200, 20_000, 2_000
 SILENT_S = 300.0
 ROOT = "/redfish/v1"
 
 Resource = dict[str, Any]
+Endpoint = RedfishEndpoint | ModbusEndpoint
+"""A CDU may speak Modbus instead: it is read as if it spoke Redfish."""
 
 
 class Redfish:
     """One service. Not connected before the first question; `close` logs out. Tasks may share it."""
 
-    def __init__(self, at: RedfishEndpoint, timeout_s: float = 20.0) -> None:
+    def __init__(self, at: Endpoint, timeout_s: float = 20.0) -> None:
         """`timeout_s`: for one request, its retries included. Raises RedfishError for a CA file that cannot be used."""
         self.part = at.part
-        self._service = Service(at, timeout_s)
+        self._service = ModbusService(at, timeout_s) if isinstance(at, ModbusEndpoint) else Service(at, timeout_s)
         self._root: Resource | None = None
 
     async def get(self, path: str, timeout_s: float | None = None) -> Resource:

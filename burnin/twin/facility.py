@@ -214,8 +214,9 @@ class Facility:
 
     def _publish_power(self) -> None:
         total = sum(row["power_w"] + row["air_w"] for row in self.state.trays) + sum(r["power_w"] for r in self.state.switches)
-        shared = sum(self._shares)
-        for row, share in zip(self.state.psus, self._shares, strict=True):
+        shares = [0.0 if row["off"] else share for row, share in zip(self.state.psus, self._shares, strict=True)]
+        shared = sum(shares)
+        for row, share in zip(self.state.psus, shares, strict=True):
             row["out_w"] = total * share / shared if shared else 0.0
             row["in_w"] = row["out_w"] / self._housing.psu_efficiency
             row["lost"] = float(share == 0.0)

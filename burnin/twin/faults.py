@@ -301,6 +301,10 @@ KINDS: dict[str, Kind] = {
             "A power supply that carries less than its neighbours.", starts=True,
         ),
         Kind(
+            "proc_stuck", (GPU,), _AFTER, 12, 0, 864000,
+            "The driver does not come back to the processes that work on the GPU: not even SIGKILL ends them.", seams=(LIVE,),
+        ),
+        Kind(
             "clock_skew", (TRAY,), "seconds by which the clock of the day is ahead", 90, -1e9, 1e9,
             "The tray's clock of the day is wrong; its monotonic clock is not.", starts=True, seams=(LIVE,),
         ),

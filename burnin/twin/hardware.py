@@ -160,16 +160,12 @@ class Hardware:
 
     def _publish(self) -> None:
         for position, (row, gpu) in enumerate(zip(self._state.gpus, self._tray.gpus, strict=True)):
-            row["temp_c"], row["margin_c"], row["hbm_c"] = gpu.temp_c, gpu.margin_c, gpu.hbm_c
-            row["power_mw"], row["power_avg_mw"] = int(gpu.power_meter_w * 1000), int(gpu.power_avg_w * 1000)
-            row["hbm_power_mw"] = int(gpu.hbm_power_w * 1000)
-            row["module_power_mw"] = int(self._tray.module_w(position) * 1000)
-            row["energy_mj"] = int(gpu.energy_mj)
-            row["clock_mhz"], row["clock_busy_mhz"] = int(gpu.clock_mhz), int(gpu.clock_busy_mhz)
-            row["reasons"], row["util_pct"] = gpu.reasons, int(gpu.util > 0.01) * max(1, int(gpu.util * 100))
-            row["sw_power_ns"] = int(gpu.sw_power_s * 1e9)
-            row["sw_thermal_ns"] = int(gpu.sw_thermal_s * 1e9)
-            row["hw_thermal_ns"] = int(gpu.hw_thermal_s * 1e9)
+            row.fill("temp_c", (
+                gpu.temp_c, gpu.margin_c, gpu.hbm_c, int(gpu.power_meter_w * 1000), int(gpu.power_avg_w * 1000),
+                int(gpu.hbm_power_w * 1000), int(self._tray.module_w(position) * 1000), int(gpu.energy_mj), int(gpu.clock_mhz),
+                int(gpu.clock_busy_mhz), gpu.reasons, int(gpu.util > 0.01) * max(1, int(gpu.util * 100)),
+                int(gpu.sw_power_s * 1e9), int(gpu.sw_thermal_s * 1e9), int(gpu.hw_thermal_s * 1e9),
+            ))  # fmt: skip
 
     # ---- what goes wrong
 
@@ -180,6 +176,7 @@ class Hardware:
             "xid": (SOON_S, self._xid),
             "gpu_off_bus": (plant.severity, self._off_bus),
             "nvml_hang": (plant.severity, self._hang),
+            "proc_stuck": (plant.severity, self._stick),
             "tray_dead": (plant.severity, self._die),
             "tray_hang": (plant.severity, self._freeze),
             "link_down": (plant.severity, self._link_down),
@@ -240,6 +237,9 @@ class Hardware:
 
     def _hang(self, plant: Plant) -> None:
         self._gpu(plant)[1]["hung"] = 1
+
+    def _stick(self, plant: Plant) -> None:
+        self._gpu(plant)[1]["stuck"] = 1
 
     def _link_down(self, plant: Plant) -> None:
         row = link_row(self._state.links, plant)

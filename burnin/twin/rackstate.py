@@ -32,7 +32,8 @@ activity of its GPUs, its CPUs, a bit for each GPU that did not come up, 1 once 
 runs there any more. Written by the loop: the coolant at its port, heat to
 the air, its leak detectors. By its BMC: 1 in `off` where it must go dark, 1 in `wish` where it shall start. By who starts it: how
 often it did since the first time, and when (CLOCK_MONOTONIC, s)."""
-PSU_FIELDS = ("out_w", "in_w", "lost")
+PSU_FIELDS = ("out_w", "in_w", "lost", "off")
+"""`off`: written by the shelf's Redfish service, 1 where it was told to switch it off."""
 
 
 class FloatRow:

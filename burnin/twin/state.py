@@ -15,7 +15,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 _MAGIC, _LAYOUT = 0x6E69776E72756201, 6
@@ -25,7 +26,7 @@ FIELDS = (
     "clock_mhz", "clock_busy_mhz", "reasons", "util_pct", "sw_power_ns", "sw_thermal_ns", "hw_thermal_ns",
     "ecc_ce_volatile", "ecc_ce_aggregate", "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
     "lost", "hung", "poisoned",
-    "locked_mhz", "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to", "pcie_replays",
+    "locked_mhz", "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to", "pcie_replays", "stuck",
 )  # fmt: skip
 """Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead.
 `locked_mhz`: the SM clock is held there, 0 when it is not.
@@ -68,6 +69,11 @@ class Row:
 
     def __setitem__(self, name: str, value: int) -> None:
         self._words[self._base + self._at[name]] = value
+
+    def fill(self, first: str, values: Sequence[int]) -> None:
+        """Set the words from this name on."""
+        at = self._base + self._at[first]
+        self._words[at : at + len(values)] = memoryview(array("q", values))
 
 
 class State:
@@ -161,7 +167,8 @@ class State:
 
     def slots(self) -> Iterator[tuple[int, Row]]:
         """Slots in use, with their number."""
-        return ((i, slot) for i, slot in enumerate(self._slots) if slot["pid"])
+        pids = self._words[self._slots_at : self._events_at : len(_SLOT)].tolist()
+        return ((i, self._slots[i]) for i, pid in enumerate(pids) if pid)
 
     def sweep(self) -> None:
         """Free the slots of processes that are no more."""

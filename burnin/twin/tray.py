@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import asyncssh
 
-from burnin.twin import disk, host, wallclock
+from burnin.twin import disk, host, stuck, wallclock
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
@@ -33,7 +33,7 @@ from burnin.twin.rackstate import FloatRow, RackState
 from burnin.twin.sshd import Children, Tray, listen
 from burnin.twin.state import State
 
-STEP_S = 0.1
+STEP_S, LEAN_STEP_S = 0.1, 0.5
 SHARED, RACK = "shared", "rack"
 """Beside the trays' folders: the folder of what those have in common in which nothing is weak, and the rack's mapped state."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -53,7 +53,8 @@ class Silicon:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One tray: its folder, bound socket, host key; `silicon` None for a switch tray; `slow_s` until a command begins."""
+    """One tray: its folder, bound socket, host key; `silicon` None for a switch tray; `slow_s` until a command begins;
+    `step_s` how often its physics moves."""
 
     part: str
     at: Path
@@ -61,6 +62,7 @@ class Endpoint:
     host_key: asyncssh.SSHKey
     silicon: Silicon | None = None
     slow_s: float = 0.0
+    step_s: float = STEP_S
 
 
 def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int, parent: int) -> NoReturn:
@@ -70,8 +72,10 @@ def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, read
     try:
         die_with(parent, signal.SIGTERM)
         adopt_orphans()
-        disks = _disks(endpoints)  # before the first thread
-        asyncio.run(_serve(endpoints, clients, ready_fd, disks))
+        disks, drivers = _disks(endpoints), _drivers(endpoints)  # before the first thread
+        asyncio.run(_serve(endpoints, clients, ready_fd, disks, drivers))
+        for driver in drivers:
+            driver.close()
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -82,18 +86,25 @@ def run(endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, read
 
 
 async def _serve(
-    endpoints: Sequence[Endpoint], clients: asyncssh.SSHAuthorizedKeys, ready_fd: int, disks: Sequence[disk.Disk]
+    endpoints: Sequence[Endpoint],
+    clients: asyncssh.SSHAuthorizedKeys,
+    ready_fd: int,
+    disks: Sequence[disk.Disk],
+    drivers: Sequence[stuck.Driver],
 ) -> None:
     loop, over, children = asyncio.get_running_loop(), asyncio.Event(), Children()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C at the terminal is for the twin, which then ends us
     loop.add_signal_handler(signal.SIGCHLD, children.reap)
+    for driver in drivers:
+        driver.serve()
     for endpoint in endpoints:
         hardware = _build(endpoint)
         if hardware is not None:
             hardware.step(time.monotonic_ns())
             beside: list[disk.Disk | wallclock.WallClock] = [*disks, *_clocks(endpoint)]
-            loop.call_later(STEP_S, _beat, hardware, beside, loop.time() + STEP_S, over)
+            step_s = endpoint.step_s
+            loop.call_later(step_s, _beat, hardware, beside, loop.time() + step_s, step_s, over)
         home = endpoint.at / "home"
         login = Tray(home, host.environment(endpoint.at), children, endpoint.slow_s)
         await listen(endpoint.sock, login, endpoint.host_key, clients)
@@ -114,6 +125,10 @@ def _build(endpoint: Endpoint) -> Hardware | None:
         port["absent"] = float(sum(1 << int(part[1:]) for part in absent if part.startswith("g")))
     emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid, absent)
     emulation["nics"] = _interfaces(silicon.model, endpoint.sock.getsockname()[0], absent)
+    if endpoint.step_s > STEP_S:  # whoever waits for events looks less often, too
+        emulation["poll_s"] = endpoint.step_s
+    if _planted(endpoint, stuck.KIND):
+        emulation["stuck"] = str(endpoint.at / "driver" / stuck.FILE)
     host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
@@ -145,11 +160,17 @@ def _disks(endpoints: Sequence[Endpoint]) -> list[disk.Disk]:
     return [disk.Disk(one.at, plant, _head(one)) for one in endpoints for plant in _planted(one, disk.KIND)]
 
 
+def _drivers(endpoints: Sequence[Endpoint]) -> list[stuck.Driver]:
+    return [stuck.Driver(one.at) for one in endpoints if _planted(one, stuck.KIND)]
+
+
 def _clocks(endpoint: Endpoint) -> list[wallclock.WallClock]:
     return [wallclock.WallClock(endpoint.at, plant, _head(endpoint)) for plant in _planted(endpoint, wallclock.KIND)]
 
 
-def _beat(hardware: Hardware, beside: Sequence[disk.Disk | wallclock.WallClock], due_s: float, over: asyncio.Event) -> None:
+def _beat(
+    hardware: Hardware, beside: Sequence[disk.Disk | wallclock.WallClock], due_s: float, step_s: float, over: asyncio.Event
+) -> None:
     """One step of the physics and of what the tray's host has beside it, and the appointment for the next."""
     for one in beside:
         one.step(time.monotonic())
@@ -162,8 +183,8 @@ def _beat(hardware: Hardware, beside: Sequence[disk.Disk | wallclock.WallClock],
             os.kill(pid, signal.SIGSTOP)
         hardware.frozen = False
     loop = asyncio.get_running_loop()
-    following = max(due_s + STEP_S, loop.time())
-    loop.call_at(following, _beat, hardware, beside, following, over)
+    following = max(due_s + step_s, loop.time())
+    loop.call_at(following, _beat, hardware, beside, following, step_s, over)
 
 
 # ---------------------------------------------------------------- processes

@@ -26,11 +26,12 @@ import asyncssh
 
 from burnin.errors import InputError
 from burnin.rack.parts import fold, kind, tray_of
-from burnin.twin import disk, hosttree, identity, physics, tray
+from burnin.twin import disk, hosttree, identity, physics, stuck, tray
 from burnin.twin.addresses import bind
 from burnin.twin.facility import Facility
 from burnin.twin.faults import KINDS, LIVE, Plant
 from burnin.twin.model import Model, load
+from burnin.twin.mounts import can_mount
 from burnin.twin.nvos import furnish
 from burnin.twin.nvos.wiring import wire
 from burnin.twin.rackfile import Place, Redfish, write_rack
@@ -63,11 +64,13 @@ def serve(
     trays: int | None = None,
     switches: int | None = None,
     private: Path | None = None,
+    lean: bool = False,
 ) -> None:
     """Draw the rack, start it, write `inventory`, call `ready` with it, and serve until SIGTERM or SIGINT.
 
     `trays` and `switches`: only the first so many. `private`: an empty folder for the trays' files (default: a fresh one,
-    removed at the end). Raises InputError for a profile or plant that cannot be; call from the main thread.
+    removed at the end). `lean`: its physics moves every LEAN_STEP_S, for many racks on one machine. Raises InputError for a
+    profile or plant that cannot be; call from the main thread.
     """
     model = load(profile)
     parts = model.topology.trays()[:trays] + model.topology.switches()[:switches]
@@ -85,6 +88,9 @@ def serve(
         rack = identity.build(model, seed)
         site = _site(model, rack, seed, plants, folder, parts) if services else None
         endpoints = _endpoints(model, rack, seed, plants, folder, {p: sockets[p] for p in parts}, host_keys)
+        if lean:
+            site = replace(site, step_s=tray.LEAN_STEP_S) if site is not None else None
+            endpoints = [replace(endpoint, step_s=tray.LEAN_STEP_S) for endpoint in endpoints]
         hosttree.furnish(hosttree.Tree(folder / tray.SHARED), model)
         clients = asyncssh.import_authorized_keys(key.export_public_key().decode())
         doors = _start_redfish(site, sockets, services, before, pids) if site is not None else None
@@ -131,8 +137,9 @@ def _check(plants: Sequence[Plant], model: Model, parts: Sequence[str], services
     for plant in plants:
         if LIVE not in KINDS[plant.kind].seams:
             raise InputError(f"{plant}: {plant.kind} happens in recorded racks only (burnin twin record)")
-        if plant.kind == disk.KIND and not disk.can_mount():
-            raise InputError(f"{plant}: this machine lets no process of ours mount a file system (user namespaces are off)")
+        needs = {disk.KIND: "tmpfs", stuck.KIND: "fuse"}.get(plant.kind)
+        if needs is not None and not can_mount(needs):
+            raise InputError(f"{plant}: this machine lets no process of ours mount a {needs}")
         if plant.part in around:
             continue
         if plant.start_s is not None and not services:
@@ -242,6 +249,7 @@ def running(
     where: Path,
     trays: int | None = None,
     switches: int | None = None,
+    lean: bool = False,
 ) -> Iterator[Twin]:
     """A twin in a process of its own, its rack file in `where`; ended when the block is left, however."""
     private = Path(tempfile.mkdtemp(prefix="burnin-twin-"))
@@ -253,6 +261,7 @@ def running(
         "private": str(private),
         "trays": trays,
         "switches": switches,
+        "lean": lean,
         "parent": os.getpid(),
     }
     process = subprocess.Popen(
@@ -299,6 +308,7 @@ def _serve_as_told() -> None:
             trays=wish["trays"],
             switches=wish["switches"],
             private=private,
+            lean=wish["lean"],
         )
     finally:
         shutil.rmtree(private, ignore_errors=True)  # who asked may be gone

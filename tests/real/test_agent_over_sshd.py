@@ -8,7 +8,7 @@ import pytest
 
 from burnin import wire
 from burnin.errors import AgentBusy
-from burnin.transport.agent import AgentLink
+from burnin.transport.agent import AgentLink, GuardLink
 from burnin.transport.package import build
 from tests.real.conftest import RealSshd
 
@@ -36,3 +36,18 @@ async def test_a_second_run_is_refused_while_the_first_one_lives(sshd: RealSshd)
     await first.order("bye")
     await first.close()
     await second.close()
+
+
+async def test_a_halt_by_file_needs_no_python_on_the_tray_and_reaches_its_own_run_only(sshd: RealSshd) -> None:
+    link = AgentLink(sshd.dialer(), "t00", build(), "run-1", lambda _: None)
+    await link.open()
+    own, others = (GuardLink(sshd.dialer(), "t00", build(), run, lambda _: None) for run in ("run-1", "run-2"))
+    assert await others.halt_by_file("not mine to halt") is None
+    assert await own.halt_by_file('it\'s "wet"; $(touch here)') == 0, "nothing was loaded, and that is said"
+    again = GuardLink(sshd.dialer(), "t00", build(), "run-1", lambda _: None)
+    assert (await again.watch()).body["halted"] == {"*": 'it\'s "wet"; $(touch here)'}
+    await link.order("bye")
+    assert await asyncio.wait_for(link.gone, 10) == ""
+    assert await own.halt_by_file("nobody is there") is None
+    for one in (link, own, others, again):
+        await one.close()

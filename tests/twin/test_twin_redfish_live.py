@@ -43,6 +43,7 @@ class Site:
         how = bmc or coolant
         assert how is not None and coolant is not None and (bmc is not None or part == "cdu")
         url = bmc.url if bmc is not None else coolant.redfish
+        assert url is not None and how.secret is not None and how.ca is not None
         secret = (self._folder / how.secret.removeprefix("file:")).read_text().strip()
         return str(url), str(self._folder / how.ca), str(how.user), secret
 

@@ -29,9 +29,10 @@ from ruamel.yaml import YAML
 from burnin.errors import InputError
 from burnin.rack.schema import Rack
 from burnin.twin import addresses, rackfile, up
-from burnin.twin.disk import can_mount
 from burnin.twin.faults import parse
+from burnin.twin.mounts import can_mount
 from burnin.twin.rackfile import Place
+from burnin.twin.state import State
 from burnin.twin.tray import descendants
 from burnin.twin.up import Twin, running
 
@@ -433,3 +434,55 @@ def test_a_full_disk_and_a_wrong_clock_are_the_trays_own(twin: Twin, tmp_path: P
             assert run(little, "date -u -d @0 +%Y")[1].split() == ["1970"]
     with login(twin, "t00") as healthy:
         assert run(healthy, "cat > more; wc -c < more; rm more", b"x" * 50_000)[1].split() == ["50000"]
+
+
+def test_a_lean_twin_moves_less_often_and_gets_as_hot(tmp_path: Path) -> None:
+    with running(PROFILE, 3, where=tmp_path, trays=1, lean=True) as one:
+        state = State.open(str(one.trays["t00"].dir / "state"))
+        beats = set()
+        begun_ns = time.monotonic_ns()
+        for gpu in range(4):
+            slot = state.take_slot(os.getpid(), gpu)
+            slot["activity_ppm"], slot["busy_ns"], slot["end_ns"] = 1_000_000, 60 * 10**9, begun_ns + 60 * 10**9
+        while time.monotonic_ns() - begun_ns < 60e9 and min(row["power_avg_mw"] for row in state.gpus) < 1_350_000:
+            beats.add(state.beat_ns)
+            time.sleep(0.05)
+        took_s = (max(beats) - min(beats)) / 1e9
+        assert min(row["power_avg_mw"] for row in state.gpus) >= 1_350_000
+        assert len(beats) <= took_s / 0.5 + 3, "twice a second"
+        for _, slot in state.slots():
+            slot["pid"] = 0
+        state.close()
+
+
+_WORKS = """
+import ctypes as c, sys, time
+cuda, at = c.CDLL("libcuda.so.1"), c.c_void_p()
+cuda.cuInit(0)
+cuda.cuDevicePrimaryCtxRetain(c.byref(at), 2)
+cuda.cuCtxSetCurrent(at)
+print("works", flush=True)
+while cuda.cuCtxSynchronize() == 0:
+    time.sleep(0.05)
+"""
+
+
+def test_a_process_in_a_stuck_driver_outlives_its_kill_and_ends_with_the_tray(tmp_path: Path) -> None:
+    if not can_mount("fuse"):
+        pytest.skip("this machine lets no process of ours mount a fuse")
+    plant = parse("proc_stuck:t00.g3:0")  # module 4 is the third on the bus
+    with running(PROFILE, 3, [plant], where=tmp_path, trays=1) as one, login(one, "t00") as client:
+        _, stdout, _ = client.exec_command(f"echo $$; exec python3 -c '{_WORKS}'", timeout=20)
+        pid = int(stdout.readline())
+        assert stdout.readline().strip() == "works" and alive(pid)
+        state = State.open(str(one.trays["t00"].dir / "state"))
+        load = state.take_slot(os.getpid(), 0)  # load on another GPU is the tray's first
+        load["activity_ppm"], load["busy_ns"], load["end_ns"] = 1_000_000, 9 * 10**9, time.monotonic_ns() + 9 * 10**9
+        assert until(lambda: state.gpus[3]["stuck"] == 1)
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D")
+        assert alive(pid) and run(client, "echo fine")[1] == "fine\n", "the tray itself goes on"
+        load["pid"] = 0
+        state.close()
+    assert until(lambda: not alive(pid))

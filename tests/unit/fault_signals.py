@@ -132,6 +132,7 @@ PROCESSES: dict[str, tuple[str, str]] = {
     "slow_ssh": ("SSH answers", "test_a_slow_tray_and_one_with_another_key"),
     "wrong_host_key": ("SSH host key", "test_a_slow_tray_and_one_with_another_key"),
     "clock_skew": ("clock of the day", "test_a_full_disk_and_a_wrong_clock_are_the_trays_own"),
+    "proc_stuck": ("CUDA calls", "test_a_process_in_a_stuck_driver_outlives_its_kill_and_ends_with_the_tray"),
     "tray_disk_full": ("writes to the home", "test_a_full_disk_and_a_wrong_clock_are_the_trays_own"),
 }
 """Kind -> what it moves, and the test that shows it."""

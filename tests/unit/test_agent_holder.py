@@ -232,3 +232,19 @@ def test_each_network_card_is_dealt_to_one_gpus_process(rig: Callable[..., Rig],
     started.clear()
     assert one.give("load", gpus=["g2"], kernel="tensor_burn", cutoff_margin_c=0, max_s=9)["ok"]
     assert started["g2"]["args"]["ways"] == []
+
+
+def test_a_halt_by_file_is_taken_once_and_answered_with_what_was_loaded(rig: Callable[..., Rig], tmp_path: Path) -> None:
+    one = rig()
+    ask, answer = tmp_path / "halt", tmp_path / "halted"
+    ask.write_text("another-run\nnot this one\n")
+    one.until(answer.exists)
+    assert (answer.read_text(), one.holder._halted, ask.exists()) == ("another run's\n", {}, False)
+    answer.unlink()
+    ask.write_bytes(b"run\nleak of t01 \xff\n")
+    one.until(answer.exists)
+    assert (answer.read_text(), ask.exists()) == ("0\n", False)
+    assert one.holder._halted == {"*": "leak of t01 \N{REPLACEMENT CHARACTER}"}
+    answer.unlink()
+    one.holder.tick()
+    assert not answer.exists()

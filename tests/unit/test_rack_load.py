@@ -148,7 +148,7 @@ WRONG = {
     "date left out": (", until: 2026-12-31", "", "11:5: waive[0].until is missing; expected the last day it holds"),
     "no reason": ("why: dry rack on the bench", "why: x", "11:43: waive[0].why is 'x'; expected the reason, in words"),
     "no date": ("until: 2026-12-31", "until: soon", "11:73: waive[0].until: 'soon' is not a day"),
-    "action": ("rack: R-1", "rack: R-1\nallow: [power_off]", "2:9: allow[0] is 'power_off'", "one of power_cycle, "),
+    "action": ("rack: R-1", "rack: R-1\nallow: [power_off]", "2:9: allow[0] is 'power_off'", "one of gpu_reset, "),
     "a list": ("ssh: {user: ops, known_hosts: kh, key: key}", "ssh: [kh]", "3:6: ssh is a list; expected a mapping (key: value)"),
     "secret": (
         "rack: R-1", "rack: R-1\nbmc: {t00: {url: 'https://b', ca: c, secret: hunter2}}",

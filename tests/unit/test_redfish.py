@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
+import random
 import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
@@ -367,3 +369,19 @@ def test_a_secret_does_not_print_and_is_not_stored() -> None:
     assert PASSWORD not in f"{secret} {secret!r} {at} {vars(type(secret))}"
     with pytest.raises(TypeError):
         pickle.dumps(secret)
+
+
+async def test_requests_that_were_given_up_do_not_keep_the_connections(service: Service) -> None:
+    """httpx may lose a connection for good when a request is cancelled while it is made: after five, nobody is asked again."""
+    chance = random.Random(7)
+    async with client(service) as bmc:
+        await bmc.get(ROOT)
+
+        async def given_up() -> None:
+            with contextlib.suppress(TrayError):
+                await bmc._service.ask("GET", ROOT, timeout_s=chance.uniform(0.0005, 0.02))
+
+        for _ in range(30):
+            await asyncio.gather(*(given_up() for _ in range(6)))
+        assert (await bmc.get(ROOT))["@odata.id"] == ROOT
+        assert len(bmc._service._http._transport._pool.connections) <= https.LINKS + 1  # type: ignore[attr-defined]

@@ -306,6 +306,31 @@ WAIVER = {"interlock": "coolant_flow", "by": "A. Person", "why": "watched at the
 
 
 @needs_captures
+@pytest.mark.parametrize(
+    ("room", "want"),
+    [
+        ({"TemperatureCelsius": 27.0, "HumidityPercent": {"Reading": 60.0}}, "good"),  # dew point 18.6 Cel
+        ({"TemperatureCelsius": 35.0, "HumidityPercent": {"Reading": 70.0}}, "bad"),  # 28.7 Cel, and the coolant has 30
+        ({"DewPointCelsius": {"Reading": 27.9}}, "good"),
+        ({"DewPointCelsius": {"Reading": 28.1}, "HumidityPercent": 1.0, "TemperatureCelsius": 20.0}, "bad"),
+        ({"DewPointCelsius": {"Reading": None}}, "unread"),
+        ({"TemperatureCelsius": 27.0, "HumidityPercent": {"Reading": 0.0}}, "unread"),
+    ],
+)
+def test_where_the_room_is_measured_coolant_must_be_warmer_than_its_dew_point(room: dict[str, Any], want: str) -> None:
+    bodies = cdu()
+    bodies["/redfish/v1/ThermalEquipment/CDUs/1"]["EnvironmentMetrics"] = {"@odata.id": "/air"}
+    assert ("/air", None) in watched.questions("cdu", bodies).single
+    found = evaluate({**said(), "cdu": Said(0.0, {**bodies, "/air": room})})
+    (dew,) = (one for one in found if one.name == "dew_point")
+    assert (dew.part, dew.state) == ("rack", want)
+    assert (interlocks.refusal(found) is None) == (want == "good")
+
+
+def test_nobody_is_asked_for_a_room_that_is_not_measured() -> None:
+    assert "dew_point" not in {one.name for one in evaluate(said())}
+
+
 def test_switch_trays_are_there_or_load_is_refused() -> None:
     assert off(evaluate(said(), {**SWITCHES, "s4": "no route"})) == {("switch_trays", "rack", "bad")}
     eight = {part: why for part, why in SWITCHES.items() if part != "s8"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -118,7 +119,17 @@ class Cuda:
         current = getattr(self.here, "context", None)
         if not isinstance(current, Context):
             raise Refuse(INVALID_CONTEXT)
+        if current.device.row["stuck"]:
+            self._stick()
         return current.check()
+
+    def _stick(self) -> None:
+        """Wait in the kernel, for ever: until the tray's process is no more."""
+        try:
+            os.stat(self.facts["stuck"])
+        except OSError:
+            pass
+        raise Refuse(UNKNOWN)
 
     def wait(self, context: Context, until_ns: int) -> None:
         """Sleep until then; refuses as soon as the context dies."""

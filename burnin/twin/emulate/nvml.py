@@ -473,7 +473,7 @@ def _register(nvml: Nvml, handle: Any, types: Any, event_set: Any) -> None:
 @api("nvmlEventSetWait_v2")
 def _wait(nvml: Nvml, event_set: Any, out: Any, timeout_ms: Any) -> None:
     events, data = _event_set(nvml, event_set), struct_at(EventData, out)
-    left_s = number(timeout_ms) / 1000
+    left_s, poll_s = number(timeout_ms) / 1000, nvml.facts.get("poll_s", _POLL_S)
     while True:
         while events.seen < nvml.state.events:
             event = nvml.state.event(events.seen)
@@ -484,8 +484,8 @@ def _wait(nvml: Nvml, event_set: Any, out: Any, timeout_ms: Any) -> None:
                 return
         if left_s <= 0:
             raise Refuse(TIMEOUT)
-        nvml.sleep(min(_POLL_S, left_s))
-        left_s -= _POLL_S
+        nvml.sleep(min(poll_s, left_s))
+        left_s -= poll_s
 
 
 @api("nvmlEventSetFree")

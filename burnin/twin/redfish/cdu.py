@@ -13,6 +13,8 @@ from burnin.twin.redfish.tree import OK, ROOT, Body, Tree, health, ref, refs, se
 EQUIPMENT = f"{ROOT}/ThermalEquipment"
 UNIT = f"{EQUIPMENT}/CDUs/1"
 LOOP = f"{EQUIPMENT}/CoolingLoops/Rack"
+_ROOM = {"TemperatureCelsius": {"Reading": 24.0}, "HumidityPercent": {"Reading": 45.0}, "Status": OK}
+"""Air of a machine room inside ASHRAE's recommended envelope; nobody waters it."""
 CONNECTOR = f"{UNIT}/SecondaryCoolantConnectors/1"
 _VERSION = "2.3.1"
 _PARTS_HEALTHY = {"Health": "OK", "State": "Enabled"}
@@ -46,8 +48,10 @@ class _Cdu:
             "FirmwareVersion": _VERSION,
             "LogServices": ref(f"{UNIT}/LogServices"),
             "Links": {"ManagedBy": refs([f"{ROOT}/Managers/CDU_0"])},
+            "EnvironmentMetrics": ref(f"{UNIT}/EnvironmentMetrics"),
             **{name: ref(f"{UNIT}/{name}") for name in below},
         }
+        tree.put(f"{UNIT}/EnvironmentMetrics", "EnvironmentMetrics.v1_3_0.EnvironmentMetrics", _ROOM, "Air of the room")
         tree.live(UNIT, "CoolingUnit.v1_1_0.CoolingUnit", lambda: {**body, "Status": self._status()}, "Rack CDU")
         tree.collect(f"{EQUIPMENT}/CDUs", "CoolingUnit", [UNIT])
         equipment = {"CDUs": ref(f"{EQUIPMENT}/CDUs"), "CoolingLoops": ref(f"{EQUIPMENT}/CoolingLoops"), "Status": OK}

@@ -46,6 +46,7 @@ class Site:
     seed: int
     user: str
     password: str
+    step_s: float = STEP_S
 
 
 class TrayHost:
@@ -192,7 +193,7 @@ def _beat(site: Site, made: Mapping[str, Made], servers: dict[str, asyncio.Serve
             if began is not None and now_s >= began:
                 _misbehave(plant, made[plant.part], servers)
     loop = asyncio.get_running_loop()
-    following = max(due_s + STEP_S, loop.time())
+    following = max(due_s + site.step_s, loop.time())
     loop.call_at(following, _beat, site, made, servers, following)
 
 

@@ -133,6 +133,16 @@ class _Shelf:
                 "Status": status(),
             }
 
+        reset = f"{path}/Actions/PowerSupply.Reset"
+        kinds = ["On", "ForceOff"]
+        body["Actions"] = {"#PowerSupply.Reset": {"target": reset, "ResetType@Redfish.AllowableValues": kinds}}
+
+        def do(given: Body) -> None:
+            if given.get("ResetType") not in kinds:
+                raise ValueError(f"ResetType is one of {', '.join(kinds)}")
+            row["off"] = float(given["ResetType"] == "ForceOff")
+
+        self.tree.acts[reset] = do
         self.tree.live(f"{path}/Metrics", "PowerSupplyMetrics.v1_1_0.PowerSupplyMetrics", metrics, f"Metrics of PSU {number}")
         return self.tree.live(
             path, "PowerSupply.v1_6_0.PowerSupply", lambda: {**body, "Status": status()}, f"PowerSupplyUnit {number}"
