@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-long matrix bench captures kernels kernels-check picture lint clean help
+.PHONY: demo test test-long matrix checks-matrix bench captures kernels kernels-check picture lint clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,8 +21,9 @@ demo: $(VENV)/.run  ## burn in a twin GB300 NVL72 with two planted weak parts
 	$(BIN)/burnin demo
 
 test: $(VENV)/.dev  ## unit tests, then real SSH and whole runs on the twin
-	$(BIN)/python -m pytest -n 2 tests/unit tests/real
-	$(BIN)/python -m pytest tests/twin
+	$(BIN)/python -m pytest -n 3 --dist worksteal tests/real tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/twin --ignore tests/twin/test_live.py
+	$(BIN)/python -m pytest tests/twin/test_live.py
 
 test-long: $(VENV)/.dev  ## whole runs that CI has no time for
 	$(BIN)/python -m pytest -m long
@@ -34,6 +35,9 @@ lint: $(VENV)/.dev  ## style, types, import contracts
 
 matrix: $(VENV)/.run  ## every fault, healthy seeds; writes docs/matrix.md (about an hour)
 	$(BIN)/python -m bench.matrix
+
+checks-matrix: $(VENV)/.run  ## every check against planted faults; writes docs/checks-matrix.md (half an hour)
+	$(BIN)/python -m bench.checks
 
 bench: $(VENV)/.dev  ## SSH, agent and store, each beside its peers
 	$(BIN)/python -m bench.ssh

@@ -1,7 +1,7 @@
 """How often healthy racks are blamed, and how often a planted fault is named: burnin beside two rivals, on the same racks.
 
     python -m bench.detection                          the whole table (hours; --jobs for more cores)
-    python -m bench.detection --healthy 100 --each 20  a short one (minutes)
+    python -m bench.detection --minutes 20             what can be had in that time, every line about evenly
     python -m bench.detection --out -                  print it instead of writing docs/detection.md
 
 Racks come from the twin's batch path, with the suite bench/detection.yaml. Baselines are learned from seeds that are not judged,
@@ -16,19 +16,24 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import math
 import multiprocessing
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 import burnin
 from bench import rivals
 from burnin import signatures
-from burnin.checks import HEATS
+from burnin.checks import OFFERS
 from burnin.events import Severity
 from burnin.rack.load import load_catalogue, load_profile
 from burnin.rack.parts import related
@@ -39,11 +44,16 @@ from burnin.suites.load import load_suite
 from burnin.suites.schema import Suite
 from burnin.twin import batch
 from burnin.twin.faults import Plant
+from burnin.twin.model import Model
+from burnin.twin.model import load as load_model
+from burnin.twin.physics import Tails
+from burnin.twin.plan import Plan, plan
 
 ROOT = Path(__file__).parents[1]
 PROFILE = "gb300-nvl72"
 TRAIN, VALIDATE = 1_000_000, 3_000_000
 """Seeds of baselines and of what is judged; the tests of the signatures use others still."""
+THIN = 10
 BASELINES = {"none": 0, "10 racks": 10, "150 racks": 150}
 GPU, TRAY, LINK = "t07.g2", "t07", "t07.g2.l13"
 MARK = "<!-- below: written by bench/detection.py -->"
@@ -122,15 +132,21 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=200, help="racks of each fault")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", help="faults whose name contains this")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, all lines measured about evenly")
     parser.add_argument("--no-150", action="store_true", help="without the baseline of 150 racks (learning it takes minutes)")
+    parser.add_argument("--baselines", default="", help="a folder to keep them in; what lies there is not learned again")
     parser.add_argument("--out", default=str(ROOT / "docs/detection.md"))
     arguments = parser.parse_args()
     sizes = {name: n for name, n in BASELINES.items() if not (arguments.no_150 and n > 10)}
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.Pool(arguments.jobs, _begin, (folder, sizes)) as pool:
-        learn(pool, Path(folder), sizes)
-        faults = [fault for fault in FAULTS if arguments.only in fault.name]
-        healthy = {tails: _all(pool, _jobs(None, tails, arguments.healthy)) for tails in ("normal", "t5")}
-        planted = {fault: _all(pool, _jobs(fault, "normal", arguments.each)) for fault in faults}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(arguments.baselines or scratch)
+        folder.mkdir(exist_ok=True)
+        with multiprocessing.Pool(arguments.jobs, _begin, (str(folder), sizes)) as pool:
+            learn(pool, folder, sizes)
+            faults = [fault for fault in FAULTS if arguments.only in fault.name]
+            tables = _measure(pool, faults, arguments.healthy, arguments.each, time.monotonic() + 60 * arguments.minutes)
+    healthy = {tails: tables[None, tails] for tails in TAILS}
+    planted = {fault: tables[fault, "normal"] for fault in faults if (fault, "normal") in tables}
     text = "\n".join([*_header(sizes), *_healthy(healthy), *_planted(planted)]) + "\n"
     if arguments.out == "-":
         print(text)
@@ -140,12 +156,31 @@ def main() -> int:
     return 0
 
 
+def _measure(
+    pool: multiprocessing.pool.Pool, faults: Sequence[Fault], healthy: int, each: int, until: float
+) -> dict[tuple[Fault | None, str], dict[str, Tally]]:
+    """Every line's racks, a few of each line at a time, until all are done or the time is up (the first of each line are)."""
+    lines: dict[tuple[Fault | None, str], list[Job]] = {(None, tails): _jobs(None, tails, healthy, 20) for tails in TAILS}
+    lines |= {(fault, "normal"): _jobs(fault, "normal", each, 3) for fault in faults}
+    out: dict[tuple[Fault | None, str], dict[str, Tally]] = {}
+    for turn in range(max(map(len, lines.values()), default=0)):
+        todo = [jobs[turn] for jobs in lines.values() if turn < len(jobs)]
+        for job, many in zip(todo, pool.imap(_judge, todo), strict=True):
+            for judge, tally in many.items():
+                out.setdefault(job[:2], {}).setdefault(judge, Tally()).add(tally)
+            if turn and time.monotonic() > until:
+                return out
+        print(turn, sum(by["none"].racks for by in out.values()), file=sys.stderr, flush=True)
+    return out
+
+
 # ---------------------------------------------------------------- one process's work
 
 _FOLDER: list[Path] = []
 _SIZES: dict[str, int] = {}
 Job = tuple[Fault | None, str, range]
 CHUNK = 10
+TAILS = ("normal", "t5")
 
 
 def _begin(folder: str, sizes: dict[str, int]) -> None:
@@ -156,7 +191,26 @@ def _begin(folder: str, sizes: dict[str, int]) -> None:
 @cache
 def suite() -> Suite:
     """The run that is simulated: two inlet-free days in thermal cycles, with a locked clock in between."""
-    return load_suite(Path(__file__).with_name("detection.yaml"), checks=HEATS, metrics=load_catalogue().metrics)
+    return load_suite(Path(__file__).with_name("detection.yaml"), checks=OFFERS, metrics=load_catalogue().metrics)
+
+
+@cache
+def _plan() -> tuple[Model, Plan]:
+    """Where links and what stands around are read every THIN minutes: it is they that cost time, not they that miss parts."""
+    model = load_model(PROFILE)
+    when = plan(model, suite())
+    places = np.searchsorted([span.t1_s for span in when.spans], when.minutes, side="right")
+    first = np.concatenate([np.flatnonzero(places == place)[::THIN] for place in np.unique(places)])
+    cells = np.add.reduceat(when.minute_cells, first)
+    middle = np.minimum(first + THIN // 2, np.append(first[1:], when.minutes.size) - 1)
+    return model, replace(when, minutes=when.minutes[middle], minute_span=when.minute_span[middle], minute_cells=cells)
+
+
+def racks(seeds: Iterable[int], plants: tuple[Plant, ...], tails: str) -> Iterator[batch.Recorded]:
+    """Recordings of racks that hold these faults."""
+    model, when = _plan()
+    for seed in seeds:
+        yield batch.one_rack(model, when, seed, plants, cast("Tails", tails), when.stretches)
 
 
 @cache
@@ -167,7 +221,9 @@ def _baseline(name: str, tails: str) -> Baseline | None:
 
 def learn(pool: multiprocessing.pool.Pool, folder: Path, sizes: dict[str, int]) -> None:
     """Baselines of racks that are not judged."""
-    for tails in ("normal", "t5"):
+    for tails in TAILS:
+        if all((folder / f"{name}-{tails}.json").exists() for name, count in sizes.items() if count):
+            continue
         most = max(sizes.values())
         jobs = [(tails, range(TRAIN + i, TRAIN + min(i + CHUNK, most))) for i in range(0, most, CHUNK)]
         grids = {str(seed): one for many in pool.imap(_learn, jobs) for seed, one in many.items()}
@@ -177,35 +233,24 @@ def learn(pool: multiprocessing.pool.Pool, folder: Path, sizes: dict[str, int]) 
                 (folder / f"{name}-{tails}.json").write_text(build(Key(profile=PROFILE), some).model_dump_json())
 
 
+_LEVELS = ("fleet.shift", "coolant.balance")
+"""Signatures that learn although they have no zones."""
+
+
 def _learn(job: tuple[str, range]) -> dict[int, dict[tuple[str, str], list[signatures.Floats]]]:
     tails, seeds = job
     out = {}
-    for one in batch.simulate(PROFILE, suite(), seeds, tails=tails):  # type: ignore[arg-type]
+    for one in racks(seeds, (), tails):
         readings = Readings(one, load_profile(PROFILE).topology, {})
-        signatures.look(readings, load_catalogue().signatures, one.log)
+        rows = load_catalogue().signatures
+        signatures.look(readings, {name: rows[name] for name in rows if "watch" in rows[name].limits or name in _LEVELS})
         out[one.seed] = readings.learned
     return out
 
 
-def _jobs(fault: Fault | None, tails: str, count: int) -> list[Job]:
+def _jobs(fault: Fault | None, tails: str, count: int, chunk: int) -> list[Job]:
     begin = VALIDATE + (0 if fault is None else 10_000 * (1 + FAULTS.index(fault)))
-    return [(fault, tails, range(begin + i, begin + min(i + CHUNK, count))) for i in range(0, count, CHUNK)]
-
-
-def _all(pool: multiprocessing.pool.Pool, jobs: Sequence[Job]) -> dict[str, Tally]:
-    out: dict[str, Tally] = {}
-    for many in pool.imap_unordered(_judge, jobs):
-        for judge, tally in many.items():
-            out.setdefault(judge, Tally()).add(tally)
-    label = (jobs[0][0].name if jobs[0][0] else "healthy", jobs[0][1])
-    print(
-        *label,
-        {judge: dict(t.said) | {"n": t.racks} for judge, t in out.items()},
-        dict(out["none"].by),
-        file=sys.stderr,
-        flush=True,
-    )
-    return out
+    return [(fault, tails, range(begin + i, begin + min(i + chunk, count))) for i in range(0, count, chunk)]
 
 
 def _judge(job: Job) -> dict[str, Tally]:
@@ -213,7 +258,7 @@ def _judge(job: Job) -> dict[str, Tally]:
     topology, catalogue = load_profile(PROFILE).topology, load_catalogue()
     out: dict[str, Tally] = {}
     plants = (fault.plant(),) if fault else ()
-    for one in batch.simulate(PROFILE, suite(), seeds, lambda seed: plants, tails):  # type: ignore[arg-type]
+    for one in racks(seeds, plants, tails):
         found: dict[str, list[tuple[str, str, Severity]]] = {}
         first: Readings | None = None
         for name in _SIZES:
@@ -221,8 +266,8 @@ def _judge(job: Job) -> dict[str, Tally]:
             first = first or readings
             said = [*signatures.look(readings, catalogue.signatures, one.log)]
             found[name] = [(f.part, f.signature, f.severity) for f in said] + list(_logged(one.log, catalogue.xids))
-        found["DCGM's thresholds"] = [(part, why, Severity.FAIL) for part, why in rivals.dcgm(one, topology)]
-        found["SuperBench's rules"] = [(part, why, Severity.FAIL) for part, why in rivals.superbench(one, topology)]
+        found["DCGM's thresholds"] = [(part, why, Severity.FAIL) for part, why in rivals.dcgm(one, topology, first)]
+        found["SuperBench's rules"] = [(part, why, Severity.FAIL) for part, why in rivals.superbench(one, topology, first)]
         for judge, named in found.items():
             out.setdefault(judge, Tally()).add(_tally(fault, named))
     return out

@@ -20,20 +20,20 @@ FUNCTIONAL = 0.75
 SUPERBENCH = 0.05
 
 
-def dcgm(telemetry: Telemetry, topology: Topology) -> Iterator[tuple[str, str]]:
-    """(part, rule) of everything that DCGM's health watches or diagnostic would fail."""
-    readings = Readings(telemetry, topology, {})
+def dcgm(telemetry: Telemetry, topology: Topology, like: Readings | None = None) -> Iterator[tuple[str, str]]:
+    """(part, rule) of everything that DCGM's health watches or diagnostic would fail. `like`: looked at before."""
+    readings = Readings(telemetry, topology, {}, like=like)
     for gpus in readings.gpus:
         for gpu in gpus:
-            yield from ((gpu, metric) for metric in _GROWN if telemetry.of(gpu, metric).growth() >= 1)
-            yield from ((gpu, metric) for metric in ("remap.failed", "remap.pending") if telemetry.of(gpu, metric).highest() >= 1)
-            if telemetry.of(gpu, "hbm.temp").highest() > 105 or telemetry.of(gpu, "gpu.tlimit").lowest() < 0:
+            yield from ((gpu, metric) for metric in _GROWN if readings.whole(gpu, metric, Series.growth) >= 1)
+            yield from ((gpu, metric) for metric in _FLAGS if readings.whole(gpu, metric, Series.highest) >= 1)
+            if readings.whole(gpu, "hbm.temp", Series.highest) > 105 or readings.whole(gpu, "gpu.tlimit", Series.lowest) < 0:
                 yield gpu, "temperature"
     for part in telemetry.parts("nvlink.state"):
-        if telemetry.of(part, "nvlink.state").lowest() < 1:
+        if readings.whole(part, "nvlink.state", Series.lowest) < 1:
             yield part, "link down"
-        yield from ((part, metric) for metric in _LINKS if telemetry.of(part, metric).growth() >= 1)
-        if telemetry.of(part, "nvlink.effective_ber").highest() > 1e-12:
+        yield from ((part, metric) for metric in _LINKS if readings.whole(part, metric, Series.growth) >= 1)
+        if readings.whole(part, "nvlink.effective_ber", Series.highest) > 1e-12:
             yield part, "effective BER"
     for name, grid in _work(readings).items():
         for i, j in zip(*np.nonzero(grid < FUNCTIONAL * median(grid)), strict=True):
@@ -41,6 +41,7 @@ def dcgm(telemetry: Telemetry, topology: Topology) -> Iterator[tuple[str, str]]:
 
 
 _GROWN = ("ecc.dram_ue", "ecc.sram_ue", "remap.uncorrectable", "throttle.hw_thermal", "throttle.hw_brake")
+_FLAGS = ("remap.failed", "remap.pending")
 _LINKS = (
     "nvlink.effective_errors", "nvlink.symbol_errors", "nvlink.recovery_failed", "nvlink.recovery_ok", "nvlink.rx_errors",
     "nvlink.integrity_errors",
@@ -57,9 +58,9 @@ def _work(readings: Readings) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[
     return {name: grid for name, grid in out.items() if not np.isnan(grid).all()}
 
 
-def superbench(telemetry: Telemetry, topology: Topology) -> Iterator[tuple[str, str]]:
+def superbench(telemetry: Telemetry, topology: Topology, like: Readings | None = None) -> Iterator[tuple[str, str]]:
     """(part, rule): 5 % worse than the baseline (the rack's median), or a coefficient of variation above 5 %; SDC is `!= 0`."""
-    readings = Readings(telemetry, topology, {})
+    readings = Readings(telemetry, topology, {}, like=like)
     for name, grid in _work(readings).items():
         for i, j in zip(*np.nonzero(grid < (1 - SUPERBENCH) * median(grid)), strict=True):
             yield readings.gpus[i][j], name

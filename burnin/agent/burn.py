@@ -7,9 +7,10 @@ is one, else the kernel for all; and what was used and why is told.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from burnin.agent import cores, pulse
+from burnin.agent import cores, pulse, traffic
 from burnin.agent.cublaslt import Gemm, LibraryError, open_library
 from burnin.agent.cuda import Burn, Cuda, CudaError, Launches, capability
 from burnin.agent.exchange import Exchange
@@ -31,8 +32,8 @@ TRIAL = 100
 def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     """Job kind "burn". args: kernel (tensor_burn; mma_burn: tensor_burn of the kernels for all; fma_burn; cublaslt_burn);
     pulse (the wave that launches keep to, see burnin.agent.pulse); peer (UUID of the GPU that copies go to meanwhile); cores (CPU
-    threads that work meanwhile, also between pulses); portable, without (why the family's kernel, or libcublasLt, is not to be
-    tried again).
+    threads that work meanwhile, also between pulses); ways (of network cards: burnin.agent.traffic); portable, without (why the
+    family's kernel, or libcublasLt, is not to be tried again).
 
     Tells its counts once a second. The deadline is read before every launch.
     """
@@ -40,12 +41,14 @@ def run(talk: Talk, cuda: Cuda, device: int, args: dict[str, Any]) -> None:
     launch_ms = LAUNCH_MS if wave is None else min(LAUNCH_MS, max(wave.on_ns / 1e6 / PULSE_LAUNCHES, 1.0))
     load, which = chosen(talk, cuda, device, args, launch_ms)
     exchange, without = beside(cuda, device, args.get("peer"))
-    with cores.beside(args.get("cores"), talk.going, talk.now_ns) as busy:
-        _go_on(talk, load, wave, exchange, which + without + busy)
+    with traffic.beside(args.get("ways"), talk.going) as short, cores.beside(args.get("cores"), talk.going, talk.now_ns) as busy:
+        _go_on(talk, load, wave, exchange, which + without + busy, short)
 
 
-def _go_on(talk: Talk, load: Launches, wave: pulse.Wave | None, exchange: Exchange | None, which: str) -> None:
-    """Launch after launch, until the deadline; the counts once a second."""
+def _go_on(
+    talk: Talk, load: Launches, wave: pulse.Wave | None, exchange: Exchange | None, which: str, short: Callable[[], str]
+) -> None:
+    """Launch after launch, until the deadline; the counts once a second, and what traffic lacks when that changes."""
     if wave is not None:
         wave.begin(talk.now_ns())
 
@@ -64,7 +67,7 @@ def _go_on(talk: Talk, load: Launches, wave: pulse.Wave | None, exchange: Exchan
         talk.pause(min(wait_ns / 1e9, pulse.NAP_S))
         return True
 
-    told = talk.now_ns()
+    told, lacks = talk.now_ns(), ""
     talk.state({"state": "burning", "grid": load.grid, "why": which})
     while talk.going():
         if not rest():
@@ -74,6 +77,9 @@ def _go_on(talk: Talk, load: Launches, wave: pulse.Wave | None, exchange: Exchan
         if talk.now_ns() - told >= REPORT_NS:
             told = talk.now_ns()
             talk.state(count())
+            if (now := short()) != lacks:
+                lacks = now
+                talk.state({"state": "traffic", "why": lacks or "traffic flows"})
     talk.state({**count(), "state": "ended"})
 
 

@@ -13,10 +13,11 @@ Records (see burnin.wire) and their bodies:
 Guards' channels are told other things (burnin.agent.guards). hello's `halted`: why a guard ended load, by GPU or * for all.
 
 Orders: identify {}, state {}, clocks {mhz: {gpu: MHz}} (none: let go), sample {fast_s, slow_s, links_s},
-transient {period_s, seconds}, release {} and take {} (NVML), clock {}, unload {gpus}, bye {},
+transient {period_s, seconds}, release {} and take {} (NVML), clock {}, ports {} (of network cards), unload {gpus}, bye {},
 clear {} (of what guards halted),
-load {gpus, kernel, cutoff_margin_c, max_s, nvlink, cpu, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and two that are answered
-when processes have spoken (burnin.agent.jobs): work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies};
+load {gpus, kernel, cutoff_margin_c, max_s, nvlink, cpu, nic: {card: way}, pulse: {gpu: {period_ns, on_ns, first_ns}}}, and two
+that are answered when processes have spoken (burnin.agent.jobs):
+work {job, kind, gpus, cutoff_margin_c, max_s, args, args_of}, tell {job, bodies};
 program {job, argv, env, max_s, cutoff_margin_c, gpus, logs, output_max, after_s, exclusive} is answered at the program's end
 (burnin.agent.program). `exclusive`: NVML is let go meanwhile, so that nothing but lease and time ends it, and `gpus` is empty.
 """
@@ -35,7 +36,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
-from burnin.agent import clocks, cores, host, hostdata, kernel_log
+from burnin.agent import clocks, cores, host, hostdata, kernel_log, traffic
 from burnin.agent.attachment import Attachment
 from burnin.agent.claims import Claims
 from burnin.agent.cost import Cost
@@ -223,7 +224,7 @@ class Holder:
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
             "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload,
-            "clock": self._clock, "bye": self._bye, "clear": self._halted.clear,
+            "clock": self._clock, "ports": lambda: traffic.ports(self._at), "bye": self._bye, "clear": self._halted.clear,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -409,6 +410,7 @@ class Holder:
         pulse: dict[str, Any] | None = None,
         nvlink: bool = False,
         cpu: bool = False,
+        nic: dict[str, dict[str, str]] | None = None,
     ) -> dict[str, str]:
         if self._loads is None or self._sampler is None or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
@@ -418,7 +420,9 @@ class Holder:
         peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
         each = {gpu: {"kernel": kernel, "pulse": (pulse or {}).get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
         share = dict(zip(names, cores.shares(cores.count(self._at), len(names)))) if cpu else {}
-        specs = {gpu: {"kind": "burn", "args": {**args, "cores": share.get(gpu)}} for gpu, args in each.items()}
+        ways = [{"card": card, **way} for card, way in sorted((nic or {}).items())]
+        dealt = {gpu: {"cores": share.get(gpu), "ways": ways[n :: len(names)]} for n, gpu in enumerate(names)}
+        specs = {gpu: {"kind": "burn", "args": {**args, **dealt.get(gpu, {})}} for gpu, args in each.items()}
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
     def _clock(self) -> dict[str, int]:

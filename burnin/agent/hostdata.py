@@ -104,10 +104,19 @@ def _nic(found: Found, name: str, card: Card) -> Part:
         one("nic.link_flaps", total([*downs, *downed], lone)),
         one("nic.symbol_errors", total([_ending(File(p, "counters/symbol_error"), _SYMBOL_END) for p in fabric], lone)),
         one("nic.crc_errors", total([File(folder, "statistics/rx_crc_errors").number for folder in eth], lone)),
+        one("nic.tx_bytes", total([*_moved(eth, fabric, "tx")], lone)),
+        one("nic.rx_bytes", total([*_moved(eth, fabric, "rx")], lone)),
         one("nic.ack_timeouts", total([File(p, "hw_counters/local_ack_timeout_err").number for p in ports], lone)),
         one("nic.temp", _sensor(found.devices("hwmon", card), "asic")),
     ]
     return Part(name, name, [*rows, *pcie.link(found, card)])
+
+
+def _moved(eth: Sequence[str], fabric: Sequence[str], way: str) -> list[Read]:
+    """Bytes of each port; InfiniBand counts words of four, of all that goes over it."""
+    data = {"tx": "port_xmit_data", "rx": "port_rcv_data"}[way]
+    words = [File(port, f"counters/{data}", scale=4).number for port in fabric]
+    return [*(File(folder, f"statistics/{way}_bytes").number for folder in eth), *words]
 
 
 def _own_port(folder: str) -> bool:

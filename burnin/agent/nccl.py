@@ -19,11 +19,10 @@ hangs says where it stood, and aborts. What cannot be measured is told as {"fail
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as c
-import fcntl
 import os
 import socket
-import struct
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -31,9 +30,9 @@ from burnin.agent import host
 from burnin.agent.collectives import measure
 from burnin.agent.cuda import Cuda, CudaError
 from burnin.agent.nccl_group import Group, Nccl, NcclError, open_library, payload
+from burnin.agent.traffic import ipv4
 
 _VOID = c.c_void_p
-_SIOCGIFADDR = 0x8915
 _CONNECT_S = 2.0
 _NOT_OURS = ("docker", "veth", "virbr", "cni", "br-")
 """Interfaces that lead to this host's containers, not to other hosts."""
@@ -59,15 +58,11 @@ def interfaces(sys: str) -> dict[str, str]:
         names = sorted(os.listdir(os.path.join(sys, "class/net")))
     except OSError:
         names = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        for name in names:
-            if name.startswith(_NOT_OURS):
-                continue
-            try:
-                answer = fcntl.ioctl(asker.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue  # it is down, or has no address
-            out[name] = socket.inet_ntoa(answer[20:24])
+    for name in names:
+        if name.startswith(_NOT_OURS):
+            continue
+        with contextlib.suppress(OSError):  # it is down, or has no address
+            out[name] = ipv4(name)
     beyond = {name: address for name, address in out.items() if not address.startswith("127.")}
     return beyond or out
 

@@ -21,6 +21,8 @@ SHARE = 0.25
 SLOW_PASSES, QUICK_PASSES = 3, 10
 """Passes in a row before a period is doubled, and halved again: one slow answer is no slow driver."""
 MOST_STRETCH = 8
+WEIGH_NS = 1_000_000_000
+"""A thread's CPU time is asked for no more often: the question costs as much as reading two GPUs."""
 
 
 class Source(Protocol):
@@ -75,7 +77,10 @@ class Table:
         self.until_ns: int | None = None
         """When it is no longer read; None for one that always is."""
         self.cpu_ns = 0
-        """CPU that reading it has cost, with the driver's own."""
+        """CPU that reading it has cost, with the driver's own: each pass as much as the last one that was weighed."""
+        self.pass_cpu_ns = 0
+        self.weigh_ns = 0
+        """When a pass is weighed next."""
         self.ordered = 0
         """Counts orders: who reads the table begins a new grid with each."""
 
@@ -186,7 +191,9 @@ class Sampler:
 
     def _pass(self, index: int, table: Table, generation: int) -> Sample | None:
         got: list[Reading] = []
-        taken, cpu, pace = self._now_ns(), self._cpu_ns(), table.pace
+        taken, pace = self._now_ns(), table.pace
+        weighed = taken >= table.weigh_ns
+        cpu = self._cpu_ns() if weighed else 0
         for source in table.sources:
             if source.name in self.hung:
                 readings: list[Reading] = ["hung"] * len(source.columns)
@@ -199,9 +206,15 @@ class Sampler:
                         return None
                     self._reading = None
             got += readings
-        absent = {i: why for i, why in enumerate(got) if isinstance(why, str)}
-        values = [None if isinstance(value, str) else value for value in got]
-        table.cpu_ns += self._cpu_ns() - cpu
+        absent: dict[int, str] = {}
+        values: list[float | None] = list(got)  # type: ignore[arg-type]
+        if str in set(map(type, got)):
+            absent = {i: why for i, why in enumerate(got) if isinstance(why, str)}
+            for i in absent:
+                values[i] = None
+        if weighed:
+            table.weigh_ns, table.pass_cpu_ns = taken + WEIGH_NS, self._cpu_ns() - cpu
+        table.cpu_ns += table.pass_cpu_ns
         took = self._now_ns() - taken
         if pace is not None and pace.took(took):
             self._paced(table, took)

@@ -63,7 +63,8 @@ def gather(store: Store, run_id: str) -> Case:
     answers: dict[tuple[str, str, str, int], dict[int, list[Answer]]] = {}
     for one in store.evidence(run.id):
         rounds = answers.setdefault((one.stage, one.step, one.part, one.attempt), {})
-        order = Order(one.body.get("to", one.part), one.kind)
+        asked = one.body
+        order = Order(asked.get("to", one.part), one.kind, asked.get("args", {}), asked.get("via", "agent"))
         rounds.setdefault(one.round, []).append(Answer(order, one.body["ok"], one.body["body"]))
     voided, rows, trays = store.voided(run.id), tuple(store.stages(run.id)), tuple(config["plan"]["trays"])
     telemetry = store.telemetry(run.id, metrics=_needed(suite, catalogue))

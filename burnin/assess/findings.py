@@ -224,6 +224,8 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
     for step in steps:
         if step.status is not Status.COMPLETE and step.stage not in refused:
             yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _REPEAT.format(tray=step.part))
+        elif step.status is Status.COMPLETE and not step.measurements:
+            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage} measured nothing", _REPEAT.format(tray=step.part))
         for m in step.measurements:
             explained = m.reason == "not_attained" and (step.stage, m.part) in unloaded
             if m.result is Result.UNKNOWN and not explained and not _said_elsewhere(case, step, m):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from burnin.assess import exchanges, soak
 from burnin.assess import findings as found
 from burnin.assess.baseline import key_of_case, said
 from burnin.assess.case import Case, gather
@@ -12,6 +13,7 @@ from burnin.assess.coverage import coverage
 from burnin.assess.steps import steps, unloaded
 from burnin.events import Finding, Severity, Verdict
 from burnin.signatures import RETESTED, find
+from burnin.signatures.readings import Readings
 from burnin.store import Store
 from burnin.verdict import fold
 
@@ -42,7 +44,12 @@ def judge(case: Case) -> Verdict:
         holds=holds,
         steps=tuple(judged),
         waivers=run.waivers,
-        versions={**case.versions, "baseline": said(case.baseline, key_of_case(case))[1]},
+        versions={
+            **case.versions,
+            "baseline": said(case.baseline, key_of_case(case))[1],
+            **soak.said(case.telemetry, case.catalogue, findings),
+            **soak.felt(Readings(case.telemetry, case.profile.topology, unloaded(case)), case.catalogue),
+        },
         sessions=_sessions(case),
     )
 
@@ -66,11 +73,8 @@ def signatures(case: Case) -> list[Finding]:
     """What the early-failure signatures find, with serials and slots."""
     rows = case.catalogue.signatures
     same, _ = said(case.baseline, key_of_case(case))
-    return [
-        named
-        for one in find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log, case.baseline, same)
-        for named in [found.named(case, one)]
-    ]
+    weak = find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log, case.baseline, same)
+    return [found.named(case, one) for one in [*weak, *exchanges.find(case, same)]]
 
 
 def suspects(store: Store, run_id: str) -> list[str]:

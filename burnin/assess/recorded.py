@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import burnin
+from burnin.assess import soak
 from burnin.assess.baseline import load as read_baseline
 from burnin.assess.baseline import said
 from burnin.checks import CHECKS
@@ -22,7 +23,7 @@ from burnin.events import Coverage, Finding, Hold, LogLine, Measurement, Result,
 from burnin.rack.load import RackFile, load_catalogue, load_rack
 from burnin.rack.parts import is_part, kind, parent, tray_of
 from burnin.rack.schema import Catalogue
-from burnin.signatures import enough, look
+from burnin.signatures import look
 from burnin.signatures.baseline import Baseline, Key
 from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.suites.schema import Suite
@@ -152,22 +153,13 @@ def judge(one: Recording) -> Verdict:
         findings=findings,
         holds=holds,
         steps=steps,
-        versions={"burnin": burnin.__version__, "baseline": baseline, **_soak(one, findings)},
+        versions={
+            "burnin": burnin.__version__,
+            "baseline": baseline,
+            **soak.said(one.telemetry, one.catalogue, findings),
+            **soak.felt(seen, one.catalogue),
+        },
     )
-
-
-def _soak(one: Recording, findings: tuple[Finding, ...]) -> dict[str, str]:
-    """Whether the hours under load were enough; nothing where the catalogue does not say what enough is."""
-    row = one.catalogue.signatures.get(enough.ENOUGH)
-    if row is None:
-        return {}
-    hours = sum(s.t1_s - s.t0_s for s in one.telemetry.phase("load")) / 3600
-    grown = [one.telemetry.of(part, metric).growth() for metric in _MINOR for part in one.telemetry.parts(metric)]
-    events = int(sum(x for x in grown if x > 0))  # False for NaN
-    return {"soak": enough.sentence(enough.decide(row, hours, events, bool(findings)), burnin.__version__)}
-
-
-_MINOR = ("ecc.dram_ce", "ecc.sram_ce", "nvlink.recovery_ok", "remap.correctable")
 
 
 def coverage(one: Recording) -> Coverage:

@@ -81,13 +81,13 @@ def _waits(case: Case, check: str, one: Measurement) -> bool:
     return one.result is Result.UNKNOWN and one.name in advisory and not case.suite.ships
 
 
-def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str, last: Attempt) -> Iterator[Measurement]:
-    check = CHECKS[asked.check]
+def given(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str, attempt: int) -> tuple[Context, Evidence]:
+    """What a check's judge is given of one attempt at a step."""
     end = went.t1_s if went is not None and went.t1_s is not None else float("inf")
     trays = case.compute if part == RACK else (part,)
     states = [last_state(case, tray, end) for tray in trays]
     evidence = Evidence(
-        answers=case.answers.get((stage.stage, asked.check, part, last.attempt), ()),
+        answers=case.answers.get((stage.stage, asked.check, part, attempt), ()),
         telemetry=case.telemetry,
         stretch=stretch(stage, went),
         log=[line for line in case.log if tray_of(line.part) in trays and line.t_s <= end],
@@ -95,7 +95,12 @@ def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: st
         lost=any(state is None or state.state != "ready" for state in states),
     )
     rack_wide = trays if part == RACK else ()
-    context = Context(part, case.rack, case.profile, case.suite, stage, case.catalogue, asked.args, rack_wide)
+    return Context(part, case.rack, case.profile, case.suite, stage, case.catalogue, asked.args, rack_wide), evidence
+
+
+def _measure(case: Case, stage: Stage, went: Went | None, asked: Asked, part: str, last: Attempt) -> Iterator[Measurement]:
+    check = CHECKS[asked.check]
+    context, evidence = given(case, stage, went, asked, part, last.attempt)
     gap = (
         _not_attained(case, stage, evidence)
         if check.loaded and stage.load is not None and stage.phase and stage.phase.startswith("load")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from burnin.checks import (
+    across,
     as_found,
     ask,
     bmc,
     boot_cycle,
     collective,
+    configuration,
     consensus,
     coolant,
     copies,
     ecc,
     firmware,
     gpu_load,
+    gpu_reset,
     hbm,
     host,
     ib_write_bw,
@@ -69,15 +72,17 @@ CHECKS: dict[str, Check] = {
         coolant,
         sel,
         firmware,
+        configuration,
         switch,
         switch_ports,
         nmx,
         link_ends,
+        gpu_reset,
         boot_cycle,
         imex,
         ib_write_bw,
     )
-} | {check.name: check for check in (*toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
+} | {check.name: check for check in (*across.CHECKS, *toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
 OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
 """What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)

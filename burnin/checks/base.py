@@ -182,7 +182,7 @@ class Check:
 
     `scope` tray: once per compute tray, and a question that is not answered ends it; switch: the same per NVLink switch tray.
     `scope` rack: once, with questions to any part; what was not answered is part of what it judges. `heats`: its orders load
-    GPUs, so interlocks come first. `acts`: it changes something (power), which the rack file must allow.
+    GPUs, so interlocks come first. `acts`: it changes something (power), which the rack file must allow (`leave`).
     """
 
     name: str
@@ -197,6 +197,8 @@ class Check:
     scope: Literal["tray", "switch", "rack"] = "tray"
     heats: bool = False
     acts: bool = False
+    leave: Literal["power_cycle", "gpu_reset", "other_trays", "redundancy"] = "power_cycle"
+    """Of a check that `acts`: what the rack file's `allow` must say."""
     args: type[Data] = NoArgs
     """What a step may say of it (`with:`)."""
     seconds: Callable[[Profile, Mapping[str, Any]], float] = no_time

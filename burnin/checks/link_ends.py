@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from burnin.checks import asked, nvos
 from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.checks.link_table import End, Row, ends, port_ends, table
-from burnin.checks.switch_ports import TOOL, Window, spare_ports
+from burnin.checks.switch_ports import TOOL, Window, spare_ports, window_s
 from burnin.checks.tools import Reading
 from burnin.events import Measurement
 
@@ -127,4 +127,5 @@ CHECK = Check(
     metrics=("nvlink.state", "nvlink.symbol_errors"),
     scope="rack",
     args=Window,
+    seconds=window_s,
 )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from burnin.checks import nvos
 from burnin.checks.switch_ports import names
 from burnin.checks.tools import Outcome, Reading
+from burnin.events import Result
 
 Ends = Mapping[str, tuple[str, str]]
 _CHIP = re.compile(r"(?:[^;]*;)?([^:;]{1,80}):[^:/]{1,80}/U(\d)")
@@ -54,6 +55,15 @@ class Row:
     def erring(self) -> tuple[bool, bool]:
         """Did errors grow at the GPU's end, at the switch's end?"""
         return bool(self.gpu and self.gpu.errors), bool(self.switch and self.switch.errors)
+
+    @property
+    def result(self) -> Result:
+        """PASS takes both ends, up and without new errors; errors at one end are bad whatever the other says."""
+        if any(self.erring) or (self.both and self.gpu and self.switch and self.gpu.up is False and self.switch.up is False):
+            return Result.FAIL
+        ends = (self.gpu, self.switch)
+        whole = self.both and all(end is not None and end.up and end.errors == 0 for end in ends)
+        return Result.PASS if whole else Result.UNKNOWN
 
 
 def ends(hosts: Mapping[str, str], fabrics: Sequence[Reading]) -> dict[str, tuple[str, int]]:

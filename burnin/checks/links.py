@@ -17,6 +17,7 @@ from burnin.telemetry.series import Series
 _LOOK = "compare the switch port's counters; reseat or swap one end at a time, then run again on this tray"
 _FABRIC = "look at the fabric manager (NMX-C) and this GPU's NVLinks, reset the GPU, then run again"
 
+NONE = Quantity("nvlink.links", "1", "NVLinks that answer on a GPU that has none by its profile", action=_LOOK)
 UP = Quantity("nvlink.state", "1", "1 while the link is up", action=_LOOK)
 SPEED = Quantity("nvlink.speed", "GB/s", "speed in one direction", action=_LOOK)
 RATE = Quantity("nvlink.effective_ber", "1", "highest share of bits wrong after error correction", action=_LOOK)
@@ -52,8 +53,11 @@ def _links(context: Context, evidence: Evidence, gpu: str) -> Iterator[Measureme
         **{metric: (one, _growth(evidence, metric)) for metric, one in COUNTED.items()},
     }
     count = context.profile.topology.links_per_gpu
+    if count == 0:
+        yield _none(context, evidence, gpu)
+        return
     for metric, (quantity, value) in asked.items():
-        if metric in context.profile.lacks or count == 0:
+        if metric in context.profile.lacks:
             continue
         if count is None:
             yield quantity.unknown(gpu, "missing", f"profile {context.profile.profile} does not say how many NVLinks a GPU has")
@@ -61,6 +65,15 @@ def _links(context: Context, evidence: Evidence, gpu: str) -> Iterator[Measureme
             yield from _fold(
                 context, evidence, gpu, metric, quantity, {f"{gpu}.l{i}": value(f"{gpu}.l{i}") for i in range(count)}
             )
+
+
+def _none(context: Context, evidence: Evidence, gpu: str) -> Measurement:
+    """No links are expected; that none answers says something only of a GPU that was read."""
+    if not evidence.whole(gpu, "gpu.power").present:
+        reason = evidence.why_absent(gpu, "gpu.power")
+        return NONE.unknown(gpu, reason, f"this GPU was not read in {context.stage.stage}", limit="= 0")
+    seen = sum(part.startswith(f"{gpu}.l") for part in evidence.telemetry.parts("nvlink.state"))
+    return NONE.equal(gpu, str(seen), "0", f"profile {context.profile.profile}")
 
 
 def _growth(evidence: Evidence, metric: str) -> Callable[[str], float]:
@@ -111,7 +124,8 @@ def _farthest(window: Series, context: Context, quantity: Quantity) -> float:
 CHECK = Check(
     name="links",
     about="every NVLink is up, at speed and without errors, and the fabric is healthy",
-    quantities=(UP, SPEED, RATE, *COUNTED.values(), *FABRIC.values()),
+    quantities=(NONE, UP, SPEED, RATE, *COUNTED.values(), *FABRIC.values()),
     judge=judge,
     metrics=("nvlink.state", "nvlink.speed", "nvlink.effective_ber", *COUNTED, *FABRIC),
+    explains=("gpu.power",),
 )

@@ -56,7 +56,7 @@ class Rule(Data):
 
 
 class Args(Data):
-    """`exclusive`: NVML is let go while it runs, as field diagnostics want; then only lease, time and guard end it."""
+    """`exclusive`: NVML is let go while it runs, as field diagnostics want; lease, time, guard and the BMC end it."""
 
     argv: list[str] = Field(min_length=1, max_length=256)
     longest: Duration = Field(alias="max")

@@ -6,7 +6,8 @@ to a compute tray that the rack file does not name may be down; then only the nu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -17,6 +18,7 @@ from burnin.checks.tools.nvos import ACCESS
 from burnin.events import Measurement, Result
 from burnin.rack.data import Data
 from burnin.rack.parts import is_part
+from burnin.rack.schema import Profile
 
 TOOL = "nv show interface"
 _LOOK = "compare the GPU's end of this link; reseat or swap one end at a time, then run again"
@@ -167,6 +169,11 @@ def _told(one: Measurement, port: str) -> Measurement:
     return Measurement(one.name, one.part, one.value, one.unit, one.limit, one.result, one.reason, f"at port {port}")
 
 
+def window_s(profile: Profile, args: Mapping[str, Any]) -> float:
+    """Between the two readings; the readings themselves take a second or two."""
+    return Window.model_validate(dict(args)).seconds
+
+
 CHECK = Check(
     name="switch-ports",
     about="every port of a switch tray to a GPU is up, at speed, and counts no new errors",
@@ -175,4 +182,5 @@ CHECK = Check(
     orders=orders,
     scope="switch",
     args=Window,
+    seconds=window_s,
 )

@@ -14,6 +14,7 @@ from burnin.events import Measurement, Result
 from burnin.telemetry.series import Series
 
 NVLINK = Quantity("together.nvlink", "GB/s", "copies from this GPU to the next of its tray while its kernel ran")
+NIC = Quantity("together.nic", "GB/s", "traffic of this network card while the GPUs' kernels ran, in its slower direction")
 CPU = Quantity("together.cpu", "1", "mean share of the tray's CPU time that was used while its GPUs' kernels ran")
 
 
@@ -28,6 +29,10 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Per GPU, and of the tray: what was asked for. Where nothing was, so it says."""
     load = context.stage.load
     found = [_cores(context, evidence)] if load is not None and load.cpu else []
+    found += [_traffic(context, evidence, f"{context.tray}.{card}") for card in _cards(context)]
+    if load is not None and load.nic and not _cards(context):
+        why = "the profile does not say how many network cards a tray has: name them (nic: [n0, n1])"
+        found.append(NIC.unknown(context.tray, "missing", why))
     if found and load is not None and not load.nvlink:
         return found
     return [*found, *(_copies(context, evidence, part) for part in context.gpus)]
@@ -44,6 +49,24 @@ def _cores(context: Context, evidence: Evidence) -> Measurement:
     if not known.size:
         return CPU.unknown(context.tray, evidence.why_absent(context.tray, "cpu.util"), said or "no share of CPU time was read")
     return _reached(CPU.judge(context.tray, round(float(known.mean()), 4), context.limits), "of the CPU time was used", said)
+
+
+def _cards(context: Context) -> list[str]:
+    wanted = context.stage.load.nic if context.stage.load is not None else False
+    count = context.profile.topology.nics_per_tray or 0
+    return list(wanted) if not isinstance(wanted, bool) else [f"n{i}" for i in range(count)] if wanted else []
+
+
+def _traffic(context: Context, evidence: Evidence, part: str) -> Measurement:
+    """By the card's own counters: what a process sent may have gone another way."""
+    card = part.partition(".")[2]
+    lines = [line.text for line in evidence.logged(part, "load") if line.text]
+    lines += [line.text for gpu in context.gpus for line in evidence.logged(gpu, "cut", "load") if f"{card}: " in line.text]
+    rates = [rate(evidence.window(part, metric)) for metric in ("nic.tx_bytes", "nic.rx_bytes")]
+    said = "; ".join(dict.fromkeys(lines))
+    if any(math.isnan(one) for one in rates):
+        return NIC.unknown(part, evidence.why_absent(part, "nic.tx_bytes"), said or "the card's bytes were not read")
+    return _reached(NIC.judge(part, round(min(rates), 4), context.limits), "GB/s went over the card beside the load", said)
 
 
 def _reached(one: Measurement, words: str, said: str) -> Measurement:
@@ -66,9 +89,9 @@ def _copies(context: Context, evidence: Evidence, part: str) -> Measurement:
 
 CHECK = Check(
     name="together",
-    about="what a stage loads beside the kernels of its GPUs was loaded too: copies over NVLink, the cores",
-    quantities=(NVLINK, CPU),
+    about="what a stage loads beside the kernels of its GPUs was loaded too: copies over NVLink, the cores, the network cards",
+    quantities=(NVLINK, CPU, NIC),
     judge=judge,
-    metrics=("load.copied", "cpu.util"),
+    metrics=("load.copied", "cpu.util", "nic.tx_bytes", "nic.rx_bytes"),
     loaded=True,
 )

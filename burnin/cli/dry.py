@@ -41,7 +41,7 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
             power = f", {gpus * watts / 1000:.0f} kW" if watts else ""
             pulse = stage.load.pulse
             pulsed = f", pulses of {pulse.period:g} s, {pulse.duty:.0%}" if pulse is not None else ""
-            beside = "".join(f", {what}" for what in ("nvlink", "cpu") if getattr(stage.load, what))
+            beside = "".join(f", {what}" for what in ("nvlink", "cpu", "nic") if getattr(stage.load, what))
             load = f"{stage.load.kernel}: {gpus} GPUs{power}{beside}{', tray by tray' if stage.load.stagger else ''}{pulsed}"
         when = "" if stage.when == "always" else " (if suspicious)"
         hot = [step.check for step in leg.steps if CHECKS[step.check].heats]

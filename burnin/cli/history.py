@@ -1,4 +1,4 @@
-"""What was run and what is said about it: `runs`, `show`, `judge`, `gate`."""
+"""What was run and what is said about it: `runs`, `show`, `links`, `judge`, `gate`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RunName = Annotated[str, typer.Argument(help="a run, the beginning of its name, 
 
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into the tree."""
-    for command in (runs, show, judge, gate):
+    for command in (runs, show, links, judge, gate):
         app.command()(command)
 
 
@@ -95,6 +95,26 @@ def show(run: RunName, json: Json = None, db: Db = DB) -> None:
     if str(json) != "-":
         verdict.show(document, console())
     write(json, text)
+
+
+def links(
+    run: RunName,
+    whole: Annotated[bool, typer.Option("--all", help="every link, not only those that are not good")] = False,
+    json: Json = None,
+    db: Db = DB,
+) -> None:
+    """Show every NVLink of a run from both ends; an end that was not read is UNKNOWN."""
+    from burnin.assess import link_view
+    from burnin.assess.case import gather
+    from burnin.views import links as view
+
+    writable(json)
+    with _reading(db) as store:
+        case = gather(store, run)
+    found = link_view.links(case)
+    if str(json) != "-":
+        view.show(found, whole, console())
+    write(json, pretty(link_view.document(case, found)))
 
 
 def judge(

@@ -17,7 +17,7 @@ from burnin.errors import InputError, Problem
 from burnin.rack.document import Document, Loc, one_of, read
 from burnin.rack.folded import unfold_entries
 from burnin.rack.parts import is_part, kind, unfold
-from burnin.rack.schema import Catalogue, Data, Metric, Profile, Rack, SignatureRow, Site, Xid
+from burnin.rack.schema import Catalogue, Data, FirmwareBaseline, Metric, Profile, Rack, SignatureRow, Site, Xid
 from burnin.rack.yamlfile import check, in_order
 
 PROFILES, SUITES, CATALOGUE, SITE = "inventory/profiles", "test_suites", "inventory/catalogue", "inventory/site.yaml"
@@ -194,9 +194,30 @@ def load_rack(path: str | Path, *, need_known_hosts: bool = True, need_keys: boo
         problems += [*_no_key(document, Path(path)), *_no_library(document, Path(path))]
     if need_known_hosts:
         problems += _no_known_hosts(document, Path(path))
+    stated, found = _stated(document, Path(path))
+    problems += found
     if rack is None or profile is None or problems:
         raise InputError(in_order(problems))
-    return RackFile(Path(path), rack, profile)
+    return RackFile(Path(path), rack if stated is None else rack.model_copy(update={"firmware_stated": stated}), profile)
+
+
+def _stated(document: Document, rack: Path) -> tuple[FirmwareBaseline | None, list[Problem]]:
+    """The firmware baseline that the rack file names: a run keeps what it says, not where it lies."""
+    profile = next((name for _, name in document.each("profile")), None)
+    for loc, name in document.each("firmware_baseline"):
+        if not isinstance(name, str):
+            continue
+        if reason := _unreadable(_beside(rack, name)):
+            what = f"firmware baseline {_beside(rack, name)} {reason}"
+            return None, [document.problem(loc, what, "a file that `burnin baseline firmware RUN -o FILE` made")]
+        try:
+            stated, problems = check(read(_beside(rack, name)), FirmwareBaseline)
+        except InputError as error:
+            return None, error.problems
+        if stated is not None and stated.profile != profile:
+            problems.append(document.problem(loc, f"{name} is of a {stated.profile}", f"one of a {profile}"))
+        return stated, problems
+    return None, []
 
 
 def _profile_of(document: Document) -> tuple[Profile | None, list[Problem]]:

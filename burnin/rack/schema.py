@@ -294,6 +294,22 @@ class Library(Data):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="as sha256sum prints it")
 
 
+class FirmwareBaseline(Data):
+    """What parts of a good rack say of themselves: versions and settings, by kind of part (`burnin baseline firmware`)."""
+
+    baseline: str = Field(min_length=1, description="its name")
+    profile: str
+    made_from: str = Field(default="", description="rack and run")
+    bmc: dict[str, str] = Field(default_factory=dict, description="component of the BMCs' firmware inventory -> version")
+    tray: dict[str, str] = Field(default_factory=dict, description="driver, cuda, kernel, bios ... of every compute tray")
+    gpu: dict[str, str] = Field(default_factory=dict, description="vbios, inforom, and settings of every GPU")
+    switch: dict[str, str] = Field(default_factory=dict, description="component -> version of every switch tray")
+
+    def of(self, kind: str) -> dict[str, str]:
+        """One section by its name."""
+        return {"bmc": self.bmc, "tray": self.tray, "gpu": self.gpu, "switch": self.switch}[kind]
+
+
 class Rack(Data):
     """One rack: its serial, profile, and where its parts answer."""
 
@@ -313,6 +329,10 @@ class Rack(Data):
     firmware_audit: dict[str, str] = Field(
         default_factory=dict, description="component of the BMC's firmware inventory -> version that every tray must have"
     )
+    firmware_baseline: str | None = Field(
+        default=None, description="a file that `burnin baseline firmware` made, relative to this one: what every part must say"
+    )
+    firmware_stated: FirmwareBaseline | None = Field(default=None, description="what that file says; filled in when this is read")
     waive: list[Waiver] = Field(default_factory=list)
     power: dict[Literal[SUPPLY], Limit] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="what this place bears, above or below the profile's limits of the same names"
@@ -320,7 +340,9 @@ class Rack(Data):
     nccl: dict[Literal["aarch64", "x86_64"], Library] = Field(
         default_factory=dict, description="the site's libnccl.so.2 per architecture of the trays; else what they have themselves"
     )
-    allow: list[Literal["power_cycle", "power_off_on_leak"]] = Field(default_factory=list)
+    allow: list[Literal["power_cycle", "power_off_on_leak", "gpu_reset", "other_trays", "redundancy"]] = Field(
+        default_factory=list
+    )
 
     @model_validator(mode="wrap")
     @classmethod

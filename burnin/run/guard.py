@@ -68,8 +68,10 @@ class Guardian:
 
     async def _beat(self) -> None:
         while not self.dead:
-            self._say({"beat": self._now_s()})
+            begin_s = self._now_s()
+            self._say({"beat": begin_s})
             await asyncio.sleep(BEAT_S)
+            self._heard_s += max(0.0, self._now_s() - begin_s - 2 * BEAT_S)  # a run that was blocked has not listened
             if self._now_s() - self._heard_s > (SILENT_S if self._begun else READY_S):  # imports take a while on a busy machine
                 self._died(f"the guard was silent for {self._now_s() - self._heard_s:.1f} s")
 

@@ -35,6 +35,8 @@ from burnin.transport.rack import dialer
 
 TICK_S = 0.1
 BEAT_S = 0.5
+BLOCKED_S = 1.0
+"""A turn that takes so long was no turn: nothing could be heard meanwhile."""
 CONFIRM_S = 5.0
 """How long it is watched whether load really ended, before what is left is named."""
 
@@ -103,8 +105,11 @@ class GuardProcess:
     async def _tick(self) -> None:
         beat_s = 0.0
         while True:
+            begin_s = time.monotonic()
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
+            if now - begin_s > BLOCKED_S:  # a guard that was frozen has not listened
+                self._heard_s += now - begin_s
             self._look(now)
             if now - beat_s >= BEAT_S:
                 beat_s = now

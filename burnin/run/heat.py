@@ -34,6 +34,8 @@ class Heat:
         self._wanted: Load | None = None
         """What the GPUs that are loaded do."""
         self._ties: dict[str, Tie] = {}
+        self.own: Mapping[str, Mapping[str, Any]] = {}
+        """What load orders say beside all that is said to all, by tray."""
 
     def _now(self) -> float:
         return self._job.clock.now() - self._job.start_s
@@ -109,7 +111,7 @@ class Heat:
 
     async def _load(self, tray: str, gpus: list[str], kw: float, args: Mapping[str, Any]) -> None:
         self._say(tray, "ramp", "up", f"{fold(f'{tray}.{gpu}' for gpu in gpus)}; all GPUs may now draw {kw:.1f} kW")
-        await self._order(tray, "load", gpus=gpus, **args)
+        await self._order(tray, "load", gpus=gpus, **args, **self.own.get(tray, {}))
 
     async def _order(self, tray: str, verb: str, timeout_s: float = 20.0, **args: Any) -> None:
         try:
@@ -137,7 +139,7 @@ class Heat:
             self._say(tray, "pulse", "begin", f"group {', '.join(map(str, mine))} of {groups}, GPUs swing {pulse.period:g} s")
             self._say(tray, "pulse", "sync_ms", f"{1000 * known.within_s:.3f}")
             self._ties[tray] = known
-            await self._order(tray, "load", gpus=trays[tray], pulse=pulses, **args)
+            await self._order(tray, "load", gpus=trays[tray], pulse=pulses, **args, **self.own.get(tray, {}))
 
         await asyncio.gather(*(one(tray, known) for tray, known in ties.items() if known is not None))
 

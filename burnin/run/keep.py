@@ -23,7 +23,11 @@ ARRIVE = "arrive"
 
 
 def _evidence(stage: str, check: str, part: str, attempt: int, number: int, answer: Answer) -> Evidence:
-    body = {"ok": answer.ok, "body": answer.body, "to": answer.order.to}
+    """Judging reads who was asked, through which door and, but for agents, what: rounds are told apart by it."""
+    order = answer.order
+    body = {"ok": answer.ok, "body": answer.body, "to": order.to, "via": order.via}
+    if order.via != "agent":
+        body["args"] = dict(order.args)
     return Evidence(stage, check, part, attempt, number, answer.order.verb, body)
 
 

@@ -22,6 +22,8 @@ from burnin.run.live_lines import encode
 BEHIND_MAX = 16 << 20
 """Bytes that wait for a watcher before it is let go."""
 _LINES = 200
+END_S = 5.0
+"""How long an ending run waits for watchers to read its end."""
 
 
 class Standing:
@@ -99,10 +101,11 @@ class Live:
 
     async def close(self, word: str | None) -> None:
         """Say the end (and the verdict's word, if there is one) to everyone, and stop listening."""
+        for writer in self._writers:
+            writer.transport.set_write_buffer_limits(0)  # drained is what is gone
         self._tell(encode({"event": "ended", "run": self._head["run"], "verdict": word}))
-        for writer in list(self._writers):
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(1):
-                    await writer.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                await asyncio.gather(*(writer.drain() for writer in self._writers), return_exceptions=True)
         if self._listening is not None:
             await self._listening.close()

@@ -12,14 +12,15 @@ import contextlib
 from typing import Any
 
 from burnin.checks import ALWAYS, CHECKS
-from burnin.checks.base import Answer, Order
+from burnin.checks.base import Answer
 from burnin.errors import TrayError
 from burnin.events import LogLine, StageBegan, StageEnded, Status, TrayState
-from burnin.run import interlocks
+from burnin.run import interlocks, network
 from burnin.run.heat import Heat
 from burnin.run.job import Job, Kept
+from burnin.run.left import snapshot
 from burnin.run.plan import Leg
-from burnin.run.steps import Steps, ask, heats, parts
+from burnin.run.steps import Steps, heats, parts
 from burnin.run.tray import CONNECTING
 
 CUTOFF = "gpu.tlimit.cutoff"
@@ -134,8 +135,8 @@ class Run:
             self.job.keeper.event(LogLine("rack", self._now(), "note", "resumed", f"the run goes on; owed: {owed}", "controller"))
 
     async def _snapshot(self, tray: str) -> None:
-        order = Order(tray, "state")
-        self._states.setdefault(tray, []).append(await ask(self.job, order))
+        known = self._states.setdefault(tray, [])
+        known.append(await snapshot(self.job, tray, known[0] if known else None))
 
     async def _leave(self) -> None:
         await self._unload(list(self.job.sessions))
@@ -210,6 +211,21 @@ class Run:
         await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded and stage.load is None])
         self.job.keeper.event(StageEnded(leg.index, stage.stage, self._now(), Status.COMPLETE))
 
+    async def _ways(self, trays: list[str], cards: list[str]) -> dict[str, dict[str, Any]]:
+        """Which card sends to which, by tray; of those that have nobody to send to, it is said why."""
+
+        async def ports(tray: str) -> network.Ports | str:
+            try:
+                return dict(await self.job.sessions[tray].order("ports"))
+            except TrayError as error:
+                return str(error)
+
+        asked = await asyncio.gather(*(ports(tray) for tray in trays)) if cards else ()
+        ways, silent = network.ring(dict(zip(trays, asked, strict=False)), cards)
+        for part, why in silent.items():
+            self.job.keeper.event(LogLine(part, self._now(), "load", "refused", f"no traffic: {why}", "controller"))
+        return network.args(ways)
+
     async def _hold_clocks(self, tray: str, mhz: int) -> None:
         """Hold the SM clocks of a tray, and say where that was refused; the stage is then not judged as loaded there."""
         try:
@@ -262,15 +278,17 @@ class Run:
         if self._now() - self._knocked_s >= KNOCK_S:
             await self._knock()
         while not self.job.stop.is_set() and (
-            (self._now() < begin + FIRST_READINGS_S and any(map(self._silent, self.job.sessions)))
+            (self._now() < begin + FIRST_READINGS_S and any(self._silent(tray, begin) for tray in self.job.sessions))
             or (self._now() < begin + FIRST_FACILITY_S and facility is not None and not facility.settled)
         ):
             await self.job.clock.sleep(0.1)
 
-    def _silent(self, tray: str) -> bool:
-        """A tray that answers, but has not yet been read where interlocks look."""
+    def _silent(self, tray: str, since_s: float) -> bool:
+        """A tray that answers, but has not yet been read where interlocks look; what was not to be had before (a program had
+        the GPUs for itself) may be there at the next reading."""
         session, gpus = self.job.sessions[tray], self.job.profile.topology.gpus(tray)
-        return session.ready and any((gpu, metric) not in session.latest for gpu in gpus for metric in interlocks.METRICS)
+        last = (session.latest.get((gpu, metric), (-1e9, None)) for gpu in gpus for metric in interlocks.METRICS)
+        return session.ready and any(value is None and t_s < since_s for t_s, value in last)
 
     def _interlocks(self) -> list[interlocks.Interlock]:
         there = [tray for tray, session in self.job.sessions.items() if session.ready]
@@ -316,6 +334,7 @@ class Run:
         }
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))
+        self._heat.own = await self._ways(trays, network.cards(stage.load.nic, self.job.profile.topology.nics_per_tray))
         gpus = interlocks.loadable(found, [gpu for tray in trays for gpu in self.job.profile.topology.gpus(tray)])
         over_s = stage.duration if stage.load.stagger else 0.0
         await self._heat.up(stage.load, gpus, begin, over_s, args)

@@ -80,7 +80,8 @@ def make(
             legs.insert(0, Leg(index, stage, steps, own_s=own_s))
     trays = tuple(part for part in rack.compute() if not chosen or part in chosen)
     switches = tuple(part for part in rack.switches() if not chosen or part in chosen)
-    missing = [part for part in profile.topology.trays() if part not in rack.trays]
+    wanted = [*profile.topology.trays(), *profile.topology.switches()]
+    missing = [part for part in wanted if part not in rack.trays]
     return Plan(tuple(legs), trays, switches, whole=not only and not chosen and not missing)
 
 

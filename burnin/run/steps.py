@@ -8,7 +8,7 @@ one after the other, when all others are done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from burnin.checks import CHECKS
 from burnin.checks.base import RACK, Answer, Check, Context, Order
 from burnin.errors import TrayError
 from burnin.events import Status
+from burnin.rack.parts import tray_of
+from burnin.run import alone
 from burnin.run.job import Job, Kept
 from burnin.run.plan import Leg, Plan
 from burnin.suites.schema import Step
@@ -103,29 +105,57 @@ class Steps:
 
     async def _ask(self, order: Order, loadable: Collection[str]) -> Answer:
         """One question. GPUs that may not be loaded are taken out of work, and answered for; a program then does not begin."""
-        begins = order.verb in ("work", "program")
+        begins, others = order.verb in ("work", "program"), list(order.args.get("others", ()))
         kept = [gpu for gpu in order.args.get("gpus", ()) if f"{order.to}.{gpu}" not in loadable] if begins else []
         if kept and order.verb == "program":
             return Answer(order, False, f"an interlock keeps {', '.join(kept)} of {order.to} from being loaded")
+        if held := [gpu for gpu in others if gpu not in loadable]:
+            return Answer(order, False, f"an interlock keeps {', '.join(held)} from being loaded")
         refused: Mapping[str, Any] = {gpu: {"failed": "an interlock keeps it from being loaded"} for gpu in kept}
         if kept:
             rest = [gpu for gpu in order.args["gpus"] if gpu not in kept]
             if not rest:
                 return Answer(order, True, dict(refused))
             order = replace(order, args={**order.args, "gpus": rest})
-        answer = await _unless_stopped(self._job, order)
+        how = self._alone if order.args.get("exclusive") else self._across if others else ask
+        answer = await _unless_stopped(self._job, order, how)
         return replace(answer, body={**answer.body, **refused}) if answer.ok and kept else answer
+
+    async def _across(self, job: Job, order: Order) -> Answer:
+        """A program that loads other trays too: ended when one of their GPUs gets too hot, or is not read any more."""
+        own, gpus = {k: v for k, v in order.args.items() if k != "others"}, tuple(order.args["others"])
+
+        def latest(gpu: str) -> tuple[float, float | None]:
+            t_s, value = job.sessions[tray_of(gpu)].latest.get((gpu, "gpu.tlimit"), (-1e9, None))
+            return t_s + job.start_s, value
+
+        margins = alone.Margins(latest, gpus, float(order.args["cutoff_margin_c"]), job.clock)
+        answer = await alone.watched(
+            margins, ask(job, replace(order, args=own)), lambda: job.sessions[order.to].order("unload", timeout_s=10.0)
+        )
+        return replace(answer, order=order)
+
+    async def _alone(self, job: Job, order: Order) -> Answer:
+        """A program that has the GPUs for itself: not begun where nobody could see them get hot, ended when they do."""
+        if not alone.wanted(job.profile, job.rack, job.today):
+            return await ask(job, order)
+        try:
+            heat = alone.Heat(job.doors["redfish"], order.to, job.profile.topology.gpus_per_tray, job.clock)
+            await heat.find()
+        except (KeyError, TrayError) as error:
+            why = f"not begun: while NVML is let go nobody would see its GPUs get hot ({error}); gpu_margin can be waived by name"
+            return Answer(order, False, why)
+        return await alone.watched(heat, ask(job, order), lambda: job.sessions[order.to].order("unload", timeout_s=10.0))
 
 
 def forbidden(check: Check, context: Context, orders: Sequence[Order]) -> str:
-    """Why a check may not ask this: to change power takes a check that `acts`, and the rack file's leave. Empty when it may."""
-    if not any(order.via == "redfish" and order.verb in ("post", "patch") for order in orders):
-        return ""
-    if not check.acts:
+    """Why a check may not ask this: to change something takes a check that `acts`, and the rack file's leave. Else empty."""
+    changes = any(order.via == "redfish" and order.verb in ("post", "patch") for order in orders)
+    if changes and not check.acts:
         return f"{check.name} may only read, and wants to change something"
-    return (
-        "" if "power_cycle" in context.rack.allow else "the rack file does not allow power to be changed (allow: [power_cycle])"
-    )
+    if not check.acts or check.leave in context.rack.allow or not orders:
+        return ""
+    return f"the rack file does not allow what {check.name} changes (allow: [{check.leave}])"
 
 
 def eased(order: Order, delays: Mapping[str, float], follows: bool) -> Order:
@@ -167,9 +197,9 @@ async def ask(job: Job, order: Order) -> Answer:
         return Answer(order, False, str(error))
 
 
-async def _unless_stopped(job: Job, order: Order) -> Answer:
+async def _unless_stopped(job: Job, order: Order, asking: Callable[[Job, Order], Awaitable[Answer]] = ask) -> Answer:
     """The same, given up as soon as the run is stopped."""
-    asked, stopped = asyncio.ensure_future(ask(job, order)), asyncio.ensure_future(job.stop.wait())
+    asked, stopped = asyncio.ensure_future(asking(job, order)), asyncio.ensure_future(job.stop.wait())
     await asyncio.wait((asked, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if asked.done():

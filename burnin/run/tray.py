@@ -181,15 +181,20 @@ class TraySession:
     async def _keep(self) -> None:
         link = self._link
         assert link is not None
+        heard_s, blocked_s = link.heard_s, 0.0
         while not self._stop.is_set():
             link.lease(lease_s := self.lease_s(), self.stored_seq)
-            await self._pause_or_gone(link, min(1.0, lease_s / 4))
+            begin_s, pause_s = self._clock.now(), min(1.0, lease_s / 4)
+            await self._pause_or_gone(link, pause_s)
+            blocked_s += max(0.0, self._clock.now() - begin_s - 2 * pause_s)
             if link.gone.done() and self._leaving:
                 return
             if link.gone.done():
                 why = link.gone.result()
                 raise TrayError(f"{self.tray}: the link is gone{': ' + why if why else ''}")
-            silent = self._clock.now() - link.heard_s
+            if link.heard_s != heard_s:
+                heard_s, blocked_s = link.heard_s, 0.0
+            silent = self._clock.now() - heard_s - blocked_s  # a run that was blocked has not listened
             if silent > BEAT_LOST_S:
                 raise TrayError(f"{self.tray}: nothing was heard for {silent:.0f} s")
 

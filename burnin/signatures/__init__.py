@@ -14,6 +14,7 @@ from burnin.events import Finding, LogLine
 from burnin.rack.schema import SignatureRow, Topology
 from burnin.signatures import (
     common,
+    coolant,
     fusion,
     heat,
     host,
@@ -73,6 +74,7 @@ SIGNATURES: Mapping[str, Callable[[Readings, SignatureRow], list[Finding]]] = {
     work.WRONG: work.wrong,
     supply.SHARES: supply.shares,
     supply.BALANCE: supply.balance,
+    coolant.VIRTUAL: coolant.apart,
     supply.LEAK: supply.leak,
     supply.PRESSURE: supply.pressure,
     supply.PUMP: supply.pump,
@@ -127,10 +129,7 @@ def look(readings: Readings, rows: Mapping[str, SignatureRow], log: Iterable[Log
     """The same, where the caller wants what a baseline would learn (`readings.learned`)."""
     lines = list(log)
     with np.errstate(all="ignore"):  # a clock of 0 or a mean of nothing is NaN, and NaN is in no zone
-        found = _found(readings, rows, lines)
-        if readings.heavy():
-            found = _found(readings, rows, lines)
-        return sorted(found, key=lambda f: (f.part, f.signature))
+        return sorted(_found(readings, rows, lines), key=lambda f: (f.part, f.signature))
 
 
 def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLine]) -> list[Finding]:
@@ -139,7 +138,7 @@ def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLi
         out += thermal.find(readings, rows)
     for name, see in SIGNATURES.items():
         if name in rows:
-            out += see(readings, rows[name])
+            out += readings.once_for_all(name, lambda see=see, name=name: see(readings, rows[name]))  # type: ignore[misc]
     if xids.SEQUENCE in rows:
         out += xids.find(log, rows[xids.SEQUENCE])
     if host.BOOT in rows:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from burnin.rack.data import Data
-from burnin.signatures.robust import median, medians, others, reach, shrinkage, sigma, without_slots
+from burnin.signatures.robust import median, medians, others, shrinkage, sigma, without_slots
 from burnin.signatures.tails import GAUSS, tail_of
 from burnin.telemetry.series import Floats
 
@@ -140,7 +140,7 @@ def _spread(
     grids: Sequence[Floats], levels: Floats, own: Floats, slots: list[float], positions: list[float], trays: float, within: float
 ) -> Learned:
     spread = sigma(own.ravel(), 0.0)
-    tail = tail_of(*reach(own.ravel(), spread)) if spread > 0 else GAUSS
+    tail = tail_of(own.ravel(), spread) if spread > 0 else GAUSS
     return Learned(
         racks=len(grids),
         parts=int(np.count_nonzero(~np.isnan(own))),
@@ -160,7 +160,7 @@ def alone(rest: Floats, within: float, between: float, taken: Floats | None = No
 
     `taken`: trays (1.0) that are taken away as a whole, because they are out of family themselves.
     """
-    weight = shrinkage(within, between, rest.shape[1] - 1) if rest.shape[1] > 1 else 0.0
+    weight = shrinkage(within, between, rest.shape[1])
     weights = np.full(rest.shape[0], weight) if taken is None else np.maximum(weight, taken)
     rest = rest - median(rest)
     left = rest - weights[:, None] * np.nan_to_num(others(rest), nan=0.0)

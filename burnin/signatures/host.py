@@ -14,6 +14,7 @@ from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import Readings
 from burnin.signatures.zones import number
+from burnin.telemetry.series import Series
 
 CPU_MEMORY, C2C, PCIE, WIDTH = "cpu.memory", "c2c.errors", "pcie.errors", "pcie.width"
 NIC, NVME, BOOT, RANGE = "nic.flaps", "nvme.media", "boot.missing", "sensor.range"
@@ -31,7 +32,7 @@ def grown(name: str) -> Callable[[Readings, SignatureRow], list[Finding]]:
             counts, watched = {}, 0
             for part in readings.telemetry.parts(metric):
                 one = readings.telemetry.of(part, metric)
-                count = one.growth()
+                count = readings.whole(part, metric, Series.growth)
                 watched += 1
                 if count >= _least(row, one.t_s):
                     counts[part] = count
@@ -61,16 +62,16 @@ def _least(row: SignatureRow, t_s: np.ndarray[tuple[int, ...], np.dtype[np.float
 def width(readings: Readings, row: SignatureRow) -> list[Finding]:
     """A PCIe link with fewer lanes than both ends have, than it had, or than the same place has in other trays."""
     parts = readings.telemetry.parts("pcie.width")
-    lowest = {part: readings.telemetry.of(part, "pcie.width").lowest() for part in parts}
-    usual = {
-        place: Counter(v for part, v in lowest.items() if _place(part) == place).most_common(1)[0] for place in map(_place, parts)
-    }
+    lowest = {part: readings.whole(part, "pcie.width", Series.lowest) for part in parts}
+    places: dict[str, Counter[float]] = {}
+    for part, lanes in lowest.items():
+        places.setdefault(_place(part), Counter())[lanes] += 1
     out = []
     for part, lanes in lowest.items():
         one = readings.telemetry.of(part, "pcie.width")
         able = [readings.telemetry.of(part, "pcie.width_max").lowest(), one.highest()]
-        common, count = usual[_place(part)]
-        able += [common] if count * 2 > sum(_place(other) == _place(part) for other in parts) and count > 2 else []
+        common, count = places[_place(part)].most_common(1)[0]
+        able += [common] if count * 2 > places[_place(part)].total() and count > 2 else []
         most = max((x for x in able if x == x), default=lanes)
         if lanes < most:
             why = f"its PCIe link ran with {lanes:.0f} lanes of {most:.0f}"

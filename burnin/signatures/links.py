@@ -7,6 +7,7 @@ number belongs to is not public, so the rack is named and the number said), and 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from burnin.signatures import zones
 from burnin.signatures.readings import Readings
 from burnin.signatures.robust import median, medians, own, without_slots
 from burnin.signatures.zones import Seen, Zone, number
-from burnin.telemetry.series import Floats, Stretch
+from burnin.telemetry.series import Floats, Series, Stretch
 
 RATES, FEC, PAIRED = "nvlink.ber", "nvlink.fec", "nvlink.paired"
 DOWN, ERRORS, RECOVERY, MARGIN = "nvlink.down", "nvlink.errors", "nvlink.recovery", "nvlink.margin"
@@ -38,8 +39,9 @@ def down(readings: Readings, row: SignatureRow) -> list[Finding]:
     grades: dict[str, tuple[Severity, float, str]] = {}
     known = _known(readings, "nvlink.state")
     for link in known:
-        state = readings.telemetry.of(link, "nvlink.state")
-        values = state.known()
+        if readings.whole(link, "nvlink.state", Series.lowest) >= 1:
+            continue
+        values = readings.telemetry.of(link, "nvlink.state").known()
         off = int(np.count_nonzero(values < 1))
         if off:
             stays = bool(values[-1] < 1) and off >= min(number(row, "readings"), values.size)
@@ -53,7 +55,7 @@ def errors(readings: Readings, row: SignatureRow) -> list[Finding]:
     out = []
     for metric, what in _ERRORS.items():
         known = _known(readings, metric)
-        grown = {link: readings.telemetry.of(link, metric).growth() for link in known}
+        grown = {link: readings.whole(link, metric, Series.growth) for link in known}
         bad = {
             link: (Severity.FAIL, count, f"{count:.0f} {what}") for link, count in grown.items() if count >= number(row, "floor")
         }
@@ -64,7 +66,7 @@ def errors(readings: Readings, row: SignatureRow) -> list[Finding]:
 def recovery(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Links that went down and came back by themselves: once is written down, twice holds."""
     known = _known(readings, "nvlink.recovery_ok")
-    grown = {link: readings.telemetry.of(link, "nvlink.recovery_ok").growth() for link in known}
+    grown = {link: readings.whole(link, "nvlink.recovery_ok", Series.growth) for link in known}
     bad = {
         link: (
             Severity.HOLD if count >= number(row, "floor") else Severity.WATCH,
@@ -83,7 +85,7 @@ def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
     rules = (("nvlink.effective_ber", "effective", Severity.FAIL), ("nvlink.symbol_ber", "symbol", Severity.HOLD))
     for metric, name, grade in rules:
         known = _known(readings, metric)
-        worst = {link: readings.telemetry.of(link, metric).highest() for link in known}
+        worst = {link: readings.whole(link, metric, Series.highest) for link in known}
         bad = {
             link: (grade, rate, f"{metric.split('.')[1]} {rate:.2g}, limit {number(row, name):.2g}")
             for link, rate in worst.items()
@@ -94,15 +96,22 @@ def rates(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 
 def tails(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts."""
-    known = _known(readings, "nvlink.fec_tail")
-    grown = {link: readings.telemetry.of(link, "nvlink.fec_tail").growth() for link in known}
+    """Code words that needed nearly all the correction there is: random errors never do, so any of them are bursts.
+
+    From bins of the histogram, or from one count of its tail where telemetry has that instead.
+    """
+    grown: dict[str, float] = {}
+    for metric in row.signals:
+        for link in _known(readings, metric):
+            count = readings.whole(link, metric, Series.growth)
+            if count == count:
+                grown[link] = grown.get(link, 0.0) + count
     bad = {
         link: (Severity.HOLD, count, f"{count:.0f} code words near the end of what can be corrected")
         for link, count in grown.items()
         if count >= number(row, "floor")
     }
-    return _named(FEC, row, readings, bad, known)
+    return _named(FEC, row, readings, bad, grown)
 
 
 def paired(readings: Readings, row: SignatureRow) -> list[Finding]:
@@ -190,7 +199,7 @@ def _parents(readings: Readings, bad: list[str], known: Collection[str]) -> Iter
 
 
 def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Decades of raw bit errors above peers: planes, trays, GPUs, then links, each less what is above it."""
+    """Margin below that of peers, by raw bit errors: planes, trays, GPUs, then links, each less what is above it."""
     seen: list[dict[str, Seen]] = []
     for load in readings.telemetry.phase("load"):
         ber = readings.once(MARGIN, load, partial(_decades, readings, load))
@@ -200,7 +209,7 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     planes = [{part: one for part, one in stage.items() if "#" in part} for stage in seen]
 
     def why(one: Seen) -> str:
-        return f"raw bit error rate 10^{one.value:.1f}, {one.excess:.1f} decades above its peers"
+        return f"raw bit error rate 10^{one.value:.1f}, {one.excess:.1f} dB less margin than its peers"
 
     shared = zones.findings(MARGIN, row, zones.collect(planes), why)
     return [
@@ -212,21 +221,26 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
 def _decades(readings: Readings, load: Stretch) -> Floats:
     """log10 of the mean raw bit error rate, by tray, slot and link; NaN where it was not read or says 0 (no link does)."""
     links = readings.topology.links_per_gpu or 0
-
-    def one(gpu: str, link: int) -> float:
-        mean = readings.telemetry.window(f"{gpu}.l{link}", "nvlink.raw_ber", load).mean()
-        return float(np.log10(mean)) if mean > 0 else float("nan")
-
-    return np.array([[[one(gpu, link) for link in range(links)] for gpu in gpus] for gpus in readings.gpus])
+    names = [f"{gpu}.l{link}" for gpu in readings.all_gpus for link in range(links)]
+    mean = readings.means("link", names, "nvlink.raw_ber", load)
+    return np.log10(np.where(mean > 0, mean, np.nan)).reshape(len(readings.trays), readings.topology.gpus_per_tray, links)
 
 
-def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) -> dict[str, Seen]:
-    """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it."""
-    count, least = ber.shape[2], number(row, "sigma_min")
+def lost_db(decades: Floats) -> Floats:
+    """log10 of raw bit error rates -> margin lost in dB, but for a constant: against Gaussian noise ln(rate) goes with the power
+    ratio, whatever the modulation, so healthy links that are normal in dB are so here and not in decades."""
+    out: Floats = -10 * np.log10(-math.log(10) * np.where(decades < 0, decades, np.nan))
+    return out
+
+
+def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floats) -> dict[str, Seen]:
+    """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it; values stay decades."""
+    count, least, ber = decades.shape[2], number(row, "sigma_min"), lost_db(decades)
+    per_db = -median(decades.ravel()) * math.log(10) / 10
 
     def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
         family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
-        return zones.parts(row, load.stage, names, value.ravel(), family)
+        return zones.parts(row, load.stage, names, value.ravel(), family, per=per_db)
 
     planes = medians(ber.reshape(-1, count).T)
     rest = ber - planes[None, None, :]
@@ -235,16 +249,16 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, ber: Floats) 
     tray = tray - median(tray)
     numbers = [f"rack#{i}" for i in range(count)]
     names = [name for gpus in readings.gpus for name in gpus]
-    out = among("plane", numbers, planes, planes - median(planes))
-    trays = among("tray", readings.trays, medians(medians(ber)), tray)
+    out = among("plane", numbers, medians(decades.reshape(-1, count).T), planes - median(planes))
+    trays = among("tray", readings.trays, medians(medians(decades)), tray)
     for i, name in enumerate(readings.trays):
         if name in trays and trays[name].zone > Zone.FAMILY:
             gpu[i] = gpu[i] - tray[i]
-    out |= trays | among("gpu", names, medians(ber), own(gpu, least))
+    out |= trays | among("gpu", names, medians(decades), own(gpu, least))
     links = [f"{name}.l{i}" for name in names for i in range(count)]
-    for link, s in among("link", links, ber, rest - medians(rest)[:, :, None]).items():
+    for link, s in among("link", links, decades, rest - medians(rest)[:, :, None]).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
-        out[link] = replace(s, zone=Zone.HOLD if near else s.zone)
+        out[link] = replace(s, zone=Zone.HOLD) if near else s
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
     return {part: s for part, s in out.items() if not _under(part, hot)}
 

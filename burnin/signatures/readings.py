@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from burnin.events import Finding
 from burnin.rack.schema import Topology
 from burnin.signatures.baseline import OTHER_WORTH, Baseline, Learned, alone, kind_of, placed, worth
-from burnin.signatures.robust import medians, reach, sigma, without_trend
-from burnin.signatures.tails import GAUSS, MAD_DOF, TAIL_PARTS, tail_of
+from burnin.signatures.robust import medians, sigma, without_trend
+from burnin.signatures.tails import GAUSS, MAD_DOF, TAIL_PARTS, UNKNOWN, tail_of
+from burnin.signatures.trend import blocks
 from burnin.telemetry.series import Floats, Series, Stretch, Telemetry
 
 MIN_RISE_W = 50.0
 """A GPU whose power rose by less was not loaded: what is divided by it would be noise."""
 MIN_TRAYS = 6
 """Fewer trays have no family to be out of."""
-POOL_PARTS = 280
-"""So many parts, over all families of a rack, say something about its tails."""
-POOLED = ("thermal.rth", "thermal.hbm.memory", "power.leak", "clock.weak", "sensor.offset", "perf.slow", "bandwidth.gpu")
-"""Families that say something different each: what shares a cause would count one heavy part several times."""
-POOL_DOUBT = 3.4
-"""Standard errors: 2.5, and a third more because each family's sigma is itself known to an eighth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +31,22 @@ class Family:
     sigma: float
     dof: float
     tail: float = GAUSS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pack:
+    """Readings of parts that were taken at the same moments, a row each. `part`: one of them; `rows`: their places in a list."""
+
+    part: str
+    rows: NDArray[np.int64]
+    t_s: Floats
+    v: Floats
+
+    def window(self, stretch: Stretch) -> tuple[int, int]:
+        """First and behind the last reading of a stretch's judged window."""
+        t0_s, t1_s = stretch.at(self.part)
+        a, b = np.searchsorted(self.t_s, (t0_s + stretch.settle_s, t1_s))
+        return int(a), int(b)
 
 
 class Readings:
@@ -56,12 +68,15 @@ class Readings:
         self.telemetry, self.topology, self.unloaded = telemetry, topology, unloaded
         self.baseline, self.same = baseline, same
         self.learned: dict[tuple[str, str], list[Floats]] = {}
-        self.tail = GAUSS
-        self._pool: dict[tuple[str, str], Floats] = {}
         self.trays = topology.trays()
         self.gpus = [topology.gpus(tray) for tray in self.trays]
+        self.all_gpus = [gpu for gpus in self.gpus for gpu in gpus]
         self._means: dict[tuple[str, Stretch], Floats] = like._means if like else {}
         self._once: dict[tuple[str, Stretch], Floats] = like._once if like else {}
+        self._packs: dict[tuple[str, str], list[Pack]] = like._packs if like else {}
+        self._told: dict[str, list[Finding]] = like._told if like else {}
+        self._whole: dict[tuple[int, str], float] = like._whole if like else {}
+        self._compared = False
 
     def grid(self, value: Callable[[str], float]) -> Floats:
         """`value` of every GPU."""
@@ -69,13 +84,26 @@ class Readings:
 
     def of(self, metric: str, stretch: Stretch, value: Callable[[Series], float]) -> Floats:
         """`value` of every GPU's readings of one metric in a stretch's judged window; NaN is left to `value`."""
-        return self.grid(lambda gpu: value(self.telemetry.window(gpu, metric, stretch)))
+        out = np.full(sum(map(len, self.gpus)), np.nan)
+        for pack in self.packs("gpu", self.all_gpus, metric):
+            a, b = pack.window(stretch)
+            t_s = pack.t_s[a:b] - (stretch.at(pack.part)[0] - stretch.t0_s)
+            out[pack.rows] = [value(Series(t_s, row[a:b])) for row in pack.v]
+        return out.reshape(len(self.gpus), -1)
 
     def once(self, name: str, stretch: Stretch, value: Callable[[], Floats]) -> Floats:
         """Something costly about a stretch, computed once."""
         if (name, stretch) not in self._once:
             self._once[name, stretch] = value()
         return self._once[name, stretch]
+
+    def whole(self, part: str, metric: str, value: Callable[[Series], float]) -> float:
+        """`value` of everything that was read of one metric of a part; a series that many parts share is looked at once."""
+        one = self.telemetry.of(part, metric)
+        key = id(one), value.__name__
+        if key not in self._whole:
+            self._whole[key] = value(one)
+        return self._whole[key]
 
     def seen(self, name: str, stretch: Stretch) -> Floats | None:
         """What `once` computed, if it did."""
@@ -85,8 +113,55 @@ class Readings:
         """Mean of every GPU's readings in a stretch's judged window; NaN where there are none."""
         key = (metric, stretch)
         if key not in self._means:
-            self._means[key] = self.of(metric, stretch, Series.mean)
+            self._means[key] = self.means("gpu", self.all_gpus, metric, stretch).reshape(len(self.gpus), -1)
         return self._means[key]
+
+    def means(self, of: str, parts: Sequence[str], metric: str, stretch: Stretch) -> Floats:
+        """The same of any parts; `of` names them, so that their readings are brought together once."""
+        out = np.full(len(parts), np.nan)
+        for pack in self.packs(of, parts, metric):
+            a, b = pack.window(stretch)
+            values = pack.v[:, a:b]
+            known = np.count_nonzero(~np.isnan(values), axis=1)
+            total = np.nansum(values, axis=1)
+            out[pack.rows] = np.where(known > 0, total / np.maximum(known, 1), np.nan)
+        return out
+
+    def blocks(self, metric: str, stretch: Stretch, every_s: float) -> Floats:
+        """Means over blocks of `every_s` of a judged window, by tray, slot and block; NaN where a block has no reading."""
+        t0_s, t1_s = stretch.judged
+        rows: list[Floats] = [np.empty(0)] * len(self.all_gpus)
+        for pack in self.packs("gpu", self.all_gpus, metric):
+            a, b = pack.window(stretch)
+            t_s = pack.t_s[a:b] - (stretch.at(pack.part)[0] - stretch.t0_s)
+            for row, values in zip(pack.rows, blocks(t_s, pack.v[:, a:b], t0_s, t1_s, every_s), strict=True):
+                rows[row] = values
+        return np.array(rows).reshape(len(self.gpus), self.topology.gpus_per_tray, -1 if rows[0].size else 0)
+
+    def packs(self, of: str, parts: Sequence[str], metric: str) -> list[Pack]:
+        """One metric of many parts, those that were read at the same moments together."""
+        if (of, metric) not in self._packs:
+            groups: dict[tuple[int, str | None], list[int]] = {}
+            series = [self.telemetry.of(part, metric) for part in parts]
+            late = {tray for stretch in self.telemetry.stretches for tray, _, _ in stretch.own}
+            for i, one in enumerate(series):
+                tray = parts[i].split(".", 1)[0]
+                groups.setdefault((id(one.t_s), tray if tray in late else None), []).append(i)
+            self._packs[of, metric] = [
+                Pack(parts[rows[0]], np.array(rows), series[rows[0]].t_s, np.stack([series[i].v for i in rows]))
+                for rows in groups.values()
+            ]
+        return self._packs[of, metric]
+
+    def once_for_all(self, name: str, see: Callable[[], list[Finding]]) -> list[Finding]:
+        """Findings of a signature; where it compared nothing with a family they are the same with any baseline and any tail."""
+        if name in self._told:
+            return self._told[name]
+        self._compared = False
+        found = see()
+        if not self._compared:
+            self._told[name] = found
+        return found
 
     def pairs(self) -> list[tuple[Stretch, Stretch]]:
         """Every load stretch with the last idle stretch that ended before it began."""
@@ -128,24 +203,12 @@ class Readings:
         if learned is not None and self.same:
             within, between = max(least, learned.within), learned.trays
         own = alone(rest, within, between, taken)
-        out = self._spread(own, learned.own if learned else 0.0, learned, least)
-        if keep and self.enough(own) and out.sigma > least and name in POOLED:
-            self._pool.setdefault((name, kind_of(phase)), own.ravel() / out.sigma)
-        return out
+        return self._spread(own, learned.own if learned else 0.0, learned, least)
 
-    def heavy(self) -> bool:
-        """Notes what tail the parts of this rack show over all families together; True when it is a heavy one.
-
-        One family of 72 parts cannot show it, half a dozen can: limits then grow to what such parts hold when healthy.
-        """
-        pool = np.array(list(self._pool.values()))
-        if pool.size:
-            furthest = int(np.argmax(np.nan_to_num(np.abs(pool)).max(axis=0)))
-            pool = np.delete(pool, furthest, axis=1)  # one weak part is what we look for, not what its peers are like
-        self.tail = tail_of(*reach(pool.ravel(), 1.0), least=POOL_PARTS, doubt=POOL_DOUBT)
-        if self.tail != GAUSS:
-            self.learned.clear()  # it will be looked at once more
-        return self.tail != GAUSS
+    def placed(self, name: str, phase: str, values: Floats) -> Floats:
+        """A grid less what slots (and positions, where a baseline of the same parts knows them) add."""
+        learned = self._known(name, phase)
+        return placed(values, learned if self.same else None)
 
     def shared(self, name: str, phase: str, values: Floats, least: float) -> Family:
         """Every tray among the trays: what its GPUs share, less the trend along the rack or what its position is known to add.
@@ -172,10 +235,12 @@ class Readings:
         here = sigma(own.ravel(), least)
         count = int(np.count_nonzero(~np.isnan(own)))
         dof = max(1.0, MAD_DOF * (count - 1))
-        tail = tail_of(*reach(own.ravel(), here)) if count >= TAIL_PARTS else self.tail
+        tail = tail_of(own.ravel(), here) if count >= TAIL_PARTS else UNKNOWN
         if learned is None:
             return Family(own, here, dof, tail)
-        tail = min(tail, learned.tail or GAUSS)
+        if learned.parts >= TAIL_PARTS:
+            told = learned.tail or GAUSS
+            tail = told if tail == UNKNOWN else min(tail, told)
         known = worth(learned) * (1.0 if self.same else OTHER_WORTH)
         fleet = max(least, fleet) * float(np.sqrt(1 + 1 / learned.racks))
         if not self.same:
@@ -188,6 +253,7 @@ class Readings:
         return self._known(name, phase)
 
     def _known(self, name: str, phase: str) -> Learned | None:
+        self._compared = True
         return self.baseline.of(name, phase) if self.baseline is not None else None
 
     def enough(self, values: Floats) -> bool:

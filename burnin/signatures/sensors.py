@@ -7,6 +7,8 @@ at idle and cancels in the slope; a gain error of the power sensor moves slope, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -136,16 +138,21 @@ def stuck(readings: Readings, row: SignatureRow) -> list[Finding]:
     itself is asked whether it moves when the temperature does.
     """
     out = []
-    stretches = readings.telemetry.stretches
-    for gpus in readings.gpus:
-        for gpu in gpus:
-            for metric in ("gpu.temp", "hbm.temp", "gpu.power"):
-                for one, two in pairwise(stretches):
-                    found = _frozen(readings, row, gpu, metric, one, two)
-                    if found is not None:
-                        out.append(found)
-                        break
+    for metric in ("gpu.temp", "hbm.temp", "gpu.power"):
+        told: set[str] = set()
+        for one, two in pairwise(readings.telemetry.stretches):
+            low, high = ([_extreme(readings, metric, s, value) for s in (one, two)] for value in (Series.lowest, Series.highest))
+            same = (low[0] == high[0]) & (low[1] == high[1]) & (low[0] == low[1])  # False for NaN
+            for gpu in (readings.all_gpus[i] for i in np.flatnonzero(same)):
+                found = _frozen(readings, row, gpu, metric, one, two) if gpu not in told else None
+                if found is not None:
+                    told.add(gpu)
+                    out.append(found)
     return out
+
+
+def _extreme(readings: Readings, metric: str, stretch: Stretch, value: Callable[[Series], float]) -> Floats:
+    return readings.once(f"{value.__name__} {metric}", stretch, partial(readings.of, metric, stretch, value)).ravel()
 
 
 def _frozen(readings: Readings, row: SignatureRow, gpu: str, metric: str, one: Stretch, two: Stretch) -> Finding | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from burnin.signatures import zones
 from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.signatures.robust import median, medians, others, sigma
 from burnin.signatures.tails import normal_limit, worst
-from burnin.signatures.trend import Line, blocks, cusum, line, swing
+from burnin.signatures.trend import Line, cusum, line, swing
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Floats, Stretch
 
@@ -46,7 +47,7 @@ def _soak(readings: Readings, row: SignatureRow) -> tuple[Floats, Floats] | None
     many: list[Floats] = []
     for load in readings.telemetry.phase("load"):
         t0 = load.judged[0]
-        grid = np.array([[_blocks(readings, gpu, load, every) for gpu in gpus] for gpus in readings.gpus])
+        grid = readings.once(f"blocks {every:g}", load, partial(_blocks, readings, load, every))
         t.append(np.asarray((t0 + every * (0.5 + np.arange(grid.shape[2]))) / _DAY_S, float))
         many.append(grid)
     if not t or sum(x.size for x in t) < number(row, "blocks"):
@@ -58,12 +59,14 @@ def _soak(readings: Readings, row: SignatureRow) -> tuple[Floats, Floats] | None
     return np.concatenate(t), values - middle
 
 
-def _blocks(readings: Readings, gpu: str, load: Stretch, every: float) -> Floats:
+def _blocks(readings: Readings, load: Stretch, every: float) -> Floats:
     """Block means; blocks in which a GPU lost its power are left out: a load that ended cools, that is no drift."""
-    one, watts = (readings.telemetry.window(gpu, metric, load) for metric in ("gpu.temp", "gpu.power"))
-    temp, power = (blocks(s.t_s, s.v, *load.judged, every) for s in (one, watts))
-    usual = median(power)
-    return np.where(np.abs(power / usual - 1) <= 0.05, temp, np.nan) if usual > 0 else np.full(temp.size, np.nan)
+    temp, power = (readings.blocks(metric, load, every) for metric in ("gpu.temp", "gpu.power"))
+    if not power.size:
+        return power
+    usual = medians(power)[:, :, None]
+    out: Floats = np.where((usual > 0) & (np.abs(power / usual - 1) <= 0.05), temp, np.nan)
+    return out
 
 
 def _less_their_trays(readings: Readings, apart: Floats, tray: Floats, creeping: set[str]) -> Floats:
@@ -172,10 +175,7 @@ def _cadence(readings: Readings, load: Stretch) -> float:
 def _means(readings: Readings, metric: str, load: Stretch, dt: float) -> Floats:
     """One row per tray: the mean of its GPUs, resampled at `dt`."""
     rows = []
-    for gpus in readings.gpus:
-        grid = np.array(
-            [blocks(s.t_s, s.v, *load.judged, dt) for s in (readings.telemetry.window(g, metric, load) for g in gpus)]
-        )
+    for grid in readings.blocks(metric, load, dt):
         known = np.count_nonzero(~np.isnan(grid), axis=0)
         rows.append(np.where(known > 0, np.nansum(grid, axis=0) / np.maximum(known, 1), np.nan))
     return np.array(rows)

@@ -31,7 +31,7 @@ def _of_rack(telemetry: Telemetry, metric: str, stretch: Stretch) -> float:
 def _power(telemetry: Telemetry, stretch: Stretch) -> float:
     """Power of the whole rack in W: what the supplies give, else what the trays draw; NaN where one of them was not read."""
     for metric in ("psu.power", "tray.power"):
-        parts = sorted({part for part, name in telemetry.series if name == metric})
+        parts = telemetry.parts(metric)
         total = math.fsum(telemetry.window(part, metric, stretch).mean() for part in parts) if parts else math.nan
         if total == total:
             return total

@@ -15,6 +15,11 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
+
+from burnin.signatures.robust import reach
+from burnin.telemetry.series import Floats
+
 _SQRT5 = math.sqrt(5.0)
 
 
@@ -67,35 +72,60 @@ MAD_DOF = 0.45
 meet the simulated limits for the worst of 18, 36, 72 and 1296 Gaussian parts (reference signatures, section 3) to 4 %."""
 GAUSS = math.inf
 """The tail of a family that is not known to be heavy."""
+TAILS = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
+"""Tails that are told apart. The heaviest is that of real fleets (reference signatures, section 0)."""
+UNKNOWN = 0.0
+"""The tail of a family of which too few healthy parts were ever seen: one rack of 72 GPUs cannot show it. With 72 parts of seven
+families together, a limit that one normal rack in 1000 passes tells one t5 rack in ten (simulated), so nothing is tried."""
+DOUBTED = 0.03
+"""Share of t5 racks that one family may hold where its tail is not known: what limits give up for not knowing it."""
+BEYOND = 25
 TAIL_PARTS = 600
 """Fewer parts do not show what their tail is like."""
 
 
 def worst(n: int, rate: float, dof: float, tail: float = GAUSS) -> float:
     """Robust sigmas that the worst of `n` healthy parts passes with at most this probability (Bonferroni), where sigma is known
-    as well as from `dof` degrees of freedom. `tail`: parts are Gaussian, or like Student's t with so many degrees."""
+    as well as from `dof` degrees of freedom. `tail`: parts are Gaussian (or taken for it), or like Student's t with so many
+    degrees."""
     above = min(0.5, rate / max(n, 1))
     known = student_quantile(above, max(1.0, round(dof, 1)))
-    return known if math.isinf(tail) else max(known, _in_sigmas(above, tail))
+    return known if math.isinf(tail) or tail == UNKNOWN else max(known, _in_sigmas(above, tail))
+
+
+def unless_heavy(n: int) -> float:
+    """Robust sigmas that the worst of `n` parts with t5 tails passes in at most DOUBTED of racks."""
+    return _in_sigmas(min(0.5, DOUBTED / max(n, 1)), 5.0)
 
 
 def _in_sigmas(above: float, tail: float) -> float:
     return student_quantile(above, tail) / (1.4826 * student_quantile(0.25, tail))
 
 
-def tail_of(ratio: float, parts: int, least: int = TAIL_PARTS, doubt: float = 3.0) -> float:
-    """The tail of a family in which one part in 50 is further out than `ratio` robust sigmas, on either side.
+@lru_cache(maxsize=256)
+def _ratios(share: float) -> tuple[tuple[float, float], ...]:
+    """(tail, how many robust sigmas this share of parts is further out, on either side), heaviest first."""
+    return tuple((tail, _in_sigmas(share / 2, tail)) for tail in TAILS)
 
-    GAUSS where so few parts, or so ordinary a ratio (2.33 + `doubt` standard errors), do not show another; at least 3.
+
+def tail_of(values: Floats, scale: float, least: int = TAIL_PARTS, doubt: float = 3.5) -> float:
+    """What tail parts have whose robust sigma is `scale`: by how far out one in 50 of them is on either side, with more parts
+    fewer of them (BEYOND parts in all, down to one in 1000), for it is far out that limits stand.
+
+    GAUSS where so few parts, or so ordinary a reach (the Gaussian one + `doubt` standard errors), do not show another; never
+    heavier than the heaviest of TAILS: a few weak parts are not what their peers are like.
     """
-    error = 2.63 / math.sqrt(max(parts, 1))  # sqrt(0.02 * 0.98 / n) / (2 phi(2.326))
-    if parts < least or not ratio > 2.326 + doubt * error:
+    parts = int(np.count_nonzero(~np.isnan(values)))
+    if parts < least:
         return GAUSS
-    low, high = 3.0, 200.0
-    for _ in range(40):
-        mid = math.sqrt(low * high)
-        low, high = (mid, high) if _in_sigmas(0.01, round(mid, 6)) > ratio else (low, mid)
-    return round(high, 2)
+    share = float(f"{min(0.02, max(0.001, BEYOND / parts)):.2g}")
+    ratio, _ = reach(values, scale, share)
+    gauss = normal_quantile(share / 2)
+    density = 2 * math.exp(-gauss * gauss / 2) / math.sqrt(2 * math.pi)
+    error = math.hypot(math.sqrt(share / parts) / density, 1.17 * gauss / math.sqrt(parts))  # of the quantile, of the MAD
+    if not ratio > gauss + doubt * error:
+        return GAUSS
+    return next((tail for tail, at in reversed(_ratios(share)) if at >= ratio), TAILS[0])
 
 
 def _beta(x: float, a: float, b: float) -> float:
@@ -138,5 +168,7 @@ def _invert(above: Callable[[float], float], p: float, top: float) -> float:
     low, high = 0.0, top
     for _ in range(200):
         mid = 0.5 * (low + high)
+        if high - low <= 1e-13 * high:
+            break
         low, high = (mid, high) if above(mid) > p else (low, mid)
     return 0.5 * (low + high)

@@ -53,10 +53,10 @@ def board(readings: Readings, row: SignatureRow) -> list[Finding]:
         relative = zones.relative(readings.slopes(idle, load))
         if relative.shape[1] != 4 or not readings.enough(relative):
             continue
-        rest = readings.family(GPU_ROW, load.phase, relative, number(row, "sigma_min"), np.ones(len(readings.trays)), keep=False)
-        halves = rest.own.reshape(-1, 2, 2)
-        apart = halves.mean(axis=2) - halves.mean(axis=2)[:, ::-1]
-        both = halves.min(axis=2) >= number(row, "both") * apart
+        halves = readings.placed(GPU_ROW, load.phase, relative).reshape(-1, 2, 2)
+        other = halves.mean(axis=2)[:, ::-1]
+        apart = halves.mean(axis=2) - other
+        both = halves.min(axis=2) - other >= number(row, "both") * apart
         family = readings.spread(BOARD, load.phase, apart, number(row, "sigma_min"))
         names = [f"{tray} g{2 * half},g{2 * half + 1}" for tray in readings.trays for half in (0, 1)]
         many.append(zones.parts(row, load.stage, names, apart.ravel(), family, both.ravel()))

@@ -51,18 +51,19 @@ def cusum(y: Floats, slack: float = 0.5, rho: float = 0.0) -> tuple[float, float
     e = y[known]
     if rho > 0 and e.size:
         e = np.concatenate([e[:1], (e[1:] - rho * e[:-1]) / math.sqrt(1 - rho * rho)])
-    best = [0.0, 0.0]
-    began = [0, 0]
-    for side, sign in enumerate((1.0, -1.0)):
-        total, start = 0.0, 0
-        for i, value in enumerate(e):
-            total += sign * float(value) - slack
-            if total <= 0:
-                total, start = 0.0, i + 1
-            elif total > best[side]:
-                best[side], began[side] = total, start
+    if not e.size:
+        return 0.0, 0.0, 0
+    best: list[float] = []
+    began: list[int] = []
+    for sign in (1.0, -1.0):
+        path = np.concatenate([[0.0], np.cumsum(sign * e - slack)])
+        low = np.minimum.accumulate(path)
+        rise = (path - low)[1:]
+        at = int(np.argmax(rise))
+        best.append(float(rise[at]))
+        began.append(int(np.flatnonzero(path[: at + 2] == low[at + 1])[-1]) if rise[at] > 0 else 0)
     graver = 0 if best[0] >= best[1] else 1
-    return best[0], best[1], int(known[began[graver]]) if known.size else 0
+    return best[0], best[1], int(known[began[graver]])
 
 
 def swing(y: Floats, dt_s: float, shortest_s: float, longest_s: float) -> tuple[float, float, float]:
@@ -90,14 +91,20 @@ def swing(y: Floats, dt_s: float, shortest_s: float, longest_s: float) -> tuple[
 
 
 def blocks(t_s: Floats, v: Floats, t0_s: float, t1_s: float, every_s: float) -> Floats:
-    """Means over blocks of `every_s` from t0 to t1; NaN where a block has no reading. The last, incomplete one is left out."""
-    count = int((t1_s - t0_s) / every_s + 1e-9)
-    out = np.full(max(count, 0), np.nan)
-    good = ~np.isnan(v) & (t_s >= t0_s) & (t_s < t0_s + count * every_s)
-    if count <= 0 or not good.any():
+    """Means over blocks of `every_s` from t0 to t1 of one or many series (rows) read at the same rising times.
+
+    NaN where a block has no reading. The last, incomplete one is left out.
+    """
+    count = max(0, int((t1_s - t0_s) / every_s + 1e-9))
+    inside = (t_s >= t0_s) & (t_s < t0_s + count * every_s)
+    out = np.full((*v.shape[:-1], count), np.nan)
+    if not inside.any():
         return out
-    index = ((t_s[good] - t0_s) / every_s).astype(np.int64)
-    sums = np.bincount(index, v[good], count)
-    many = np.bincount(index, minlength=count)
-    np.divide(sums, many, out=out, where=many > 0)
+    values = v[..., inside]
+    index = ((t_s[inside] - t0_s) / every_s).astype(np.int64)
+    first = np.flatnonzero(np.diff(index, prepend=-1))
+    known = ~np.isnan(values)
+    sums = np.add.reduceat(np.where(known, values, 0.0), first, axis=-1)
+    many = np.add.reduceat(known, first, axis=-1, dtype=np.int64)
+    out[..., index[first]] = np.where(many > 0, sums / np.maximum(many, 1), np.nan)
     return out

@@ -6,6 +6,7 @@ Same-cause signals do not confirm each other: all of these carry the cause `work
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -77,9 +78,15 @@ def _uneven(series: Series) -> float:
     t, v = (x[~np.isnan(series.v)] for x in (series.t_s, series.v))
     if t.size < 50:
         return float("nan")
-    pace = np.diff(t) / np.maximum(np.diff(v), 1e-9)
-    pace = pace[(np.diff(v) > 0) & np.isclose(np.diff(t), np.median(np.diff(t)), rtol=0.2)]
-    return float(np.quantile(pace, 0.99) / np.median(pace) - 1) if pace.size >= 50 else float("nan")
+    took, did = np.diff(t), np.diff(v)
+    usual = median(took)
+    good = (did > 0) & (np.abs(took - usual) <= 0.2 * usual)
+    pace = np.sort(took[good] / did[good])
+    if pace.size < 50:
+        return float("nan")
+    at = 0.99 * (pace.size - 1)
+    slow = pace[int(at)] + (at - int(at)) * (pace[min(int(at) + 1, pace.size - 1)] - pace[int(at)])
+    return float(slow / median(pace) - 1)
 
 
 def watt(readings: Readings, row: SignatureRow) -> list[Finding]:
@@ -88,8 +95,11 @@ def watt(readings: Readings, row: SignatureRow) -> list[Finding]:
     for idle, load in readings.free():
         done = readings.of("load.launches", load, _steady(row)) / readings.mean("gpu.power", load)
         done = np.where(readings.loaded(idle, load), done, np.nan)
-        family = readings.family(WATT, load.phase, zones.relative(done), number(row, "sigma_min"))
-        many.append(zones.among(readings, row, load.stage, done, family, per=-median(done), sign=-1.0))
+        relative, least, floor = zones.relative(done), number(row, "sigma_min"), number(row, "floor")
+        if readings.enough(done):  # a tray that is slow as a whole is perf.slow's to name
+            shared = readings.shared(WATT, load.phase, relative, least)
+            family = readings.family(WATT, load.phase, relative, least, (shared.own <= -floor).astype(float))
+            many.append(zones.among(readings, row, load.stage, done, family, per=-median(done), sign=-1.0))
     return zones.findings(
         WATT, row, zones.collect(many), lambda s: f"it does {100 * s.excess:.1f} % less work per joule than its peers"
     )
@@ -162,31 +172,39 @@ def pair(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 
 def bandwidth(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """What a GPU reaches to all others, against peers: means over its pairs, because single pairs are noisier."""
-    many = []
-    for stretch in readings.telemetry.stretches:
-        reached = readings.mean("gpu.bandwidth", stretch)
-        if readings.enough(reached):
-            family = readings.family(BANDWIDTH, "load", zones.relative(reached), number(row, "sigma_min"))
-            many.append(zones.among(readings, row, stretch.stage, reached, family, per=-median(reached), sign=-1.0))
+    """What a GPU reaches to all others, against peers: means over its pairs and over all exchanges, because single ones are
+    noisier than parts differ."""
+    reached, last = _exchanges(readings, "gpu.bandwidth")
+    family = readings.family(BANDWIDTH, "load", zones.relative(reached), number(row, "sigma_min"))
+    seen = zones.among(readings, row, last, reached, family, per=-median(reached), sign=-1.0)
     return zones.findings(
-        BANDWIDTH, row, zones.collect(many),
+        BANDWIDTH, row, zones.collect([seen]),
         lambda s: f"{s.value:.1f} GB/s to all others, {100 * s.excess:.1f} % below its peers",
     )  # fmt: skip
 
 
 def wait(readings: Readings, row: SignatureRow) -> list[Finding]:
     """In a collective everybody waits for the slow one, who waits least."""
-    many = []
-    for stretch in readings.telemetry.stretches:
-        waited = readings.mean("gpu.wait", stretch)
-        if readings.enough(waited):
-            family = readings.family(WAIT, "load", waited, number(row, "sigma_min"))
-            many.append(zones.among(readings, row, stretch.stage, waited, family, per=-1.0, sign=-1.0))
+    waited, last = _exchanges(readings, "gpu.wait")
+    family = readings.family(WAIT, "load", waited, number(row, "sigma_min"))
+    seen = zones.among(readings, row, last, waited, family, per=-1.0, sign=-1.0)
     return zones.findings(
-        WAIT, row, zones.collect(many),
+        WAIT, row, zones.collect([seen]),
         lambda s: f"it waits {100 * s.value:.1f} % of each step, {100 * s.excess:.1f} points less than those who wait for it",
     )  # fmt: skip
+
+
+def _exchanges(readings: Readings, metric: str) -> tuple[Floats, str]:
+    """(mean over all stretches in which it was read of what was read there, whether it had settled or not; the last of them)."""
+    looks = [(s.stage, readings.mean(metric, replace(s, settle_s=0.0))) for s in readings.telemetry.stretches]
+    looks = [(stage, grid) for stage, grid in looks if readings.enough(grid)]
+    if not looks:
+        return np.full((len(readings.trays), readings.topology.gpus_per_tray), np.nan), ""
+    stack = np.stack([grid / median(grid) if metric == "gpu.bandwidth" else grid for _, grid in looks])
+    known = ~np.isnan(stack)
+    mean = np.where(known, stack, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    scale = median(looks[-1][1]) if metric == "gpu.bandwidth" else 1.0
+    return np.where(known.any(axis=0), mean * scale, np.nan), looks[-1][0]
 
 
 def wrong(readings: Readings, row: SignatureRow) -> list[Finding]:

@@ -4,7 +4,8 @@ gives a `fail` rate.
 
 Two gates, always: z (against the rack's own robust spread, or the fleet's) and `floor` (practically large, in physical units).
 Limits are dynamic: they grow with the number of parts compared and with doubt about sigma (burnin.signatures.tails). Where the
-spread of healthy parts is known beforehand, `sure` is a limit of HOLD in the unit of the floor.
+spread of healthy parts is known beforehand, `sure` is a size that they do not reach even with heavy tails: from there on a part
+is judged as if tails were normal, and no tail that the rack has, or may have, excuses it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures.readings import Family, Readings
 from burnin.signatures.robust import median
-from burnin.signatures.tails import GAUSS, worst
+from burnin.signatures.tails import GAUSS, UNKNOWN, unless_heavy, worst
 from burnin.signatures.tails import limit as worst_of
 from burnin.telemetry.series import Floats
 
@@ -58,12 +59,16 @@ def number(row: SignatureRow, name: str) -> float:
 
 def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: float = GAUSS) -> Zone:
     """The zone of one of `n` parts. NaN is in no zone but FAMILY: what was not measured is not judged here."""
+    sure = "sure" in row.limits and excess >= number(row, "sure")
+    tail = GAUSS if sure else tail
     if not (excess >= number(row, "floor") and z >= worst(n, number(row, "watch"), dof, tail)):
         return Zone.FAMILY
     if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
         return Zone.FAIL
-    sure = "sure" in row.limits and excess >= number(row, "sure")
-    return Zone.HOLD if sure or z >= worst(n, number(row, "hold"), dof, tail) else Zone.WATCH
+    least = worst(n, number(row, "hold"), dof, tail)
+    if tail == UNKNOWN:
+        least = max(least, unless_heavy(n))
+    return Zone.HOLD if z >= least else Zone.WATCH
 
 
 def among(
@@ -101,13 +106,13 @@ def parts(
     apart = sign * family.own.ravel()
     n = int(np.count_nonzero(~np.isnan(apart)))
     out = {}
+    floor = number(row, "floor")
     for i, excess in enumerate(apart.tolist()):
         if excess == excess:
-            allowed = where is None or bool(where[i])
+            allowed = excess >= floor and (where is None or bool(where[i]))
             z = excess / family.sigma
             at = zone(row, n, excess, z, family.dof, family.tail) if allowed else Zone.FAMILY
-            edge = float(value[i]) - per * (excess - number(row, "floor"))
-            out[names[i]] = Seen(stage, float(value[i]), excess, z, at, edge)
+            out[names[i]] = Seen(stage, float(value[i]), excess, z, at, float(value[i]) - per * (excess - floor))
     return out
 
 

@@ -68,6 +68,9 @@ class Load(Data):
     pulse: Pulse | None = None
     nvlink: bool = Field(default=False, description="copies from GPU to GPU of each tray beside the kernel")
     cpu: bool = Field(default=False, description="all cores of each tray but one or two, beside the kernel")
+    nic: bool | list[Annotated[str, Field(pattern=r"^n\d$")]] = Field(
+        default=False, description="traffic from tray to tray over network cards beside the kernel: true is all, else [n0, n1]"
+    )
 
 
 class Step(Data):

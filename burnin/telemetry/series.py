@@ -99,6 +99,7 @@ class Telemetry:
     stretches: tuple[Stretch, ...] = ()
     absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Why a metric of a part is null, as the agent last said it (not_supported, hung ...)."""
+    _parts: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, part: str, metric: str) -> Series:
         """The series, or an empty one."""
@@ -106,7 +107,13 @@ class Telemetry:
 
     def parts(self, metric: str) -> list[str]:
         """Parts that have at least one reading of `metric`, sorted."""
-        return sorted(p for (p, m), s in self.series.items() if m == metric and s.present)
+        if not self._parts:
+            found: dict[str, list[str]] = {}
+            for (part, name), one in self.series.items():
+                if one.v.size and (one.v[0] == one.v[0] or one.present):
+                    found.setdefault(name, []).append(part)
+            self._parts.update({name: sorted(parts) for name, parts in found.items()})
+        return list(self._parts.get(metric, ()))
 
     def phase(self, prefix: str) -> list[Stretch]:
         """Stretches whose phase begins so: load, load-2, load@1500."""

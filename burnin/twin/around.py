@@ -12,6 +12,7 @@ from random import Random
 
 from burnin.rack.parts import tray_of
 from burnin.twin import hosttree
+from burnin.twin.emulate.traffic import Counters
 from burnin.twin.faults import Plant
 from burnin.twin.host import KernelLog
 from burnin.twin.model import Model
@@ -57,6 +58,8 @@ class Around:
                 hosttree.unplug(root, self._at, part)
             mine = [plant for plant in mine if plant.part.partition(".")[2] not in absent]
         hosttree.zones(self._tree, machine.sockets)
+        self._over = Counters(str(root.parent / "nics"))
+        self._went: dict[int, tuple[int, int]] = {}
         self._up = dict.fromkeys(self._at.downed, True)
         self._idle_c = [machine.cpu_idle_c + self._chance.gauss(0, 2) for _ in range(machine.sockets)]
         self.cpu_c = list(self._idle_c)
@@ -99,6 +102,12 @@ class Around:
             self.cpu_c[i] += (idle + rise + self._hot_k[i] * activity - self.cpu_c[i]) * dt_s / (dt_s + _TAU_S)
             shown = round(self.cpu_c[i] + self._chance.gauss(0, 0.3))
             self._tree.write(f"sys/class/thermal/thermal_zone{i}/temp", f"{shown * 1000}")
+        for i, card in enumerate(machine.nics):
+            if (went := self._over.of(i)) != self._went.get(i, (0, 0)):
+                self._went[i] = went
+                sent, received, unit = hosttree.moved(card)
+                self._tree.write(sent, str(went[0] // unit))
+                self._tree.write(received, str(went[1] // unit))
         self._tree.write("proc/loadavg", f"{0.2 + 4 * activity + self._cores * busy:.2f} 0.30 0.25 1/1842 4711")
         self._tree.write("proc/meminfo", hosttree.meminfo(machine.memory_kb, machine.memory_kb - 20_000_000))
 

@@ -10,7 +10,8 @@ once (live: a second), and a GPU that is lost no longer warms what is behind it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def _silicon(canvas: Canvas, plants: Sequence[Plant]) -> None:
     supply, share = (of(canvas, plants, when.knots)[None, :] for of in (supply_c, flow_share))
     parts = replace(parts, flow=parts.flow * share if (share != 1).any() else parts.flow)
     drift = _drift(canvas)
-    rests = [rest(model, parts, condition, supply) for condition in when.conditions]
+    rests = [_rest_where_due(canvas, parts, supply, number) for number in range(len(when.conditions))]
     shape = (len(canvas.gpus), when.t.size)
     die, hbm, metered, clock, capped, hot = (np.empty(shape) for _ in range(6))
     for number, at in enumerate(rests):
@@ -125,6 +126,31 @@ def _silicon(canvas: Canvas, plants: Sequence[Plant]) -> None:
     canvas.counter("throttle.sw_power", (capped >= 0.5) * width)
     canvas.counter("throttle.sw_thermal", (hot >= 0.5) * width)
     _work(canvas, clock, busy, width)
+
+
+def _rest_where_due(canvas: Canvas, parts: Silicon, supply: Floats, number: int) -> Rest:
+    """The rest of one condition at the knots that its readings, or those just after it, lie between; NaN at all others."""
+    when = canvas.plan
+    used = (when.now == number).any(axis=0) | ((when.before == number) & (when.since < _ECHO_S)).any(axis=0)
+    after = np.unique(np.searchsorted(when.knots, when.t[used]).clip(1, when.knots.size - 1))
+    at = np.union1d(after, after - 1)
+    if at.size == 0:
+        at = np.zeros(1, int)
+
+    def here(values: Floats) -> Floats:
+        return values[:, at] if values.shape[1] == when.knots.size else values
+
+    def everywhere(values: Floats) -> Floats:
+        if values.shape[1] != at.size or at.size == 1 == values.shape[1]:
+            return values
+        out = np.full((values.shape[0], when.knots.size), np.nan if values.dtype == float else False, values.dtype)
+        out[:, at] = values
+        return out
+
+    few = replace(parts, **{f.name: here(getattr(parts, f.name)) for f in fields(parts)})
+    one = rest(canvas.model, few, when.conditions[number], here(supply))
+    whole: dict[str, Any] = {f.name: everywhere(getattr(one, f.name)) for f in fields(one)}
+    return replace(one, **whole)
 
 
 def parts_at(canvas: Canvas, values: Floats) -> Floats:

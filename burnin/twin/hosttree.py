@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,22 +126,40 @@ def hwmon(tree: Tree, at: str, number: int, name: str, label: str, temp_c: float
     tree.link(f"sys/class/hwmon/hwmon{number}", folder)
 
 
+def interface(card: Nic) -> str:
+    """Name of a card's network interface; of InfiniBand the one for IP over it."""
+    return f"ib_{card.device}" if card.fabric == "infiniband" else f"{card.device}f0"
+
+
+def moved(card: Nic) -> tuple[str, str, int]:
+    """Where a card's first port counts what it sent and received, and in how many bytes."""
+    if card.fabric == "infiniband":
+        counters = f"sys/class/infiniband/{card.device}/ports/1/counters"
+        return f"{counters}/port_xmit_data", f"{counters}/port_rcv_data", 4
+    statistics = f"sys/class/net/{interface(card)}/statistics"
+    return f"{statistics}/tx_bytes", f"{statistics}/rx_bytes", 1
+
+
 def nic(tree: Tree, at: str, card: Nic) -> str:
     """Ports of a network card below its functions; returns the file that counts how often its first link went down."""
     if card.fabric == "infiniband":
         folder = f"{at}/infiniband/{card.device}"
         rate = f"{card.gbps} Gb/sec (4X {'XDR' if card.gbps >= 800 else 'NDR'})"
         tree.many(f"{folder}/ports/1", link_layer="InfiniBand", state="4: ACTIVE", phys_state="5: LinkUp", rate=rate)
-        tree.many(f"{folder}/ports/1/counters", symbol_error=0, link_downed=0)
+        tree.many(f"{folder}/ports/1/counters", symbol_error=0, link_downed=0, port_xmit_data=0, port_rcv_data=0)
         tree.write(f"{folder}/ports/1/hw_counters/local_ack_timeout_err", "0")
         tree.link(f"{folder}/device", at)
         tree.link(f"sys/class/infiniband/{card.device}", folder)
+        over = f"{at}/net/{interface(card)}"
+        tree.many(over, type=32, operstate="up", speed=card.gbps * 1000)
+        tree.link(f"{over}/device", at)
+        tree.link(f"sys/class/net/{interface(card)}", over)
         return f"{folder}/ports/1/counters/link_downed"
     for port in range(card.ports):
         function = f"{at[:-1]}{port}"
         folder = f"{function}/net/{card.device}f{port}"
         tree.many(folder, type=1, operstate="up", speed=card.gbps * 1000, carrier_down_count=0, phys_port_name=f"p{port}")
-        tree.write(f"{folder}/statistics/rx_crc_errors", "0")
+        tree.many(f"{folder}/statistics", rx_crc_errors=0, tx_bytes=0, rx_bytes=0)
         tree.link(f"{folder}/device", function)
         tree.link(f"sys/class/net/{card.device}f{port}", folder)
     return f"{at}/net/{card.device}f0/carrier_down_count"
@@ -195,11 +213,26 @@ def unplug(root: Path, devices: Devices, part: str) -> None:
 
 def borrow(root: Path, shared: Path, model: Model) -> None:
     """Stand on a furnished tree that trays without a fault here share: a rack of private ones would take seconds to write."""
-    for name in ("sys/bus", "sys/devices", *(f"sys/class/{kind}" for kind in ("net", "infiniband", "nvme", "hwmon"))):
+    for name in ("sys/bus", "sys/devices", *(f"sys/class/{kind}" for kind in ("nvme", "hwmon"))):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         os.symlink(shared / name, root / name)
+    for kind in ("net", "infiniband"):
+        _part_own(root, shared, f"sys/class/{kind}", {file for card in model.machine.nics for file in moved(card)[:2]})
     for i in range(len(model.machine.nvmes)):
         os.symlink(shared / f"dev/nvme{i}", root / f"dev/nvme{i}")
+
+
+def _part_own(root: Path, shared: Path, name: str, own: Collection[str]) -> None:
+    """A folder of a shared tree, of which some files are a tray's own: all else is linked."""
+    (root / name).mkdir(parents=True)
+    for entry in os.scandir(shared / name) if (shared / name).exists() else ():
+        path = f"{name}/{entry.name}"
+        if path in own:
+            (root / path).write_text("0\n")
+        elif any(file.startswith(f"{path}/") for file in own):
+            _part_own(root, shared, path, own)
+        else:
+            os.symlink(shared / path, root / path)
 
 
 def zones(tree: Tree, count: int) -> None:

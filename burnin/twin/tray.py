@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +25,7 @@ from burnin.twin import disk, host, stuck, wallclock
 from burnin.twin.around import Around
 from burnin.twin.faults import Plant
 from burnin.twin.hardware import Hardware
+from burnin.twin.hosttree import interface
 from burnin.twin.identity import TrayId, for_emulation, missing
 from burnin.twin.model import Model
 from burnin.twin.physics import TrayDraw
@@ -127,6 +128,7 @@ def _build(endpoint: Endpoint) -> Hardware | None:
         emulation["poll_s"] = endpoint.step_s
     if _planted(endpoint, stuck.KIND):
         emulation["stuck"] = str(endpoint.at / "driver" / stuck.FILE)
+    emulation["nics"] = _interfaces(silicon.model, endpoint.sock.getsockname()[0], absent)
     host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
@@ -134,6 +136,14 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     shared = endpoint.at.parent / SHARED
     around = Around(endpoint.part, endpoint.at / "root", silicon.model, silicon.plants, log, silicon.seed, shared, absent=absent)
     return Hardware(endpoint.part, silicon.model, silicon.draw, silicon.plants, state, log, silicon.seed, around, port)
+
+
+def _interfaces(model: Model, address: str, absent: Collection[str]) -> dict[str, tuple[int, str]]:
+    """The first interface of each network card, with an address in the tray's own net: 127.A.1.X -> 127.A.(200 + card).X. None
+    where all there is is 127.0.0.1."""
+    net, _, host = address.split(".")[1:]
+    cards = enumerate(model.machine.nics) if address != "127.0.0.1" else ()
+    return {interface(card): (i, f"127.{net}.{200 + i}.{host}") for i, card in cards if f"n{i}" not in absent}
 
 
 def _head(endpoint: Endpoint) -> FloatRow | None:

@@ -17,12 +17,12 @@ _MOST_REASONS = 3
 
 
 def word(findings: Sequence[Finding], holds: Sequence[Hold], steps: Sequence[Step], coverage: Coverage) -> Word:
-    """The verdict. PASS needs everything: no finding that weighs, nothing on hold, every step run, every slot measured."""
+    """The verdict. PASS needs everything: no finding that weighs, nothing on hold, every step passed, every slot measured."""
     if any(f.severity is Severity.FAIL for f in findings) or any(s.result is Result.FAIL for s in steps):
         return Word.FAIL
     if holds or coverage.measured < coverage.required or any(f.severity is Severity.HOLD for f in findings):
         return Word.HOLD
-    if not steps or any(s.status is not Status.COMPLETE for s in steps):
+    if not steps or any(s.status is not Status.COMPLETE or s.result is not Result.PASS for s in steps):
         return Word.HOLD
     return Word.PASS
 

@@ -130,6 +130,8 @@ def _checks(document: Mapping[str, Any]) -> RenderableType:
 def _small_print(document: Mapping[str, Any]) -> RenderableType:
     coverage = document["coverage"]
     lines = [Text(f"coverage {coverage['measured']} of {coverage['required']} slots; run {document['run']}", "dim")]
+    versions = document["versions"]
+    lines += [Text(f"{name}: {versions[name]}", "dim") for name in ("baseline", "soak", "coolant") if name in versions]
     waivers: dict[tuple[str, str, str], list[str]] = {}
     for waiver in document["waivers"]:
         waivers.setdefault((waiver["by"], waiver["until"], waiver["why"]), []).append(waiver["interlock"])

@@ -101,3 +101,5 @@ def test_a_planted_password_is_found_nowhere(sshd: RealSshd, tmp_path: Path, giv
     for password in (PASSWORD, WRONG):
         assert password not in found
     assert "token-" not in found, "nor a session's token"
+    key = (sshd.root / "client").read_text().splitlines()[1:-1]
+    assert key and not any(line in found for line in key), "nor the private key that reached the tray"

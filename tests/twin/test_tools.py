@@ -55,7 +55,7 @@ stages:
   - stage: own
     steps: [{pytest: PLACE/test_bad.py}]
   - stage: alone
-    steps: [{program: {argv: [sh, -c, "sleep 1; echo ALL GOOD"], max: 1 min, exclusive: true, verdict: {passes: ALL GOOD}}}]
+    steps: [{program: {argv: [sh, -c, "sleep 6; echo ALL GOOD"], max: 1 min, exclusive: true, verdict: {passes: ALL GOOD}}}]
   - stage: tools
     steps: [{check: nvbandwidth}, {check: dcgm, with: {level: 2}}]
 """

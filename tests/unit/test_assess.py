@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from burnin.assess.case import gather
 from burnin.assess.judge import judge, suspects
-from burnin.checks import ALWAYS
+from burnin.checks import ALWAYS, CHECKS
 from burnin.events import LogLine, Result, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
 from burnin.rack.load import load_catalogue
 from burnin.rack.schema import Profile
@@ -399,6 +399,14 @@ def test_null_limits_end_unknown_never_pass(story: Story) -> None:
     assert {s.result for s in verdict.steps if s.name == "thermal-margin"} == {Result.UNKNOWN}
 
 
+def test_a_step_that_measured_nothing_holds(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that a profile leaves nothing to look at."""
+    monkeypatch.setitem(CHECKS, "ecc", replace(CHECKS["ecc"], judge=lambda context, evidence: []))
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    assert any("ecc in load measured nothing" in one.why for one in verdict.holds)
+
+
 def test_evidence_only_words_are_still_words(story: Story) -> None:
     story.whole = False
     verdict = story.tell()
@@ -415,6 +423,13 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_healthy_run_passes_all_signatures_that_are_shipped(story: Story) -> None:
     verdict = story.tell()
     assert (verdict.word, verdict.findings) == (Word.PASS, ())
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_run_says_whether_its_hours_were_enough_and_what_the_number_is_worth(story: Story) -> None:
+    said = story.tell().versions["soak"]
+    assert said.startswith("extend; ") and "of at least 24 h under load" in said
+    assert "% that a weak part is undetected (simulated, twin " in said and "validated on 0 real racks)" in said
 
 
 @pytest.mark.usefixtures("shipped")

@@ -436,8 +436,14 @@ def test_how_many_links_there_are_is_the_profiles_to_say() -> None:
     nvlink = [m for m in none if m.name.startswith("nvlink.")]
     assert len(nvlink) == 4 * len(LINK)
     assert {(m.result, m.reason) for m in nvlink} == {(Result.UNKNOWN, "missing")}
-    alone = CHECKS["links"].judge(context(profile=build.profile(links=0)), Evidence(telemetry=telemetry(), stretch=build.LOAD))
-    assert {m.name for m in alone} == {"fabric.state", "fabric.status", "fabric.health"}
+
+
+def test_a_gpu_without_links_says_so() -> None:
+    profile = build.profile(links=0, lacks=["fabric.state", "fabric.status", "fabric.health"])
+    bare = build.series({(g, m): dict(value) for g in GPUS for m, value in HEALTHY.items()})
+    for readings, want in ((bare, Result.PASS), (telemetry(), Result.FAIL), (Telemetry({}), Result.UNKNOWN)):
+        got = CHECKS["links"].judge(context(profile=profile), Evidence(telemetry=readings, stretch=build.LOAD))
+        assert {(m.name, m.part): m.result for m in got} == {("nvlink.links", gpu): want for gpu in GPUS}
 
 
 def test_what_an_architecture_lacks_is_not_asked_for() -> None:

@@ -195,6 +195,24 @@ def test_a_dead_guard_stops_the_run_once_and_refuses_load() -> None:
     assert [one.part for one in side.one.interlocks([])] == ["rack"]
 
 
+async def test_a_run_that_was_blocked_does_not_take_its_guard_for_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    side, now = Side(), [10.0]
+    side.one._now_s, side.one._begun, side.one._heard_s = lambda: now[0], True, 10.0
+
+    async def sleep(seconds: float) -> None:
+        now[0] += turns.pop(0)
+        if not turns:
+            side.one.dead = side.one.dead or "the end of this test"
+
+    monkeypatch.setattr("burnin.run.guard.asyncio.sleep", sleep)
+    turns = [0.5, 9.0, 0.5]
+    await side.one._beat()
+    assert side.stops == 0, "9 s without a turn are the run's own"
+    side.one.dead, turns = "", [0.6] * 9
+    await side.one._beat()
+    assert (side.stops, side.lines[-1].code) == (1, "lost"), "silence beside it is the guard's"
+
+
 def test_what_a_halt_came_to_is_a_sentence() -> None:
     said = {"name": "leak", "part": "t01", "answered": 2, "last_answer_s": 0.01, "last_gone_s": 0.2, "cold_s": 0.5, "still": []}
     assert told({**said, "unanswered": {}}) == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,36 @@ async def test_nonsense_on_the_socket_is_answered(tmp_path: Path) -> None:
     assert [said["what"] for said in (await some(reader, 3))[1:]] == ["not understood"] * 2
     writer.close()
     await one.close(None)
+
+
+def test_a_run_ends_only_when_its_end_was_read(tmp_path: Path) -> None:
+    db, met, over = tmp_path / "b.db", threading.Event(), threading.Event()
+    heard, said = list[bytes](), list[int]()
+
+    def watch() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+            one.connect(str(sockets.live(db)))
+            heard.append(one.recv(1))
+            met.set()
+            over.wait(10)  # a busy machine: it reads again only when the run is over
+            while more := one.recv(1 << 16):
+                heard.append(more)
+
+    async def run() -> None:
+        one = Live(db, head(), lambda by: None)
+        await one.open()
+        watching.start()
+        await asyncio.to_thread(met.wait)
+        (writer,) = one._writers
+        while not writer.transport.get_write_buffer_size():  # the socket itself takes no more
+            one.see(LogLine("t00", float(len(said)), "note", "", "x" * 1000, "agent"))
+            said.append(1)
+        threading.Timer(0.2, over.set).start()
+        await one.close("PASS")
+
+    watching = threading.Thread(target=watch)
+    asyncio.run(run())  # what is not out by now is lost
+    watching.join(10)
+    lines = b"".join(heard).splitlines()
+    assert len(lines) == len(said) + 2
+    assert orjson.loads(lines[-1])["event"] == "ended"

@@ -158,12 +158,13 @@ def test_what_checks_take_by_themselves_is_part_of_the_time() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(list_profiles()))
-def test_checks_that_load_or_power_cycle_by_themselves_take_time_of_their_own_and_no_others_do(name: str) -> None:
+def test_checks_that_load_act_or_read_twice_take_time_of_their_own_and_no_others_do(name: str) -> None:
     profile = load_profile(name)
     toolbox_names = {check.name for check in toolbox.CHECKS} | {"program"}
+    twice = ("switch-ports", "link-ends")
     for check in CHECKS.values():
         if check.name not in toolbox_names:
-            assert (check.seconds(profile, {}) > 0) == (check.heats or check.acts), check.name
+            assert (check.seconds(profile, {}) > 0) == (check.heats or check.acts or check.name in twice), check.name
             assert check.seconds(profile, {}) < 600 or check.acts
         assert check.seconds(profile, {}) <= 3600, "a tool's longest diagnostics are an hour"
 
@@ -184,6 +185,8 @@ def test_a_plan_with_less_is_not_whole() -> None:
     assert {step.check for leg in few.legs for step in leg.steps} == {"ecc"}
     assert [leg.stage.stage for leg in make(only=["inventory"]).legs] == ["audit"], "nothing is heated for an inventory"
     assert not make(in_file=17).whole, "a rack file that lacks a tray cannot prove the rack"
+    nine = plan.make(build.suite(), build.rack(18), build.profile(18, switches=9), CHECKS)
+    assert not nine.whole, "nor can one that lacks the switch trays"
 
 
 def test_a_ramp_stays_before_the_load_that_is_asked_for() -> None:
@@ -384,6 +387,19 @@ async def test_a_silent_link_is_lost_within_ten_seconds() -> None:
     lost = next(e for e in rig.events if isinstance(e, TrayState) and e.state == "LOST")
     assert lost.t_s <= 3 + 10
     assert "nothing was heard" in lost.why
+    rig.life.cancel()
+
+
+async def test_a_run_that_was_blocked_does_not_take_its_trays_for_silent() -> None:
+    rig = Rig()
+    await settle()
+    await rig.live(3)
+    rig.clock.t += BEAT_LOST_S + 2  # nothing of the run had a turn
+    await rig.live(2, beats=False)
+    assert rig.states() == ["ready"]
+    await rig.live(2)
+    await rig.live(int(BEAT_LOST_S) + 2, beats=False)
+    assert rig.states()[:2] == ["ready", "LOST"], "and then as ever"
     rig.life.cancel()
 
 

@@ -23,6 +23,9 @@ from tests import racks, soaks
 
 FOLDER = Path(os.environ.get("BURNIN_REAL_DATA", Path(__file__).parents[3] / "shared/data")) / "gpu_variability"
 WEAK = ("GPU-87570fdd", "GPU-8bd5126e")
+SLOW = "GPU-bf17fd1b"
+"""282 W of 297 and 5.7 % less work per clock than its fleet, 23 of its sigmas, in every one of 11 runs: as WEAK, but not so far.
+Nobody has said so before, but healthy it is not."""
 IDLE, LOAD, AGAIN = (
     Stretch("idle", "idle", 0, 60),
     Stretch("load", "load", 60, 360, 60),
@@ -65,12 +68,19 @@ def grave(telemetry: Telemetry) -> list[Finding]:
 
 
 def test_racks_of_real_healthy_parts_do_not_fail() -> None:
+    """Whoever is held is SLOW or nearly nobody; and SLOW is held wherever it is."""
     rng, fleet = np.random.default_rng(4), longhorn()
-    healthy = [gpu for uuid, gpu in fleet.items() if not uuid.startswith(WEAK)]
-    named = [grave(rack_of([healthy[i] for i in rng.choice(len(healthy), 72, replace=False)])) for _ in range(60)]
-    assert [f for many in named for f in many if f.severity is Severity.FAIL] == []
-    held = sum(bool(many) for many in named)  # a handful of its GPUs are 5 % slower at their clock, and really so
-    assert held <= 30, [(f.part, f.signature, f.why) for many in named for f in many]
+    healthy = [uuid for uuid in fleet if not uuid.startswith(WEAK)]
+    others = with_slow = found = 0
+    for _ in range(40):
+        drawn = [healthy[i] for i in rng.choice(len(healthy), 72, replace=False)]
+        named = grave(rack_of([fleet[uuid] for uuid in drawn]))
+        assert [f for f in named if f.severity is Severity.FAIL] == []
+        slow = {part for part, uuid in zip(soaks.GPUS, drawn, strict=True) if uuid.startswith(SLOW)}
+        others += any(f.part not in slow for f in named)
+        with_slow, found = with_slow + bool(slow), found + any(f.part in slow for f in named)
+    assert found == with_slow > 0
+    assert others <= 2
 
 
 @pytest.mark.parametrize("weak", WEAK)

@@ -283,3 +283,36 @@ def test_medians_of_rows_are_those_of_their_known_values(rows: list[list[float]]
     for row, one in zip(rows, got, strict=True):
         known = [v for v in row if not math.isnan(v)]
         assert (math.isnan(one) and not known) or one == pytest.approx(float(np.median(known)))
+
+
+# ---------------------------------------------------------------- tails of families
+
+
+@pytest.mark.parametrize("parts", [720, 1296, 10_800])
+def test_normal_parts_are_not_taken_for_heavy_ones(parts: int) -> None:
+    rng = np.random.default_rng(parts)
+    told = [tails.tail_of(x := rng.standard_normal(parts), robust.sigma(x, 0.0)) for _ in range(1000)]
+    assert sum(tail != tails.GAUSS for tail in told) <= 3  # one in 1000; 3 or fewer with 98 %
+
+
+@pytest.mark.parametrize("weak", [1, 2, 3])
+def test_a_few_weak_parts_are_not_what_their_peers_are_like(weak: int) -> None:
+    rng = np.random.default_rng(weak)
+    claims = 0
+    for _ in range(200):
+        parts = rng.standard_normal(720)
+        parts[:weak] += 12
+        claims += tails.tail_of(parts, robust.sigma(parts, 0.0)) != tails.GAUSS
+    assert claims <= 2  # as without them, one in 1000, and a little: 3 of 720 are a tenth of the BEYOND that is looked at
+
+
+def test_heavy_parts_are_seen_and_never_claimed_heavier_than_t5() -> None:
+    rng = np.random.default_rng(9)
+    for dof, parts, heaviest, lightest in ((5, 10_800, 5, 7), (2, 10_800, 5, 5), (3, 1296, 5, 6)):
+        told = [tails.tail_of(x := rng.standard_t(dof, parts), robust.sigma(x, 0.0)) for _ in range(50)]
+        assert min(told) >= heaviest and float(np.median(told)) <= lightest
+
+
+def test_few_parts_say_nothing_of_their_tail() -> None:
+    assert tails.tail_of(np.random.default_rng(1).standard_t(3, 500), 1.0) == tails.GAUSS
+    assert tails.unless_heavy(72) == pytest.approx(tails.limit(72, 0.03))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnin.events import Finding, Severity
-from burnin.signatures import robust, thermal
+from burnin.rack.load import load_catalogue
+from burnin.signatures import robust, thermal, zones
 from burnin.signatures.readings import Readings
 from burnin.telemetry.series import Stretch
 from tests import build
@@ -85,6 +87,15 @@ def test_large_but_within_a_wide_family_is_not_named() -> None:
     slopes = _slopes(spread=0.08, seed=3)
     slopes["t07.g2"] = 0.025 * 1.2  # above the floor, but this rack spreads by 8 %
     assert "t07.g2" not in {f.part for f in _find(slopes)}
+
+
+@pytest.mark.parametrize("tail", [3.0, 5.0, math.inf])
+def test_no_tail_of_a_rack_excuses_what_healthy_parts_never_are(tail: float) -> None:
+    """On 2026-11-21 a void of +150 % was WATCH at +35 % and z 10, as the rack's other families looked heavy-tailed."""
+    row = load_catalogue().signatures["thermal.rth"]
+    assert zones.zone(row, 68, 0.35, 10.0, 30, tail) >= zones.Zone.HOLD
+    assert zones.zone(row, 68, 0.35, 2.0, 30, tail) is zones.Zone.FAMILY, "far, but the whole family spreads so"
+    assert (zones.zone(row, 68, 0.15, 8.0, 30, tail) is zones.Zone.HOLD) == math.isinf(tail), "tails count where they explain it"
 
 
 @pytest.mark.parametrize(
@@ -190,6 +201,18 @@ def test_others_is_the_median_of_the_rest_of_the_row() -> None:
     np.testing.assert_allclose(got[1, 1:], 1.0)
 
 
-@pytest.mark.parametrize(("within", "between", "n", "want"), [(1.0, 0.0, 3, 0.0), (0.0, 1.0, 3, 1.0), (1.0, 1.0, 3, 0.75)])
+@pytest.mark.parametrize(("within", "between", "n", "want"), [(1.0, 0.0, 4, 0.0), (0.0, 1.0, 4, 1.0), (1.0, 1.0, 1, 0.0)])
 def test_shrinkage(within: float, between: float, n: int, want: float) -> None:
     assert robust.shrinkage(within, between, n) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_groups_that_share_nothing_are_not_believed_to(n: int, shared: float) -> None:
+    """20,000 groups: the weight is that of an optimal shrinkage, b^2 / (b^2 + the variance of a median of n - 1)."""
+    rng = np.random.default_rng(n)
+    values = rng.standard_normal((20_000, n)) + shared * rng.standard_normal((20_000, 1))
+    middle = robust.medians(values)
+    got = robust.shrinkage(robust.sigma((values - middle[:, None]).ravel(), 0.0), robust.sigma(middle, 0.0), n)
+    noise = np.median(rng.standard_normal((20_000, n - 1)), axis=1).var()
+    assert got == pytest.approx(shared**2 / (shared**2 + noise), abs=0.05)

@@ -179,7 +179,8 @@ def test_trays_without_a_fault_here_share_what_does_not_move(tmp_path: Path) -> 
     flapping.load(0, SOON_S + 1)
     assert flapping.read()["d1", "nvme.media_errors"] == 2.0
     assert plain.read() == own.read()
-    assert len(list((tmp_path / "plain").rglob("*"))) < 40
+    written = [one for one in (tmp_path / "plain").rglob("*") if not one.is_symlink()]
+    assert len(written) < 80, "links are cheap; the tree of its own has hundreds of files"
 
 
 def test_the_silicon_carries_its_surroundings_along(tmp_path: Path) -> None:

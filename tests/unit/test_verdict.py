@@ -51,6 +51,7 @@ def test_pass_needs_everything() -> None:
         ([], [hold("t00")], [GOOD], FULL),
         ([], [], [], FULL),
         ([], [], [GOOD], Coverage(10, 9)),
+        ([], [], [GOOD, replace(GOOD, result=Result.UNKNOWN, measurements=())], FULL),
         *[([], [], [GOOD, replace(GOOD, status=s, result=Result.UNKNOWN)], FULL) for s in Status if s is not Status.COMPLETE],
     ],
 )

@@ -37,6 +37,25 @@ def replace_loader(tray: str, package: str = "_tray") -> None:
     CDLL.__module__, CDLL.__qualname__ = real.__module__, real.__qualname__
     ctypes.CDLL = CDLL  # type: ignore[misc]
     ctypes.cdll._dlltype = CDLL  # type: ignore[attr-defined]
+    _replace_addresses(tray, package)
+
+
+def _replace_addresses(tray: str, package: str) -> None:
+    """Interfaces have their addresses by ioctl; what answers for the tray's own is imported when somebody asks."""
+    import fcntl
+
+    real = fcntl.ioctl
+
+    def ioctl(fd, request, *args):  # type: ignore[no-untyped-def]
+        if request == 0x8915 and fcntl.ioctl is ioctl:
+            import importlib
+
+            fcntl.ioctl = real
+            importlib.import_module(f"{package}.emulate.traffic").replace_addresses(tray)
+            return fcntl.ioctl(fd, request, *args)
+        return real(fd, request, *args)
+
+    fcntl.ioctl = ioctl
 
 
 def _emulated(tray: str, package: str, name: str) -> object:
@@ -46,10 +65,12 @@ def _emulated(tray: str, package: str, name: str) -> object:
     state = importlib.import_module(package + ".state").State.open(os.path.join(tray, "state"))
     with open(os.path.join(tray, "tray.json"), encoding="utf-8") as file:
         facts = json.load(file)
-    if _LIBRARIES[name] == "cuda":  # who burns a GPU may burn the cores beside it
+    if _LIBRARIES[name] == "cuda":  # who burns a GPU may burn the cores beside it, and send over the cards
         import hashlib
 
         hashlib.pbkdf2_hmac = importlib.import_module(f"{package}.emulate.cores").hashing(state, hashlib.pbkdf2_hmac)
+        if "nics" in facts:
+            importlib.import_module(f"{package}.emulate.traffic").replace_sockets(tray)
     return importlib.import_module(f"{package}.emulate.{_LIBRARIES[name]}").library(facts, state, name)
 
 

@@ -1,4 +1,4 @@
-"""nvidia-smi: -q -x, nvlink -s, --query-gpu. Layout: a 4-GPU GB300 node, driver 580 (NVIDIA/k8s-test-infra)."""
+"""nvidia-smi: -q -x, nvlink -s, --query-gpu, --gpu-reset. Layout: a 4-GPU GB300 node, driver 580 (NVIDIA/k8s-test-infra)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,24 @@ def _query(facts: Mapping[str, Any], state: State, argv: list[str]) -> Said:
     return ("\n".join(lines) + "\n", "", 0) if lines else ("No devices were found\n", "", 6)
 
 
+def _reset(facts: Mapping[str, Any], state: State) -> Said:
+    """All GPUs at once; one that is lost cannot be. Words as nvidia-smi has them; who else holds the driver is not known here."""
+    rows = [(own["bdf"].upper(), state.gpus[own["position"]]) for own in facts["gpus"]]
+    if gone := [bdf for bdf, row in rows if row["lost"]]:
+        return "", "".join(f"Unable to determine the device handle for GPU {bdf}: GPU is lost.\n" for bdf in gone), 255
+    for _, row in rows:
+        row["remap_pending"] = row["recovery_action"] = 0
+    return "".join(f"GPU {bdf} was successfully reset.\n" for bdf, _ in rows) + "All done.\n", "", 0
+
+
 def nvidia_smi(argv: list[str], facts: Mapping[str, Any], state: State, peers: Mapping[str, bool]) -> Said | None:
     """None where a GPU hangs the driver."""
     if any(state.gpus[own["position"]]["hung"] for own in facts["gpus"]):
         return None
     if argv[:2] == ["-q", "-x"]:
         return document(facts, state), "", 0
+    if argv in (["--gpu-reset"], ["-r"]):
+        return _reset(facts, state)
     if argv[:2] == ["nvlink", "-s"]:
         return _nvlink(facts, state), "", 0
     if any(word.startswith("--query-gpu=") for word in argv):
