@@ -305,7 +305,7 @@ KINDS: dict[str, Kind] = {
             "The driver does not come back to the processes that work on the GPU: not even SIGKILL ends them.", seams=(LIVE,),
         ),
         Kind(
-            "clock_skew", (TRAY,), "seconds by which the clock of the day is ahead", 90, -1e9, 1e9,
+            "clock_skew", (TRAY,), "seconds by which the clock of the day is ahead", 90, -864000, 864000,
             "The tray's clock of the day is wrong; its monotonic clock is not.", starts=True, seams=(LIVE,),
         ),
         Kind(

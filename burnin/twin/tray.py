@@ -124,11 +124,11 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     if port is not None:
         port["absent"] = float(sum(1 << int(part[1:]) for part in absent if part.startswith("g")))
     emulation = for_emulation(silicon.model, silicon.identity, silicon.cluster_uuid, absent)
-    emulation["nics"] = _interfaces(silicon.model, endpoint.sock.getsockname()[0], absent)
     if endpoint.step_s > STEP_S:  # whoever waits for events looks less often, too
         emulation["poll_s"] = endpoint.step_s
     if _planted(endpoint, stuck.KIND):
         emulation["stuck"] = str(endpoint.at / "driver" / stuck.FILE)
+    emulation["nics"] = _interfaces(silicon.model, endpoint.sock.getsockname()[0], absent)
     host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)
