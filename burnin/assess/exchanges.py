@@ -1,4 +1,4 @@
-"""What burnin's own copies and pair matrices say of bandwidth: matrices for the signatures, and every GPU's mean. Pure."""
+"""What burnin's own copies and pair matrices say of bandwidth: matrices for the signatures, and every GPU's level. Pure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def telemetry(matrices: list[Matrix]) -> Telemetry:
     """`gpu.bandwidth` as if it had been read: one reading per matrix, each a stretch of its own."""
     readings: dict[str, list[tuple[float, float]]] = {}
     for i, one in enumerate(matrices):
-        for part, value in zip(one.parts, matrix.means(one).tolist(), strict=True):
+        for part, value in zip(one.parts, matrix.levels(one).tolist(), strict=True):
             readings.setdefault(part, []).append((i + 0.5, value))
     series = {
         (part, "gpu.bandwidth"): Series(np.array([t for t, _ in pairs]), np.array([v for _, v in pairs]))

@@ -58,12 +58,11 @@ def effects(gbps: Floats) -> Effects:
     return Effects(source - median(source), target - median(target), rest)
 
 
-def means(one: Matrix) -> Floats:
-    """What every GPU reached to all others, mean over its pairs in both directions."""
-    known = ~np.isnan(one.gbps)
-    total = np.where(known, one.gbps, 0.0)
-    count = known.sum(axis=0) + known.sum(axis=1)
-    out: Floats = np.where(count > 0, (total.sum(axis=0) + total.sum(axis=1)) / np.maximum(count, 1), np.nan)
+def levels(one: Matrix) -> Floats:
+    """GB/s that every GPU reaches to all others, in the middle of both directions; a slow partner does not count against it."""
+    seen = effects(one.gbps)
+    known = (~np.isnan(one.gbps)).any(axis=0) | (~np.isnan(one.gbps)).any(axis=1)
+    out: Floats = np.where(known, median(one.gbps.ravel()) * np.exp((seen.source + seen.target) / 2), np.nan)
     return out
 
 

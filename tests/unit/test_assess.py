@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from burnin.assess import exchanges
 from burnin.assess.case import gather
 from burnin.assess.judge import judge, suspects
 from burnin.checks import ALWAYS, CHECKS
+from burnin.checks.base import Answer, Order
 from burnin.events import LogLine, Result, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
 from burnin.rack.load import load_catalogue
 from burnin.rack.schema import Profile
@@ -430,6 +433,31 @@ def test_a_run_says_whether_its_hours_were_enough_and_what_the_number_is_worth(s
     said = story.tell().versions["soak"]
     assert said.startswith("extend; ") and "of at least 24 h under load" in said
     assert "% that a weak part is undetected (simulated, twin " in said and "validated on 0 real racks)" in said
+
+
+@pytest.mark.usefixtures("shipped")
+def test_copies_reach_the_signatures_and_the_slow_gpu_is_named(story: Story) -> None:
+    """Copies of all trays as the agents answer them: 769 GB/s between any two of a tray, t03.g2 5 % less both ways."""
+    story.tell()
+    case = gather(story.store, "r1")
+    suite = build.suite(stages=[{"stage": "copies", "steps": ["copies"]}])
+    rng = np.random.default_rng(8)
+    attempts, answers = [], {}
+    for tray in case.compute:
+        body = {}
+        for i in range(4):
+            speeds = {
+                j: 769 * (1 + 0.002 * rng.standard_normal()) * (0.95 if tray == "t03" and 2 in (i, j) else 1.0) for j in range(4)
+            }
+            body[f"g{i}"] = {"peers": {f"g{j}": {"gbps": speed} for j, speed in speeds.items() if j != i}}
+        attempts.append(Attempt("copies", "copies", tray, 1, Status.COMPLETE, Result.PASS, 1.0, 2.0))
+        answers["copies", "copies", tray, 1] = ((Answer(Order(tray, "work"), True, body),),)
+    case = replace(case, suite=suite, attempts=tuple(attempts), answers=answers)
+    (one,) = exchanges.measured(case)
+    assert one.gbps.shape == (24, 24) and np.count_nonzero(~np.isnan(one.gbps)) == TRAYS * 12
+    assert {f.part for f in exchanges.find(case, same=True)} == {"t03.g2"}
+    cut = replace(case, answers=dict.fromkeys(answers, ()))
+    assert exchanges.find(cut, same=True) == [], "what was not answered is nobody's fault here: coverage holds it"
 
 
 @pytest.mark.usefixtures("shipped")

@@ -7,7 +7,7 @@ import pytest
 
 from burnin.events import Finding, Severity
 from burnin.rack.load import load_catalogue
-from burnin.signatures.matrix import MATRIX, Matrix, effects, find, means
+from burnin.signatures.matrix import MATRIX, Matrix, effects, find, levels
 from burnin.telemetry.series import Floats
 
 ROW = load_catalogue().signatures[MATRIX]
@@ -95,6 +95,10 @@ def test_effects_add_up_to_the_matrix() -> None:
     assert np.nanmax(apart) - np.nanmin(apart) < 1e-9
 
 
-def test_means_are_those_of_both_directions() -> None:
-    gbps = np.array([[np.nan, 10.0, 20.0], [30.0, np.nan, np.nan], [50.0, 60.0, np.nan]])
-    assert means(Matrix("x", PARTS[:3], gbps)).tolist() == [27.5, 100 / 3, 130 / 3]
+def test_levels_are_in_the_middle_of_both_directions_and_partners_do_not_count() -> None:
+    gbps = np.full((72, 72), 700.0)
+    np.fill_diagonal(gbps, np.nan)
+    gbps[30, :] *= 0.9
+    got = levels(Matrix("x", PARTS, gbps))
+    assert got[30] == pytest.approx(700 * 0.9**0.5)
+    assert np.delete(got, 30) == pytest.approx(np.full(71, 700.0))
