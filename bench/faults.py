@@ -363,7 +363,8 @@ def first(trial: Trial) -> str:
     except (OSError, ValueError):
         lines = (trial.place / "said").read_text().strip().splitlines()
         return lines[-1][:160] if trial.process.returncode == 4 and lines else "-"
-    why = next((one["why"] for one in document["holds"]), "")
+    found = [f"{one['part']} {one['signature']}" for one in document["findings"] if one["severity"] != "WATCH"]
+    why = next((one["why"] for one in document["holds"]), ", ".join(found))
     return f"{document['verdict']}{': ' + why[:110] if why else ''}"
 
 

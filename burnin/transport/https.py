@@ -31,6 +31,8 @@ LINKS = 4
 """Requests at once to one service: BMCs serve few, and answer all of them late when asked for more."""
 KEPT_S = 60.0
 """An idle connection is used again for so long: a BMC is asked every 5 s, and a handshake is the dearest part of an answer."""
+RENEW_S = 30.0
+"""A client is replaced no more often: what was given up in a handshake holds its socket for a minute."""
 REFUSED_S = 60.0
 """A login that was refused is not tried again for so long: BMCs lock accounts out."""
 SESSIONS = "/redfish/v1/SessionService/Sessions"
@@ -69,6 +71,7 @@ class Service:
             raise RedfishError(f"{at.part}: the CA file {at.ca} cannot be used: {error}") from None
         self._trust, self._http = trust, self._fresh(trust)
         self._closing: set[asyncio.Task[None]] = set()
+        self._renewed_s = float("-inf")
         self._origin = str(httpx.URL(at.url).copy_with(raw_path=b"/")).rstrip("/")
         self._turn = asyncio.Semaphore(LINKS)
         self._login = asyncio.Lock()
@@ -88,7 +91,8 @@ class Service:
 
     def _renew(self, used: httpx.AsyncClient) -> None:
         """Let a client go whose request was given up: httpx may never get that connection back, and has five."""
-        if self._http is used:
+        if self._http is used and time.monotonic() >= self._renewed_s + RENEW_S:
+            self._renewed_s = time.monotonic()
             self._http = self._fresh(self._trust)
             closing = asyncio.ensure_future(_close(used))
             self._closing.add(closing)
