@@ -46,8 +46,8 @@ FIRMWARE = ("vbios", "inforom", "driver")
 
 
 def _secret(value: str) -> str:
-    if not re.fullmatch(r"env:[A-Za-z_]\w*|file:.+", value):
-        raise ValueError("a secret is named, never written here: env:NAME or file:PATH (mode 0600)")
+    if not re.fullmatch(r"env:[A-Za-z_]\w*|file:.+|keyring:[^/]+/[^/]+", value):
+        raise ValueError("a secret is named, never written here: env:NAME, file:PATH or keyring:SERVICE/USER")
     return value
 
 

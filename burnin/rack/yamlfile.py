@@ -124,7 +124,7 @@ def _shown(document: Document, at: Loc, key: bool) -> str:
 def _expected(document: Document, kind: str, ctx: dict[str, Any], at: Loc, choices: list[str], about: FieldInfo | None) -> str:
     text = document.places[at].text
     if "secret" in at:
-        return "env:NAME or file:PATH, never the secret itself"
+        return "env:NAME, file:PATH or keyring:SERVICE/USER, never the secret itself"
     if kind in _TYPES:
         words = " or ".join(dict.fromkeys(choices))
         if "text" in choices and text:

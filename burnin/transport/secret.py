@@ -1,7 +1,8 @@
 """Secrets: named in rack files, read here, shown nowhere.
 
-`env:NAME` is an environment variable, `file:PATH` a file that only its owner may read (mode 0600). The text never becomes
-part of an error, a log line or a stored configuration: `Secret` prints as `***` wherever it ends up.
+`env:NAME` is an environment variable, `file:PATH` a file that only its owner may read (mode 0600), `keyring:SERVICE/USER` an
+entry of the keyring of whoever runs this (extra `keyring`). The text never becomes part of an error, a log line or a stored
+configuration: `Secret` prints as `***` wherever it ends up.
 """
 
 from __future__ import annotations
@@ -37,16 +38,34 @@ class Secret:
 
 
 def read_secret(name: str, resolve: Callable[[str], Path]) -> Secret:
-    """The secret behind `env:NAME` or `file:PATH`. Raises InputError, naming the place and never what is in it."""
+    """The secret behind `env:NAME`, `file:PATH` or `keyring:SERVICE/USER`. Raises InputError, which names the place,
+    never what is in it."""
     where, _, rest = name.partition(":")
     if where == "env":
         text = os.environ.get(rest)
         if not text:
             raise InputError(f"secret {name}: the environment variable {rest} is not set")
         return Secret(text)
+    if where == "keyring":
+        return Secret(_from_keyring(name, *rest.rpartition("/")[::2]))
     if where != "file":
-        raise InputError("a secret that is neither env:NAME nor file:PATH")
+        raise InputError("a secret that is neither env:NAME nor file:PATH nor keyring:SERVICE/USER")
     return Secret(_from_file(name, resolve(rest)))
+
+
+def _from_keyring(name: str, service: str, user: str) -> str:
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        raise InputError(f"secret {name}: no keyring is installed here: pip install 'burnin[keyring]'") from None
+    try:
+        text = keyring.get_password(service, user)
+    except KeyringError as error:
+        raise InputError(f"secret {name}: the keyring cannot be read ({type(error).__name__})") from None
+    if not text or len(text) > LONGEST:
+        raise InputError(f"secret {name}: the keyring has no entry of {service} for {user}: keyring set {service} {user}")
+    return text
 
 
 def _from_file(name: str, path: Path) -> str:

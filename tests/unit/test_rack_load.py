@@ -152,7 +152,7 @@ WRONG = {
     "a list": ("ssh: {user: ops, known_hosts: kh, key: key}", "ssh: [kh]", "3:6: ssh is a list; expected a mapping (key: value)"),
     "secret": (
         "rack: R-1", "rack: R-1\nbmc: {t00: {url: 'https://b', ca: c, secret: hunter2}}",
-        "2:46: bmc.t00.secret", "env:NAME or file:PATH",
+        "2:46: bmc.t00.secret", "env:NAME, file:PATH or keyring:SERVICE/USER",
     ),
     "user in url": (
         "rack: R-1", "rack: R-1\nbmc: {t00: {url: 'https://u:p@b', ca: c, secret: env:X}}",

@@ -13,7 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
+from keyring.errors import KeyringLocked, PasswordDeleteError, PasswordSetError
 
 from burnin.errors import InputError, LoginRefused, TrayError, Unreachable
 from burnin.transport import https, redfish
@@ -344,6 +347,36 @@ def test_secrets_come_from_environment_or_a_private_file(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match="chmod 600") as caught:
         read_secret("file:secret", lambda name: tmp_path / name)
     assert PASSWORD not in str(caught.value)
+
+
+class Drawer(KeyringBackend):
+    """A keyring with one entry, behind the real library."""
+
+    priority = 1
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if service == "locked":
+            raise KeyringLocked("a person said no to " + PASSWORD)
+        return PASSWORD if (service, username) == ("R-1", "bmc") else None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise PasswordSetError
+
+    def delete_password(self, service: str, username: str) -> None:
+        raise PasswordDeleteError
+
+
+def test_secrets_come_from_a_keyring() -> None:
+    before = keyring.get_keyring()
+    keyring.set_keyring(Drawer())
+    try:
+        assert read_secret("keyring:R-1/bmc", Path).reveal() == PASSWORD
+        for name, says in (("keyring:R-1/other", "no entry of R-1 for other"), ("keyring:locked/bmc", "cannot be read")):
+            with pytest.raises(InputError, match=says) as caught:
+                read_secret(name, Path)
+            assert PASSWORD not in str(caught.value)
+    finally:
+        keyring.set_keyring(before)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"x" * 5000])
