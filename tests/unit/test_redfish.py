@@ -368,7 +368,7 @@ class Drawer(KeyringBackend):
 
 def test_secrets_come_from_a_keyring() -> None:
     before = keyring.get_keyring()
-    keyring.set_keyring(Drawer())
+    keyring.set_keyring(Drawer())  # type: ignore[no-untyped-call]
     try:
         assert read_secret("keyring:R-1/bmc", Path).reveal() == PASSWORD
         for name, says in (("keyring:R-1/other", "no entry of R-1 for other"), ("keyring:locked/bmc", "cannot be read")):
