@@ -235,6 +235,7 @@ def test_an_infiniband_card(host: Host) -> None:
     assert got == {
         "nic.ports_up": 1.0, "nic.speed": 50.0, "nic.link_flaps": 3.0, "nic.symbol_errors": 12.0,
         "nic.crc_errors": "not_supported", "nic.ack_timeouts": 9.0, "nic.temp": 61.0,
+        "nic.rx_bytes": "not_supported", "nic.tx_bytes": "not_supported",
     }  # fmt: skip
     assert hostdata.names(host.at, {}) == dict.fromkeys(("0002:03:00", "mlx5_0", "ibp3s0"), "n0")
 

@@ -39,9 +39,9 @@ def test_what_cannot_be_read_is_not_good() -> None:
     assert states(found) == {("coolant_flow", "rack"): "unread", ("leak", "rack"): "unread"}
     refusal = "coolant_flow: the rack file does not say where the coolant is read (coolant:); leak: no tray answers"
     assert interlocks.refusal(found) == refusal
-    unheard_of = build.profile().model_copy(update={"interlocks": ["dew_point"]})
+    unheard_of = build.profile().model_copy(update={"interlocks": ["moon_phase"]})
     assert interlocks.refusal(interlocks.evaluate(unheard_of, build.rack(), TODAY, {}, {})) == (
-        "this version of burnin cannot read dew_point"
+        "this version of burnin cannot read moon_phase"
     )
 
 
