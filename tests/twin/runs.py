@@ -72,7 +72,7 @@ def start(twin: Twin, place: Path, lease_s: float = 5, load_s: float = 24) -> Ru
 
 def burnin(*words: str) -> subprocess.CompletedProcess[str]:
     """One command to its end."""
-    return subprocess.run([sys.executable, "-m", "burnin", *words], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "burnin", *words], capture_output=True, text=True, timeout=220)
 
 
 def workers(root: int) -> list[int]:

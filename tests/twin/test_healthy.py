@@ -28,7 +28,7 @@ def test_a_healthy_rack_passes_and_its_verdict_can_be_derived_again(tmp_path: Pa
         document["coverage"]["measured"] == document["coverage"]["required"] == (16 + 18) * 4 * TRAYS * 2
     )  # metrics of a GPU, state of its 18 NVLinks; idle and load
     assert {s["result"] for s in document["steps"]} == {"PASS"}
-    assert [w["interlock"] for w in document["waivers"]] == ["leak_policy"]
+    assert [w["interlock"] for w in document["waivers"]] == ["leak_policy", "switch_trays"], "one of nine is there"
 
     again = burnin("judge", "last", "--db", str(db), "--json", str(derived))
     assert again.returncode == 0
