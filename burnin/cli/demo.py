@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json as jsonlib
 import os
 import signal
@@ -77,10 +78,13 @@ def _burnin(*words: str) -> list[str]:
 
 @contextlib.contextmanager
 def _twin(profile: str, seed: int, plants: Sequence[str], rack: Path) -> Iterator[None]:
+    from burnin.twin.tray import die_with
+
     words = ["twin", "up", "--profile", profile, "--seed", str(seed), "--inventory", str(rack)]
     for plant in plants:
         words += ["--plant", plant]
-    twin = subprocess.Popen(_burnin(*words), stdout=subprocess.DEVNULL, start_new_session=True)
+    ends = functools.partial(die_with, os.getpid(), signal.SIGTERM)  # whatever becomes of us
+    twin = subprocess.Popen(_burnin(*words), stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=ends)
     try:
         end = time.monotonic() + _UP_S
         while not rack.exists():

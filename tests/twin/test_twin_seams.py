@@ -404,6 +404,17 @@ def test_when_the_twin_is_killed_its_trays_go_too(tmp_path: Path) -> None:
         assert not alive(sleeper)
 
 
+def test_a_demo_that_is_killed_leaves_no_twin(tmp_path: Path) -> None:
+    demo = subprocess.Popen([sys.executable, "-m", "burnin", "demo", "--plain", "--db", str(tmp_path / "b.db")])
+    try:
+        assert until(lambda: len(descendants(demo.pid)) > 3)
+        below = descendants(demo.pid)
+    finally:
+        demo.kill()
+        demo.wait()
+    assert until(lambda: not any(map(alive, below)))
+
+
 def test_two_twins_live_side_by_side(twin: Twin, tmp_path: Path) -> None:
     with running(PROFILE, 3, where=tmp_path, trays=2, switches=1) as second:
         ours = {(w.host, w.port) for w in twin.trays.values()}
