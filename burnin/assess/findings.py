@@ -77,7 +77,8 @@ def attributed(findings: list[Finding]) -> list[Finding]:
     for one in findings:
         cause = weak.get(tray_of(one.part)) or weak.get(one.part)
         if one.signature in THERMAL and cause is not None:
-            one = replace(one, fru=cause.fru, action=f"see to {cause.part} first ({cause.signature}), then run again")
+            again = f"see to {cause.part} first ({cause.signature}), then run again"
+            one = replace(one, fru=cause.fru, action=cause.action if cause.part == one.part else again)
         out.append(one)
     return out
 

@@ -131,7 +131,8 @@ def _small_print(document: Mapping[str, Any]) -> RenderableType:
     coverage = document["coverage"]
     lines = [Text(f"coverage {coverage['measured']} of {coverage['required']} slots; run {document['run']}", "dim")]
     versions = document["versions"]
-    lines += [Text(f"{name}: {versions[name]}", "dim") for name in ("baseline", "soak", "coolant") if name in versions]
+    asked = ("baseline", "soak", "coolant") if document["ships"] or document["suite"] is None else ("baseline", "coolant")
+    lines += [Text(f"{name}: {versions[name]}", "dim") for name in asked if name in versions]  # a short suite is no soak
     waivers: dict[tuple[str, str, str], list[str]] = {}
     for waiver in document["waivers"]:
         waivers.setdefault((waiver["by"], waiver["until"], waiver["why"]), []).append(waiver["interlock"])

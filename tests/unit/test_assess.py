@@ -394,6 +394,13 @@ def test_a_hot_tray_is_seen_to_before_its_boards_are_blamed(story: Story) -> Non
     assert board.action.startswith("see to t03 first")
 
 
+def test_a_hot_gpu_is_not_told_to_see_to_itself(story: Story) -> None:
+    story.readings["t03.g3", "gpu.temp"] = (35.0, 35.0 + 30.0 * 1.6)
+    story.readings["t03.g3", "gpu.tlimit"] = (50.0, 1.0)
+    found = {f.signature: f for f in story.tell().findings if f.part == "t03.g3"}
+    assert found["gpu.tlimit.load"].action == found["thermal.rth"].action != ""
+
+
 def test_null_limits_end_unknown_never_pass(story: Story) -> None:
     rows = build.limits(gpu__tlimit__load={"min": None, "unit": "Cel"})
     story.profile = build.profile(TRAYS, limits={k: v.model_dump(exclude_unset=True) for k, v in rows.items()})
