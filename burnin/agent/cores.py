@@ -6,7 +6,6 @@ Each thread hashes in pieces short enough that a stop is a stop, with the GIL le
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import threading
@@ -50,9 +49,11 @@ class Cores:
     def __init__(self, threads: int, going: Callable[[], bool], now_ns: Callable[[], int]) -> None:
         if threads < 1:
             raise ValueError("the tray has no core to spare, or /proc/stat does not say how many it has")
+        import hashlib  # OpenSSL is large, and a holder only counts cores
+
         if getattr(getattr(hashlib, "pbkdf2_hmac", None), "__module__", "") != "_hashlib":
             raise ValueError("this python has no OpenSSL to hash with")
-        self._going, self._now_ns, self._over = going, now_ns, threading.Event()
+        self._hash, self._going, self._now_ns, self._over = hashlib.pbkdf2_hmac, going, now_ns, threading.Event()
         self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -63,7 +64,7 @@ class Cores:
         iterations, salt = FIRST, number.to_bytes(4, "little")
         while self._going() and not self._over.is_set():
             begun = self._now_ns()
-            hashlib.pbkdf2_hmac("sha256", b"burnin", salt, iterations)
+            self._hash("sha256", b"burnin", salt, iterations)
             took = max(self._now_ns() - begun, 1)
             iterations = int(min(max(iterations * PIECE_NS / took, 1), iterations * 4, MOST))
 

@@ -36,7 +36,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from burnin import wire
-from burnin.agent import clocks, cores, host, hostdata, kernel_log, traffic
+from burnin.agent import clocks, host, kernel_log
 from burnin.agent.attachment import Attachment
 from burnin.agent.claims import Claims
 from burnin.agent.cost import Cost
@@ -50,7 +50,8 @@ from burnin.agent.program import Spawn as Keep
 from burnin.agent.sampler import Sample, Sampler, Source, Table
 from burnin.agent.spool import Spool
 
-TICK_S = 0.1
+TICK_S, IDLE_TICK_S = 0.1, 0.5
+"""How often local limits, load processes and halts are looked at: under load (and at whatever comes), and without any."""
 BEAT_NS = 1_000_000_000
 FREE_S = 5.0
 """How long a holder that ends waits for the driver to let go of clocks."""
@@ -229,7 +230,7 @@ class Holder:
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
             "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload,
-            "clock": self._clock, "ports": lambda: traffic.ports(self._at), "bye": self._bye, "clear": self._halted.clear,
+            "clock": self._clock, "ports": self._ports, "bye": self._bye, "clear": self._halted.clear,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -359,6 +360,8 @@ class Holder:
         if self._handles.nvml is None or self._loads is None:
             raise ValueError(f"nothing can be sampled: {self._handles.reason}")
         if self._sampler is None:
+            from burnin.agent import hostdata  # what a start need not wait for is imported where it is needed
+
             bdfs = {bdf: gpu for gpu, bdf in self._handles.bdfs.items() if bdf}
             self._devices = hostdata.names(self._at, bdfs)
             loads = self._loads
@@ -421,6 +424,8 @@ class Holder:
             raise ValueError("load is refused: no GPU is being sampled")
         if self._programmed:
             raise ValueError("load is refused: a program has this tray")
+        from burnin.agent import cores
+
         uuids, names = self._handles.uuids, sorted(self._handles.uuids)
         peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
         each = {gpu: {"kernel": kernel, "pulse": (pulse or {}).get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
@@ -429,6 +434,11 @@ class Holder:
         dealt = {gpu: {"cores": share.get(gpu), "ways": ways[n :: len(names)]} for n, gpu in enumerate(names)}
         specs = {gpu: {"kind": "burn", "args": {**args, **dealt.get(gpu, {})}} for gpu, args in each.items()}
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
+
+    def _ports(self) -> Any:
+        from burnin.agent import traffic
+
+        return traffic.ports(self._at)
 
     def _clock(self) -> dict[str, int]:
         return {"mono_ns": self._now_ns()}
@@ -531,6 +541,12 @@ class Holder:
             self.tell("beat", load=self._loaded(), xid=self._handles.xid_reason, kmsg=self._kmsg.reason)
         return bool(self._loaded()) or self._programmed or not (self._ending or now - self._heard_ns >= self._linger_ns)
 
+    @property
+    def _hurried(self) -> bool:
+        """True while there is load, or an end of it to tell."""
+        burning = self._loads is not None and bool(self._loads.burning)
+        return burning or self._programmed or self._ending or self._paper is not None
+
     def serve(self, listener: socket.socket) -> None:
         """Run until the controller says bye, or until nobody was heard for `linger_s`."""
         selector = selectors.DefaultSelector()
@@ -544,9 +560,10 @@ class Holder:
                 gone.socket.close()
 
         self._guards.left = drop
-        alive = True
+        alive, looked_ns = True, 0
         while alive:
-            for key, _ in selector.select(TICK_S):
+            patience_s = TICK_S if self._hurried else max(0.0, IDLE_TICK_S - (self._now_ns() - looked_ns) / 1e9)
+            for key, _ in selector.select(patience_s):
                 if isinstance(key.data, Guard):
                     self._guards.hear(key.data)
                 elif key.fileobj is listener:
@@ -565,7 +582,8 @@ class Holder:
                     channel = None
             self._attached = channel is not None
             self._run_posts()
-            alive = self.tick()
+            if self._hurried or self._now_ns() - looked_ns >= IDLE_TICK_S * 1e9:
+                looked_ns, alive = self._now_ns(), self.tick()
             if channel is not None and not channel.send():
                 drop(channel)
                 channel = None

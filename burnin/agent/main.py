@@ -123,8 +123,8 @@ def main(zipapp: str, argv: list[str]) -> int:
     if argv[:1] == ["work"] and len(argv) == 7:
         return work(*argv[1:])
     if argv[:1] == ["program"] and len(argv) == 4:
-        from burnin.agent import program
+        from burnin.agent import keeper
 
-        return program.main(argv[1], argv[2], argv[3], time.monotonic_ns)
+        return keeper.main(argv[1], argv[2], argv[3], time.monotonic_ns)
     sys.stderr.write(f"burnin agent: unknown words {argv}\n")
     return 64

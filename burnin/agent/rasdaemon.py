@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime
 from functools import partial
 from typing import Union
-from urllib.request import pathname2url
 
 from burnin.agent.host import Roots
 from burnin.agent.sysfs import Absent, File, Row, one
@@ -61,6 +59,8 @@ class Database:
         raise Absent("not_supported")
 
     def _read(self, path: str) -> dict[str, Union[float, str]]:
+        from urllib.parse import quote  # heavy, and few trays have a rasdaemon
+
         try:
             import sqlite3  # some trays' Python comes without
         except ImportError:
@@ -70,7 +70,7 @@ class Database:
             return {}
         out: dict[str, Union[float, str]] = {}
         try:
-            opened = sqlite3.connect(f"file:{pathname2url(os.path.abspath(path))}?mode=ro&immutable=1", uri=True)
+            opened = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1", uri=True)
         except sqlite3.Error:
             return {}
         try:
@@ -87,6 +87,8 @@ class Database:
 
 def _since(rows: list[tuple[str, int]], boot_s: float) -> float:
     """Events at or after boot. Raises ValueError for a time that cannot be read, or more rows than are counted."""
+    from datetime import datetime
+
     total = 0
     for stamp, count in rows:
         if datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S %z").timestamp() >= boot_s:

@@ -16,6 +16,7 @@ import re
 import types
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -26,13 +27,14 @@ _MAIN = b"import sys\nfrom burnin.agent.main import main\nsys.exit(main(sys.argv
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _WORD = re.compile(rb"\w+")
 _DEFINED = re.compile(rb"(?:def|class) +(\w+)")
-_CONSTANT = re.compile(rb"([A-Z][A-Z0-9_]+) *= *[^(=\n]*$")
+_CONSTANT = re.compile(rb"([A-Za-z_]\w*) *= *[^(=\n]*$")
+_IMPORTED = re.compile(rb"from [\w.]+ import (\w+)$")
 _BY_PREFIX = b"NVML_ERROR_"
 """Constants that pynvml itself finds by dir(): it makes its exceptions of them."""
 _STARTS = ("pynvml.py", "burnin/wire.py", *(f"burnin/agent/{name}.py" for name in (
-    "channel", "main", "holder", "kernel_log", "hostdata", "sysfs", "nvml", "load", "links", "grip", "sampler", "pcie", "fields",
-    "attachment", "jobs", "host", "cost", "clocks", "smart", "spool",
-)))  # fmt: skip
+    "channel", "main", "holder", "load", "nvml", "grip", "sampler", "fields", "program", "kernel_log", "guards", "links", "host",
+    "jobs", "attachment", "clocks", "cost", "claims", "spool", "lease",
+)), "burnin/errors.py")  # fmt: skip
 """What a channel and a holder import, those first that are dearest to compile."""
 _ROOM, _LEVEL = 143_000, 7
 """Bytecode travels as long as the file stays below this (the house allows 150 kB, headers included)."""
@@ -71,7 +73,8 @@ def _sources() -> dict[str, bytes]:
 
 
 def named_only(source: bytes, users: bytes) -> bytes:
-    """A module without the functions, classes and constants of one line that neither its users nor what stays of it name.
+    """A module without the functions, classes, constants of one line and imported names that neither its users nor what stays of
+    it name.
 
     Every line keeps its number. Of pynvml's 430 functions and 1500 constants the agent wants a tenth.
     """
@@ -90,7 +93,8 @@ def named_only(source: bytes, users: bytes) -> bytes:
     for i, (_, begin, end) in enumerate(blocks):
         if i not in kept:
             lines[begin:end] = [b""] * (end - begin)
-    return b"\n".join(lines)
+    names = Counter(_WORD.findall(b"\n".join(lines)))
+    return b"\n".join(b"" if (one := _IMPORTED.match(line)) and names[one[1]] == 1 else line for line in lines)
 
 
 def _blocks(lines: list[bytes]) -> Iterator[tuple[bytes, int, int]]:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from burnin.agent.keeper import Ends
 from burnin.agent.load import Loads
-from burnin.agent.program import Ends, Programs, descendants
+from burnin.agent.program import Programs, descendants
 
-KEEPER = "import sys, time; from burnin.agent import program; sys.exit(program.main(*sys.argv[1:4], time.monotonic_ns))"
+KEEPER = "import sys, time; from burnin.agent import keeper; sys.exit(keeper.main(*sys.argv[1:4], time.monotonic_ns))"
 ENVIRON = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 DAEMON = """
 import os, signal, sys, time

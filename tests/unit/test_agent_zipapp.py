@@ -80,6 +80,8 @@ def top(text: bytes) -> dict[str, ast.stmt]:
             out[node.name] = node
         elif isinstance(node, ast.Assign):
             out.update({ast.unparse(target): node for target in node.targets})
+        elif isinstance(node, ast.ImportFrom) and len(node.names) == 1:
+            out[node.names[0].name] = node
     return out
 
 
@@ -99,6 +101,7 @@ def bare(source: bytes, without: Container[str] = ()) -> str:
     tree.body = [
         n for n in tree.body
         if not (isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) in without)
+        and not (isinstance(n, ast.ImportFrom) and n.names[0].name in without)
         and not (isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in without)
     ]  # fmt: skip
     for node in ast.walk(tree):
@@ -122,12 +125,15 @@ def test_what_travels_is_the_same_program_on_the_same_lines() -> None:
 
 
 NAMED = b'''# licence
-A_USED = 1
+from a.b import wanted
+from a.b import unwanted
+A_USED = wanted
 B_OURS = 2
 C_GONE = 0x10
 NVML_ERROR_X = 3
 D_CALL = f(4)
 lower = 5
+lower_gone = c_uint
 @decorated
 def ours(a,
          b):
@@ -154,7 +160,9 @@ Kept.y = lower
 
 def test_what_somebody_names_travels_and_every_line_keeps_its_number() -> None:
     gone = (
+        b"from a.b import unwanted",
         b"C_GONE = 0x10",
+        b"lower_gone = c_uint",
         b"def calls_itself():\n    # gone\n    return calls_itself()\n",
         b"class Gone(Kept):\n    x = 1\n\n    def f(self): pass",
     )
