@@ -5,9 +5,10 @@
 Both read the same tray of four GPUs through unmodified pynvml from the twin's emulated NVML: the fast metrics ten times a second,
 the slow ones every 5 s, every NVLink once. The plain loop asks for one value at a time, as examples of pynvml do, and writes
 JSON lines. The agent is the whole holder, with a channel attached that takes its records, kernel log, beats and local limits.
-The empty process only wakes as often: what that costs is the machine's. At 1 Hz is what suites ask for.
+The empty process only wakes as often: what that costs is the machine's.
 Before the time is taken the library is replaced by one that answers at once with what it had answered: a driver's time is not the
-agent's. CPU is the process's own, in fresh processes in turn; medians of the repetitions.
+agent's. CPU is the process's own, in fresh processes in turn; medians of the repetitions. At 1 Hz is what suites ask for; where
+load comes, goes and pulses they ask for power and clock at 10 Hz beside it.
 
 Start: a holder without a driver until it listens, per Python that is found. `bench.agent child ...` is what the processes run.
 """
@@ -47,6 +48,7 @@ PEERS = {
     "ours": "burnin's holder",
     "plain": "plain pynvml loop",
     "empty": "empty, same wakes",
+    "bursts": "1 Hz, power at 10 Hz",
     "usual": "burnin's holder, 1 Hz",
 }
 
@@ -179,8 +181,8 @@ def ours(folder: Path, seconds: float) -> dict[str, float]:
     return out
 
 
-def attach(path: Path, fast_s: float = 1 / HZ) -> None:
-    """Order the holder to sample, and take what it says until it ends."""
+def attach(path: Path, fast_s: float = 1 / HZ, bursts: bool = False) -> None:
+    """Order the holder to sample (`bursts`: power and clock ten times a second too), and take what it says until it ends."""
     with socket.socket(socket.AF_UNIX) as link:
         while link.connect_ex(str(path)):
             time.sleep(0.02)
@@ -188,6 +190,8 @@ def attach(path: Path, fast_s: float = 1 / HZ) -> None:
         link.sendall(b'["lease",60,-1]\n')
         periods = json.dumps({"fast_s": fast_s, "slow_s": SLOW_S, "links_s": LINKS_S})
         link.sendall(f'["order","1","sample",{periods}]\n'.encode())
+        if bursts:
+            link.sendall(f'["order","2","transient",{{"period_s":{1 / HZ},"seconds":600}}]\n'.encode())
         while link.recv(1 << 16):
             pass
 
@@ -197,8 +201,8 @@ def child(what: str, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="burnin-bench-") as folder:
         words = [sys.executable, "-m", "bench.agent", "child", what, folder, str(seconds)]
         process = subprocess.Popen(words, stdout=subprocess.PIPE)
-        if what in ("ours", "usual"):
-            attach(Path(folder) / SOCKET, 1 / HZ if what == "ours" else 1.0)
+        if what in ("ours", "bursts", "usual"):
+            attach(Path(folder) / SOCKET, 1 / HZ if what == "ours" else 1.0, what == "bursts")
         said, _ = process.communicate()
     result: dict[str, float] = json.loads(said)
     return result
@@ -254,11 +258,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
-        print(
-            json.dumps(
-                {"ours": ours, "plain": plain, "empty": empty, "usual": ours}[sys.argv[2]](Path(sys.argv[3]), float(sys.argv[4]))
-            ),
-            flush=True,
-        )
+        measured = {"plain": plain, "empty": empty}.get(sys.argv[2], ours)
+        print(json.dumps(measured(Path(sys.argv[3]), float(sys.argv[4]))), flush=True)
         os._exit(0)  # the holder's threads wait in the emulated driver
     main()

@@ -57,6 +57,8 @@ FREE_S = 5.0
 """How long a holder that ends waits for the driver to let go of clocks."""
 HALT, HALTED = "halt", "halted"
 """Files in the agent's directory: RUN and the reason; how many GPUs were loaded, once none is."""
+TRANSIENT = 3
+"""Number of the table that is read only when asked."""
 INIT_S = 8.0
 """How long NVML may take to initialise before hello says that it hangs."""
 
@@ -153,8 +155,10 @@ class Holder:
         """Append a record to the spool."""
         self.spool.add(kind, body)
 
-    def _post(self, what: Callable[[], None]) -> None:
+    def _post(self, what: Callable[[], None], at_once: bool = True) -> None:
         self._posts.put(what)
+        if not at_once:
+            return
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_w, b"!")
 
@@ -378,10 +382,13 @@ class Holder:
                 number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
                 for number, table in enumerate(tables)
             }
-            emit: Callable[[Sample], None] = lambda sample: self._post(lambda: self._sampled(sample))  # noqa: E731
-            self._sampler = Sampler(tables, emit, self._now_ns, paced=self._paced)
+            self._sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
             self._sampler.start()
         return {"tables": self._tables()}
+
+    def _emit(self, sample: Sample) -> None:
+        """From the sampler's thread. Bursts of power are nobody's limit: they wait for the next turn, and cost no wake."""
+        self._post(lambda: self._sampled(sample), at_once=sample.table != TRANSIENT)
 
     def _sources(self, cadence: str, answered: Callable[[int], None] = lambda took_ns: None) -> list[Source]:
         who = self._handles
@@ -398,7 +405,7 @@ class Holder:
         if not 0.05 <= period_s <= 10 or not 0 <= seconds <= 86400:
             raise ValueError(f"a reading every {period_s:g} s for {seconds:g} s: 0.05 to 10 s, and a day at most")
         now = self._now_ns()
-        self._sampler.tables[-1].order(int(period_s * 1e9), now + int(seconds * 1e9))
+        self._sampler.tables[TRANSIENT].order(int(period_s * 1e9), now + int(seconds * 1e9))
         self._sampler.nudge()
         return {"period_s": period_s, "seconds": seconds}
 
