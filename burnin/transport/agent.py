@@ -240,6 +240,9 @@ class AgentLink:
             named += f" (process {who.get('pid')} on {who.get('host')}, since {who.get('since')})"
         if word == "fenced":
             return Superseded(f"{self.part} was taken over by {named}: this controller commands it no more")
+        if stage := who.get("stage"):
+            ways = f"`--resume {run}` goes on with it, `burnin stop {run} --emergency` ends it"
+            return AgentBusy(f"{self.part} is held by {named}, whose stage {stage} is detached: {ways}")
         return AgentBusy(f"{self.part} is held by {named}; wait for it, or `burnin stop` it")
 
     def _take(self, records: list[wire.Record]) -> None:
@@ -281,9 +284,9 @@ class AgentLink:
             raise TrayError(f"{self.part}: {body.get('error')}")
         return body.get("result")
 
-    def lease(self, seconds: float, stored_seq: int) -> None:
-        """Let load go on for `seconds`, and let the agent forget records up to `stored_seq`."""
-        self._write(wire.Lease(seconds, stored_seq))
+    def lease(self, seconds: float, stored_seq: int, stage: str = "") -> None:
+        """Let load go on for `seconds`, and let the agent forget records up to `stored_seq`. `stage`: see `wire.Lease`."""
+        self._write(wire.Lease(seconds, stored_seq, stage))
 
     def _write(self, item: wire.Order | wire.Lease) -> None:
         if self._channel is not None and not self.gone.done():

@@ -307,7 +307,7 @@ class FakeLink:
             self.cut("")
         return {"tables": TABLES}
 
-    def lease(self, seconds: float, stored_seq: int) -> None:
+    def lease(self, seconds: float, stored_seq: int, stage: str = "") -> None:
         self.agent.leases.append(self.agent.clock.t)
 
     def cut(self, why: str = "connection lost") -> None:
