@@ -86,7 +86,8 @@ WRONG = {
     ),
     "too short": ("settle: 5 s", "settle: 28 s", "7:37: stage idle: 2 s are judged, fewer than 3 samples of 1 s"),
     "detached too long": (
-        "phase: load, ", "phase: load, detach: 5 h, ", "8:40: stages[2].detach: 18000 s is too long; a stage is detached for 1 s to 4 h"
+        "phase: load, ", "phase: load, detach: 5 h, ",
+        "8:40: stages[2].detach: 18000 s is too long; a stage is detached for 1 s to 4 h",
     ),
     "detached for ever": ("phase: load, ", "phase: load, detach: 600, ", "8:40: stages[2].detach: 600 is not a duration"),
     "detached idle": ("settle: 5 s", "detach: 10 min", "7:51: stage idle: only a steady load goes on by itself (phase load"),
