@@ -56,10 +56,10 @@ class Left:
         (place / "left.yaml").write_text(SUITE)
         self.twin, self.place, self.db = twin, place, place / "runs.db"
         words = ["run", str(place / "left.yaml"), str(twin.rack_file), "--db", str(self.db), "--plain", "--operator", "test"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "burnin", *words, "--json", str(place / "verdict.json"), *more],
-            stdout=(place / "out").open("wb"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        with (place / "out").open("wb") as out:  # a guard that outlives its run would keep a pipe open
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "burnin", *words, "--json", str(place / "verdict.json"), *more], stdout=out, stderr=out
+            )
 
     def out(self, seconds: float = 280) -> str:
         """Wait for it: what it said."""
