@@ -213,7 +213,7 @@ async def _run(
     def tray_session(tray: str) -> TraySession:
         session = TraySession(
             tray,
-            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim),
+            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim, keep.full),
             keep.event,
             clock,
             start_s,

@@ -172,6 +172,7 @@ class TraySession:
         self._tables = self._columns(hello["tables"])
         self._watched(hello)
         self.goes_on = hello.get("stage", "")
+        self.loaded = {f"{self.tray}.{gpu}" for gpu in hello.get("loaded", ())}
         self._renew(self._link)
         if self._tables:
             await self._catch_up(self._link)
@@ -198,12 +199,12 @@ class TraySession:
     async def _catch_up(self, link: Link) -> None:
         """What was recorded while nobody was attached comes before every answer: an hour of it takes its time."""
         self._take_early()
-        seen, since_s = self.seen_seq, self._clock.now()
+        seen, since_s = (self.seen_seq, link.heard_s), self._clock.now()
         while self.seen_seq < self._replay_until and not self._stop.is_set():
             self._renew(link)
             await self._pause_or_gone(link, CATCH_UP_S)
-            if self.seen_seq > seen:
-                seen, since_s = self.seen_seq, self._clock.now()
+            if (self.seen_seq, link.heard_s) != seen:
+                seen, since_s = (self.seen_seq, link.heard_s), self._clock.now()
             if link.gone.done() or self._clock.now() - since_s > BEAT_LOST_S:
                 raise TrayError(f"{self.tray}: what its agent recorded did not come to its end")
 
