@@ -271,8 +271,10 @@ class AgentLink:
             self._hold(self.heard_s + HELD_S)
 
     def _hold(self, until_s: float) -> None:
-        """Take nothing more while whoever keeps it is behind: an hour that was recorded comes faster than a disk writes it. A disk
-        that does not get on at all is not waited for."""
+        """Take nothing more while whoever keeps it is behind: an hour that was recorded comes faster than a disk writes it.
+
+        A disk that does not get on at all is not waited for.
+        """
         if self._channel is None or self.gone.done():
             return
         self.heard_s = time.monotonic()

@@ -17,13 +17,17 @@ class Channel:
     """What asyncssh's channel is told."""
 
     def __init__(self) -> None:
-        self.reading = True
+        self.resumed = asyncio.Event()
+        self.resumed.set()
 
     def pause_reading(self) -> None:
-        self.reading = False
+        self.resumed.clear()
 
     def resume_reading(self) -> None:
-        self.reading = True
+        self.resumed.set()
+
+    def reads(self) -> bool:
+        return self.resumed.is_set()
 
 
 @pytest.mark.parametrize("stuck", [False, True])
@@ -32,24 +36,22 @@ async def test_nothing_is_taken_while_the_disk_is_behind_and_a_stuck_one_is_not_
 ) -> None:
     monkeypatch.setattr(agent, "HELD_S", 0.3 if stuck else 60.0)
     full, taken, channel = [False], list[Record](), Channel()
-    dialer = cast(Any, SimpleNamespace(endpoints={"t00": None}))
-    link = AgentLink(dialer, "t00", cast(Any, None), "r", taken.extend, full=lambda: full[0])
-    link._channel = cast(Any, channel)
+    dialer = cast("Any", SimpleNamespace(endpoints={"t00": None}))
+    link = AgentLink(dialer, "t00", cast("Any", None), "r", taken.extend, full=lambda: full[0])
+    link._channel = cast("Any", channel)
     link._take([Record("note", "b", 0, 0, {})])
-    assert channel.reading
+    assert channel.reads()
     full[0] = True
     link._take([Record("note", "b", 1, 0, {})])
-    assert not channel.reading
+    assert not channel.reads()
     assert len(taken) == 2, "what came is kept"
     heard_s = link.heard_s
     if not stuck:
         await asyncio.sleep(3 * agent.HOLD_S)
-        assert not channel.reading
+        assert not channel.reads()
         assert link.heard_s > heard_s, "it is we who do not listen"
         full[0] = False
-    async with asyncio.timeout(10):
-        while not channel.reading:
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(channel.resumed.wait(), 10)
     full[0] = True
     link._take([Record("note", "b", 2, 0, {})])
-    assert not channel.reading, "and again"
+    assert not channel.reads(), "and again"

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -145,20 +145,15 @@ async def test_what_waits_for_a_slow_disk_is_bounded(store: Store) -> None:
 
 
 async def test_it_says_that_it_is_behind_before_it_is_too_far(path: Path, store: Store) -> None:
-    writer = Writer(store, limit=10_000)
+    writer, seen = Writer(store, limit=10_000), list[bool]()
     with Locked(path):
-        for n in range(12):
+        for n in range(13):
+            seen.append(writer.full)
             writer.put(line(n))
-        assert not writer.full
-        writer.put(line(12))
-        assert writer.full
-    await asyncio.wait_for(until(lambda: not writer.full), 10)
+        seen.append(writer.full)
+    await writer.flush()
+    assert [*seen, writer.full] == [*[False] * 13, True, False]
     await writer.close()
-
-
-async def until(what: Callable[[], bool]) -> None:
-    while not what():
-        await asyncio.sleep(0.01)
 
 
 async def test_put_does_not_wait_for_the_disk(store: Store) -> None:
