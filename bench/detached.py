@@ -2,9 +2,9 @@
 
     python -m bench.detached [--trays 18] [--switches 9] [--away 60]
 
-A twin gb300-nvl72 whose BMCs mind leaks, under full load. Times are seconds from the start of the process of `burnin run --resume`,
-and from the beginning of its session (Python has started, files are read), until the last tray is ready: connected, its agent
-found, all that it recorded fetched. Looked for in the database: readings missing, readings twice, records that were dropped.
+A twin gb300-nvl72 whose BMCs mind leaks, under full load. Times are seconds from the start of the process that resumes, and from
+the beginning of its session (Python has started, files are read), until the last tray is ready: connected, its agent found, all
+that it recorded fetched. Looked for in the database: readings missing, readings twice, records that were dropped.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def main() -> None:
             last_s = max(t_s for _, t_s in ready) - t0_s
             taken_s = asked(db, "SELECT t_s FROM log WHERE kind = 'detached' AND code = 'goes on'")[0][0] - t0_s
             print(f"{len(ready)} of {given.trays + given.switches} trays ready again {last_s:.2f} s after the session began,")
-            print(
-                f"{mono_s - before + last_s:.2f} s after the process did; the stage taken up, with its guard, after {taken_s:.2f} s"
-            )
+            print(f"{mono_s - before + last_s:.2f} s after the process did; the stage taken up, guarded, after {taken_s:.2f} s")
             time.sleep(10)
             print(f"{sum(map(alive, load))} of {len(load)} load processes are the same", flush=True)
             words = [sys.executable, "-m", "burnin", "stop", "last", "--db", str(db)]
