@@ -2,6 +2,7 @@ r"""The words between controller and agent: one JSON array per line, in both dir
 
 Down (controller -> agent)        ["order", id, verb, {arguments}]      idempotent: the same id is answered, not done, again
                                   ["lease", seconds, stored_seq]        keeps the load alive; records up to stored_seq may go
+                                  ["lease", seconds, stored_seq, stage] the same of a detached stage: nobody else's meanwhile
 Up (agent -> controller)          [kind, boot_id, seq, mono_ns, {body}]
 
 `seq` counts a holder's records from 0 without gaps; `mono_ns` is the tray's CLOCK_MONOTONIC; a changed `boot_id` means
@@ -45,10 +46,12 @@ class Order(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """Load may go on for `seconds` from receipt; records up to `stored_seq` are safe with the controller."""
+    """Load may go on for `seconds` from receipt; records up to `stored_seq` are safe with the controller. `stage`: the load is
+    that detached stage's, and goes on also when its controller is known to be gone."""
 
     seconds: float
     stored_seq: int = -1
+    stage: str = ""
 
 
 Down = Union[Order, Lease]
@@ -64,7 +67,7 @@ def encode(item: Union[Record, Order, Lease]) -> bytes:
     elif isinstance(item, Order):
         row = ("order", item.id, item.verb, item.args)
     else:
-        row = ("lease", item.seconds, item.stored_seq)
+        row = ("lease", item.seconds, item.stored_seq, *([item.stage] if item.stage else ()))
     return _encode(row).encode() + b"\n"
 
 
@@ -137,10 +140,10 @@ def read_down(line: bytes) -> Down:
             _, ident, verb, args = row
             if isinstance(ident, str) and isinstance(verb, str) and isinstance(args, dict):
                 return Order(ident, verb, args)
-        if isinstance(row, list) and len(row) == 3 and row[0] == "lease":
-            seconds, stored = float(row[1]), int(row[2])
+        if isinstance(row, list) and len(row) in (3, 4) and row[0] == "lease":
+            seconds, stored, stage = float(row[1]), int(row[2]), "".join(row[3:])
             if 0 <= seconds <= 14400:
-                return Lease(seconds, stored)
+                return Lease(seconds, stored, stage)
     except (ValueError, TypeError, RecursionError):
         pass
     raise ProtocolError(f"not an order: {line[:80]!r}")

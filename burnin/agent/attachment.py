@@ -30,6 +30,11 @@ class Owner(Protocol):
         ...
 
     @property
+    def detached(self) -> str:
+        """The detached stage that is loaded; empty where none is."""
+        ...
+
+    @property
     def busy(self) -> bool:
         """True while the run that owns this holder has a living lease or a load."""
         ...
@@ -66,8 +71,9 @@ class Attachment:
     def attach(self) -> bool:
         """Answer the attach line; False when this channel may not stay, and was told why.
 
-        A holder of another run is `busy` while that run lives; when it does not, or its controller is known to be gone, the
-        holder ends itself (`stale`) and the channel starts a fresh one. Of controllers of one run see `Claims`.
+        A holder of another run is `busy` while that run lives; when it does not, or its controller is known to be gone and left
+        no detached stage, the holder ends itself (`stale`) and the channel starts a fresh one. Of controllers of one run see
+        `Claims`.
         """
         owner = self._owner
         self.socket.settimeout(_ATTACH_S)
@@ -79,7 +85,8 @@ class Attachment:
             self.guard = word == "guard"
             answer = self._refusal(run, claim)
             if answer is not None:
-                self.socket.sendall(json.dumps([answer, owner.run, owner.claims.who]).encode() + b"\n")
+                who = {**owner.claims.who, "stage": owner.detached} if owner.detached else owner.claims.who
+                self.socket.sendall(json.dumps([answer, owner.run, who]).encode() + b"\n")
                 if answer == "stale" or (answer == "fenced" and owner.claims.unclaimed):
                     owner.end()
                 return False
@@ -96,7 +103,7 @@ class Attachment:
             return "busy" if run != owner.run else None
         if run != owner.run:
             gone = claim is not None and claim.get("gone") is not None and claim["gone"] == owner.claims.who.get("id")
-            return "busy" if self.guard or (owner.busy and not gone) else "stale"
+            return "busy" if self.guard or (owner.busy and not (gone and not owner.detached)) else "stale"
         return owner.claims.take(claim, owner.leased) if claim is not None else None
 
     def _first_line(self) -> bytes:

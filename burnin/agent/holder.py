@@ -1,7 +1,7 @@
 """The resident process on a tray: it owns load, sampling, local limits and the spool; a channel only attaches to it.
 
 Records (see burnin.wire) and their bodies:
-    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded fence   of every channel
+    hello   protocol run holder agent pid uid wall_ns first next nvml kmsg xid tables gpus loaded stage fence   of every channel
     sample  c: table, n: mono_ns of the reading, v: values in column order (null: see absent)
     absent  c: table, why: {column: reason}                        when the reasons change
     event   source nvml | kmsg, gpu, bdf, code, text               an XID; a word for any other hardware line of the kernel log
@@ -80,7 +80,8 @@ class Holder:
     ) -> None:
         self.run, self.agent, self._spawn, self._at, self._keep = run, agent, spawn, at, keep
         self._dir = os.path.dirname(note)
-        self._linger_ns, self._now_ns = int(linger_s * 1e9), now_ns
+        self._linger_ns = self._wait_ns = int(linger_s * 1e9)
+        self._now_ns, self._stage = now_ns, ""
         self.ident = os.urandom(8).hex()
         self._boot_id = host.boot_id(at)
         self.spool = Spool(self._boot_id, now_ns)
@@ -174,7 +175,8 @@ class Holder:
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
             "nvml": self._handles.reason, "kmsg": self._kmsg.reason, "xid": self._handles.xid_reason, "tables": self._tables(),
-            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "halted": self._halted, "fence": self.claims.token,
+            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "stage": self.detached, "halted": self._halted,
+            "fence": self.claims.token,
         }  # fmt: skip
         return self._unnumbered("hello", body)
 
@@ -205,6 +207,11 @@ class Holder:
         return self._now_ns() < self._lease_end_ns
 
     @property
+    def detached(self) -> str:
+        """The detached stage that is loaded; empty where none is."""
+        return self._stage if self.leased and self._loaded() else ""
+
+    @property
     def busy(self) -> bool:
         """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
         left = "*" in self._halted and not self._attached
@@ -215,7 +222,9 @@ class Holder:
         self._heard_ns = self._now_ns()
         if isinstance(down, wire.Lease):
             self.spool.forget(down.stored_seq)
-            self._lease_end_ns = self._heard_ns + int(down.seconds * 1e9)
+            lease_ns = int(down.seconds * 1e9)
+            self._lease_end_ns, self._stage = self._heard_ns + lease_ns, down.stage
+            self._wait_ns = max(self._linger_ns, 2 * lease_ns)  # what was recorded is kept as long again
             if self._loads is not None:
                 self._loads.renew(self._lease_end_ns)
             if self._programs is not None:
@@ -546,7 +555,7 @@ class Holder:
             if now >= self._lease_end_ns:
                 self._free_clocks()
             self.tell("beat", load=self._loaded(), xid=self._handles.xid_reason, kmsg=self._kmsg.reason)
-        return bool(self._loaded()) or self._programmed or not (self._ending or now - self._heard_ns >= self._linger_ns)
+        return bool(self._loaded()) or self._programmed or not (self._ending or now - self._heard_ns >= self._wait_ns)
 
     @property
     def _hurried(self) -> bool:
@@ -555,7 +564,7 @@ class Holder:
         return burning or self._programmed or self._ending or self._paper is not None
 
     def serve(self, listener: socket.socket) -> None:
-        """Run until the controller says bye, or until nobody was heard for `linger_s`."""
+        """Run until the controller says bye, or until nobody was heard for `linger_s`, or twice the lease."""
         selector = selectors.DefaultSelector()
         selector.register(listener, selectors.EVENT_READ)
         selector.register(self._wake_r, selectors.EVENT_READ)

@@ -63,9 +63,9 @@ def _sessions(case: Case) -> tuple[dict[str, Any], ...]:
         gap = one.t0_s - before.t1_s if before is not None and before.t1_s is not None else 0.0
         until = next((later.t0_s for later in case.sessions if later.t0_s > one.t0_s), math.inf)
         new = {v.part: v.why for v in case.voided if one.t0_s <= v.t_s < until}
-        out.append(
-            {"host": one.host, "started": one.started, "from_s": one.t0_s, "to_s": one.t1_s, "gap_s": gap, "replaced": new}
-        )
+        body = {"host": one.host, "started": one.started, "from_s": one.t0_s, "to_s": one.t1_s, "gap_s": gap, "replaced": new}
+        alone = [float(line.code) for line in case.log if line.kind == "unguarded" and one.t0_s <= line.t_s < until]
+        out.append({**body, "unguarded_s": sum(alone)} if alone else body)  # load went on, detached
     return tuple(out)
 
 

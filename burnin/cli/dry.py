@@ -49,6 +49,8 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
         load = f"{', '.join(hot)}: {gpus} GPUs{most}" if hot else load
         if stage.sample_power is not None:
             load = f"{load}{', ' if load else ''}power every {stage.sample_power:g} s"
+        if stage.detach is not None:
+            load = f"{load}; detached for up to {clock(stage.detach)}"
         checks = ", ".join(step.check for step in leg.steps)
         whole_s = stage.duration + leg.own_s
         table.add_row(clock(at), stage.stage + when, stage.phase or "", clock(whole_s), load, checks)

@@ -126,7 +126,10 @@ async def _stop(run: str, db: Path) -> None:
     from burnin.errors import InputError, NotReady
     from burnin.run import sockets
 
-    reader, writer = await sockets.connect(sockets.live(db), f"run {run}")
+    try:
+        reader, writer = await sockets.connect(sockets.live(db), f"run {run}")
+    except InputError as error:
+        raise InputError(f"{error}; load that was left detached ends by `burnin stop {run} --emergency`") from None
     try:
         async with asyncio.timeout(ANSWER_S):
             going = orjson.loads(await reader.readline() or b'{"run": ""}')["run"]

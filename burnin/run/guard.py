@@ -1,7 +1,8 @@
 """The run's side of its guard: starts the process, tells it that the run lives, and does what it says.
 
 A trip that ends the whole rack stops the run; one of a GPU or tray is kept, and the others go on. A guard that dies or is
-silent stops the run: nothing heats unguarded.
+silent stops the run: nothing heats unguarded. Only where a stage is detached may load go on when run and guard are gone together;
+a guard that outlives its run watches on, and makes way for the guard of the next session.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Guardian:
         self._there: set[str] = set()
         self._changed = asyncio.Event()
         self._leaving = self._begun = False
+        self.relieved = False
+        """An earlier session's guard was still there, and made way for this one."""
         self.dead = ""
         """Why there is no guard any more."""
 
@@ -97,6 +100,8 @@ class Guardian:
             self._changed.set()
         elif "trip" in said:
             self._tripped(said["trip"])
+        elif "relieved" in said:
+            self.relieved = True
         elif "note" in said:
             self._event(LogLine(said["note"]["part"], self._now_s(), "note", "", said["note"]["text"], "guard"))
         elif "outcome" in said:
@@ -118,6 +123,10 @@ class Guardian:
             (self._there.add if event.state == "ready" else self._there.discard)(event.tray)
             if self._there != before:
                 self._say({"there": sorted(self._there)})
+
+    def detach(self, for_s: float) -> None:
+        """For so long the guard is not to take this run's silence or death for a reason to end load; 0: at once, as ever."""
+        self._say({"detached": for_s})
 
     async def ready(self) -> None:
         """Returns when every tray that is there is watched, or when it is known that not all will be."""

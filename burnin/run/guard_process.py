@@ -1,10 +1,13 @@
 """The guard: a process beside the run, with an event loop, SSH connections and Redfish clients of its own.
 
-    run -> guard, on stdin     {configuration}, {"beat"}, {"there": [trays]}, {"bye"}
-    guard -> run, on stdout    {"beat"}, {"state": {watching, why, blind}}, {"trip": ...}, {"outcome": ...}
+    run -> guard, on stdin     {configuration}, {"beat"}, {"there": [trays]}, {"detached": seconds}, {"bye"}
+    guard -> run, on stdout    {"beat"}, {"state": {watching, why, blind}}, {"trip": ...}, {"outcome": ...}, {"relieved"}
 
 It ends load when something it watches is bad or unread, when the run is silent for longer than its lease, when the run ends
 without a word, and when somebody asks for it on its socket. It outlives a frozen run. It never renews a lease.
+
+While a stage is detached the run may be silent or gone for that long; the guard watches on alone, until the load or that time is
+over, or until the guard of the run's next session relieves it on its socket.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from burnin.errors import NotReady, TrayError
+from burnin.errors import InputError, NotReady, TrayError
 from burnin.rack.load import RackFile
 from burnin.rack.parts import tray_of
 from burnin.rack.schema import Profile, Rack
@@ -37,6 +40,10 @@ TICK_S = 0.1
 BEAT_S = 0.5
 BLOCKED_S = 1.0
 """A turn that takes so long was no turn: nothing could be heard meanwhile."""
+RELIEVE_S = 5.0
+"""How long an earlier session's guard may take to make way."""
+OVERLAP_S = 30.0
+"""How long it watches on beside the one that relieved it, which has to connect first."""
 CONFIRM_S = 5.0
 """How long it is watched whether load really ended, before what is left is named."""
 
@@ -58,8 +65,9 @@ class GuardProcess:
         self._out = out
         self._heard_s = time.monotonic()
         self._over = asyncio.Event()
-        self._clean = False
-        self._detached = False
+        self._clean = self._alone = False
+        self._detached_s = 0.0
+        self._relief = asyncio.Event()
         self._halting: set[asyncio.Task[None]] = set()
         self._asked: list[asyncio.StreamWriter] = []
 
@@ -84,7 +92,7 @@ class GuardProcess:
         if "there" in said:
             for tray, guarded in self.trays.items():
                 guarded.expect(tray in said["there"])
-        self._detached = said.get("detached", self._detached)
+        self._detached_s = float(said.get("detached", self._detached_s))
         if "bye" in said:
             self._clean = True
             self._over.set()
@@ -92,7 +100,10 @@ class GuardProcess:
     async def _listen_to_run(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             self._hear(line)
-        if not self._clean and not self._detached:
+        if self._detached_s > 0 and not self._clean:
+            self._alone = True
+            return
+        if not self._clean:
             self._own_trip("controller", "the run's process ended without a word")
         self._over.set()
 
@@ -118,8 +129,13 @@ class GuardProcess:
                     self._tell_state()
 
     def _look(self, now: float) -> None:
-        if now - self._heard_s > self._lease_s:
-            self._own_trip("controller", f"the run was silent for {now - self._heard_s:.1f} s: frozen")
+        silent_s = now - self._heard_s
+        if silent_s > max(self._lease_s, self._detached_s) and not self._relief.is_set():
+            self._own_trip("controller", f"the run was silent for {silent_s:.1f} s: {'gone' if self._alone else 'frozen'}")
+            if self._alone:
+                self._over.set()
+        if self._alone and silent_s > self._lease_s and not any(tray.loaded for tray in self.trays.values()):
+            self._over.set()
         loaded = [gpu for tray in self.trays.values() if tray.watching for gpu in tray.loaded]
         self.watch.expect("gpu_margin", loaded, now)
         for name in {name for source in self._sources for name in source.names}:
@@ -134,6 +150,8 @@ class GuardProcess:
     # ---- what goes out
 
     def _say(self, body: dict[str, Any]) -> None:
+        if self._alone:
+            return
         with contextlib.suppress(OSError, RuntimeError):
             self._out.write(orjson.dumps(body) + b"\n")
 
@@ -200,6 +218,9 @@ class GuardProcess:
                 if isinstance(said, dict) and said.get("do") == "emergency" and said.get("run") == self._run_id:
                     self._own_trip("emergency", f"emergency stop by {said.get('by') or 'somebody'}")
                     writer.write(b'{"said":"ordered"}\n')
+                elif isinstance(said, dict) and said.get("do") == "relieve" and said.get("run") == self._run_id and self._alone:
+                    writer.write(b'{"said":"relieved"}\n')
+                    self._relief.set()
         finally:
             self._asked.remove(writer)
 
@@ -207,28 +228,60 @@ class GuardProcess:
 
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Until the run says bye, or is gone and its load with it."""
-        listening = None
-        try:
-            listening = await sockets.listen(sockets.guard(self._db), self._serve, f"run {self._run_id}'s guard")
-        except NotReady as error:
-            self._unheard["emergency stop"] = str(error)
-        tasks = [asyncio.ensure_future(job) for job in (self._listen_to_run(reader), self._tick())]
+        listening = await self._listen()
+        ends = [asyncio.ensure_future(job) for job in (self._listen_to_run(reader), self._make_way(listening))]
+        tasks = [asyncio.ensure_future(self._tick())]
         tasks += [asyncio.ensure_future(tray.live()) for tray in self.trays.values()]
         tasks += [asyncio.ensure_future(source.live()) for source in self._sources]
         self._tell_state()
         over = asyncio.ensure_future(self._over.wait())
-        done, _ = await asyncio.wait((over, *tasks[1:]), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((over, *tasks), return_when=asyncio.FIRST_COMPLETED)
         if over not in done:  # a defect of the guard's: what it cannot watch must not heat
             self._own_trip("guard", f"the guard failed: {next(iter(done)).exception()!r}")
         while self._halting:
             await asyncio.wait(list(self._halting), timeout=CONFIRM_S)
-        for task in (over, *tasks):
+        for task in (over, *ends, *tasks):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if listening is not None:
+        await asyncio.gather(*ends, *tasks, return_exceptions=True)
+        if listening is not None and not self._relief.is_set():
             await listening.close()
         await asyncio.gather(*(source.close() for source in self._sources), return_exceptions=True)
         await self._dial.close()
+
+    async def _listen(self) -> sockets.Listening | None:
+        """At the guard's socket, relieving an earlier session's guard that is still there."""
+        end, asked = time.monotonic() + RELIEVE_S, False
+        while True:
+            try:
+                return await sockets.listen(sockets.guard(self._db), self._serve, f"run {self._run_id}'s guard")
+            except NotReady as error:
+                if time.monotonic() > end:
+                    self._unheard["emergency stop"] = str(error)
+                    return None
+                asked = asked or await self._relieve()
+                await asyncio.sleep(TICK_S)
+
+    async def _relieve(self) -> bool:
+        """Ask the guard that listens there to make way; False where it does not."""
+        try:
+            async with asyncio.timeout(1.0):
+                reader, writer = await sockets.connect(sockets.guard(self._db), f"run {self._run_id}")
+                writer.write(orjson.dumps({"do": "relieve", "run": self._run_id}) + b"\n")
+                await reader.readline()
+                said = b"relieved" in await reader.readline()
+                writer.close()
+        except (TimeoutError, InputError, NotReady, OSError):
+            return False
+        if said:
+            self._say({"relieved": 1})
+        return said
+
+    async def _make_way(self, listening: sockets.Listening | None) -> None:
+        await self._relief.wait()
+        if listening is not None:
+            await listening.close()
+        await asyncio.sleep(OVERLAP_S)
+        self._over.set()
 
 
 async def _main() -> None:

@@ -81,6 +81,10 @@ class Heat:
 
     # ---- up
 
+    def goes_on(self, load: Load) -> None:
+        """This is what burns already: an earlier session brought it up."""
+        self._wanted = load
+
     def changes(self, load: Load | None) -> bool:
         """True where what burns now is not what is wanted next."""
         return self._wanted is not None and (load is None or not _alike(self._wanted, load))

@@ -13,6 +13,7 @@ from burnin.events import Attached, LogLine, StageBegan, StageEnded, Status, Tic
 from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run.facility import Facility
 from burnin.run.guard import Guardian
+from burnin.run.leases import Leases
 from burnin.run.plan import Plan
 from burnin.run.tray import Clock, TraySession
 from burnin.suites.schema import Suite
@@ -35,6 +36,23 @@ class Kept:
     t1_s: float
     why: str
     answers: tuple[tuple[Answer, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The stage that a run was left in, its load detached. Run seconds; `last_s`: the last of which anything was kept."""
+
+    index: int
+    stage: str
+    t0_s: float
+    planned_s: float
+    trays: tuple[str, ...] | None
+    last_s: float
+
+    @property
+    def end_s(self) -> float:
+        """When it is over."""
+        return self.t0_s + self.planned_s
 
 
 class Keeper(Protocol):
@@ -90,6 +108,10 @@ class Job:
     """True when a planned stop is all that was asked for: load comes down as it may."""
     guard: Guardian | None = None
     """None only where nothing heats."""
+    leases: Leases | None = None
+    """How long agents keep load without a controller; None where nothing may be detached."""
+    left: Left | None = None
+    """Of a run that goes on: the detached stage that it was left in."""
     tried: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     """(stage, check, part) -> attempts that an earlier session of this run made."""
     as_found: Mapping[str, Answer] = field(default_factory=dict)

@@ -54,6 +54,10 @@ class Keep:
         self._tested = dict(tested)
         self.failure: StoreError | None = None
 
+    def full(self) -> bool:
+        """True while the disk is behind: what agents recorded long ago may wait on the trays."""
+        return self.failure is None and self._writer.full
+
     def _put(self, item: Any) -> None:
         if self.failure is None:
             try:

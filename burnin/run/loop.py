@@ -16,6 +16,7 @@ from burnin.checks.base import Answer
 from burnin.errors import TrayError
 from burnin.events import LogLine, StageBegan, StageEnded, Status, TrayState
 from burnin.run import interlocks, network
+from burnin.run.detached import Detaching
 from burnin.run.heat import Heat
 from burnin.run.job import Job, Kept
 from burnin.run.left import snapshot
@@ -49,6 +50,7 @@ class Run:
         self._tasks: list[asyncio.Task[None]] = []
         self._heat = Heat(job, self._latest, self._wait_until)
         self._steps = Steps(job, self._heat.delays)
+        self._detaching = Detaching(job)
         self._switches: dict[str, str] = {}
         """Switch tray -> why it was not reached, empty where it was."""
         self._knocked_s = -KNOCK_S
@@ -126,11 +128,16 @@ class Run:
             self.job.keeper.found(tray, self._states[tray][0])
 
     async def _go_on(self) -> None:
-        """A run that was cut goes on from rest, with what is owed by what its trays say they are now."""
+        """A run that was cut goes on from rest, or in the detached stage it was left in, with what is owed by what its trays say
+        they are now."""
         if self.job.replan is not None:
-            await self._unload(list(self.job.sessions))
+            goes_on = self._detaching.goes_on()
+            if not goes_on:
+                await self._unload(list(self.job.sessions))
             await self.job.keeper.flush()
             self.job.plan = await asyncio.to_thread(self.job.replan)
+            if goes_on and not self._detaching.first():
+                await self._unload(list(self.job.sessions))
             owed = ", ".join(leg.stage.stage for leg in self.job.plan.legs) or "nothing"
             self.job.keeper.event(LogLine("rack", self._now(), "note", "resumed", f"the run goes on; owed: {owed}", "controller"))
 
@@ -173,7 +180,7 @@ class Run:
 
     async def _stage(self, leg: Leg) -> None:
         stage, begin = leg.stage, self._now()
-        if stage.when == "suspect" and not await self._suspected():
+        if stage.when == "suspect" and not self._detaching.under_way(leg) and not await self._suspected():
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, "no suspicion to confirm"))
             return
         refused, found = None, list[interlocks.Interlock]()
@@ -183,7 +190,9 @@ class Run:
                 await self.job.guard.ready()
             allow = self._heat.allowed()
             refused = interlocks.refusal(found := self._interlocks()) or (allow if isinstance(allow, str) else None)
+            refused = refused or self._detaching.refusal(leg, self._loadable(leg, found))
         if refused is not None:
+            self._detaching.end()
             await self._unload(list(self.job.sessions), at_once=True)
             self.job.keeper.event(StageEnded(leg.index, stage.stage, begin, Status.SKIPPED, f"not loaded: {refused}"))
             for step in leg.steps:
@@ -192,15 +201,21 @@ class Run:
                     kept = Kept(stage.stage, step.check, part, number, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
                     self.job.keeper.attempt(kept)
             return
-        if self._heat.changes(stage.load):
+        goes_on = self._detaching.taken_up(leg)
+        if goes_on is not None and stage.load is not None:
+            begin = goes_on
+            self._heat.goes_on(stage.load)
+        elif self._heat.changes(stage.load):
             await self._unload([tray for tray, session in self.job.sessions.items() if session.loaded])
             begin = self._now()
         self.job.keeper.event(StageBegan(leg.index, stage.stage, stage.phase or "", stage.duration, begin, leg.trays))
         if stage.sample_power is not None:
             await self._read_transients(stage.sample_power, begin + stage.duration)
-        if stage.load is not None:
+        if stage.load is not None and goes_on is None:
             await self._bring_up(leg, found, begin)
+        self._detaching.begin(leg, begin)
         await self._wait_until(begin + stage.duration)
+        self._detaching.end()
         await self._heat.drift()
         if stage.locked_mhz is not None:
             await self._free_clocks()
@@ -318,11 +333,18 @@ class Run:
         period_s = self.job.suite.period(self.job.catalogue.metrics.get(metric))
         return value if t_s >= self._now() - 5 * period_s else None
 
+    def _loadable_trays(self, leg: Leg) -> list[str]:
+        trays = [tray for tray, session in self.job.sessions.items() if session.ready and tray in self._identities]
+        return [tray for tray in trays if leg.trays is None or tray in leg.trays]
+
+    def _loadable(self, leg: Leg, found: list[interlocks.Interlock]) -> list[str]:
+        gpus = [gpu for tray in self._loadable_trays(leg) for gpu in self.job.profile.topology.gpus(tray)]
+        return interlocks.loadable(found, gpus)
+
     async def _bring_up(self, leg: Leg, found: list[interlocks.Interlock], begin: float) -> None:
         stage = leg.stage
         assert stage.load is not None
-        trays = [tray for tray, session in self.job.sessions.items() if session.ready and tray in self._identities]
-        trays = [tray for tray in trays if leg.trays is None or tray in leg.trays]
+        trays = self._loadable_trays(leg)
         limit = self.job.profile.limits.get(CUTOFF)
         cutoff = limit.min if limit is not None and limit.min is not None else 0.0
         args: dict[str, Any] = {
@@ -335,6 +357,6 @@ class Run:
         if stage.locked_mhz is not None:
             await asyncio.gather(*(self._hold_clocks(tray, stage.locked_mhz) for tray in trays))
         self._heat.own = await self._ways(trays, network.cards(stage.load.nic, self.job.profile.topology.nics_per_tray))
-        gpus = interlocks.loadable(found, [gpu for tray in trays for gpu in self.job.profile.topology.gpus(tray)])
+        gpus = self._loadable(leg, found)
         over_s = stage.duration if stage.load.stagger else 0.0
         await self._heat.up(stage.load, gpus, begin, over_s, args)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from burnin.checks.base import Check
@@ -83,6 +83,16 @@ def make(
     wanted = [*profile.topology.trays(), *profile.topology.switches()]
     missing = [part for part in wanted if part not in rack.trays]
     return Plan(tuple(legs), trays, switches, whole=not only and not chosen and not missing)
+
+
+def goes_on(plan: Plan, index: int, planned_s: float) -> Plan | None:
+    """The same, beginning with a stage that is under way, without the ramps to it; None where it is not owed."""
+    at = next((i for i, leg in enumerate(plan.legs) if leg.index == index), None)
+    if at is None:
+        return None
+    under_way = replace(plan.legs[at], stage=plan.legs[at].stage.model_copy(update={"duration": planned_s}))
+    before = [leg for leg in plan.legs[:at] if leg.parts is not None]
+    return replace(plan, legs=(under_way, *before, *plan.legs[at + 1 :]))
 
 
 def _leads_up(stage: Stage, index: int, later: Sequence[Leg]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ from burnin.checks.base import Answer, Order
 from burnin.errors import InputError
 from burnin.rack.load import RackFile
 from burnin.rack.schema import Catalogue, Rack
+from burnin.run.job import Left
 from burnin.run.keep import ARRIVE
 from burnin.run.lock import Process
 from burnin.run.owed import Owed, Proof, owed
 from burnin.run.plan import Plan, make
 from burnin.run.replaced import announced
 from burnin.store import Place, Run, Session, Store, Voided
+from burnin.store.records import Stage as Went
 from burnin.suites.schema import Suite
 
 _JUMP_S = 1.0
@@ -41,6 +43,7 @@ class Before:
     places: Mapping[str, Place]
     tried: Mapping[tuple[str, str, str], int]
     as_found: Mapping[str, Answer]
+    left: Left | None = None
 
     def elapsed_s(self, here: Process, mono_s: float, now: dt.datetime) -> float:
         """The run second that it is now.
@@ -77,19 +80,29 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     for one in store.attempts(run.id):
         tried[one.stage, one.name, one.part] = max(one.attempt, tried.get((one.stage, one.name, one.part), 0))
     found = [one for one in store.evidence(run.id) if one.stage == ARRIVE]
+    last_s = store.last_moment(run.id)
     return Before(
         run=run,
         plan=make(suite, file.rack, file.profile, CHECKS, only, [] if run.whole else trays),
         only=only,
         catalogue=Catalogue.model_validate(config["catalogue"]),
         sessions=tuple(sessions) or (Session(run.host, "", run.pid, "", run.operator, run.started, 0.0, 0.0),),
-        last_s=store.last_moment(run.id),
+        last_s=last_s,
         tested=tested,
         replaced=announced(tested, Rack.model_validate(config["rack"]).expect, file.rack.expect, enrolled),
         places=store.places(run.id),
         tried=tried,
         as_found={one.part: Answer(Order(one.part, one.kind), True, one.body["body"]) for one in reversed(found)},
+        left=left_in(suite, store.stages(run.id), last_s),
     )
+
+
+def left_in(suite: Suite, rows: Sequence[Went], last_s: float) -> Left | None:
+    """The stage that was under way, if it is one that may go on by itself."""
+    row = rows[-1] if rows else None
+    if row is None or row.t1_s is not None or suite.stages[row.position].detach is None:
+        return None
+    return Left(row.position, row.name, row.t0_s, row.planned_s, row.trays, last_s)
 
 
 def proof(store: Store, run: str, replaced: Mapping[str, str], now_s: float) -> Proof:

@@ -144,7 +144,7 @@ async def _kept(
         before.sessions[-1].number + 1 if before else 1,
     )  # fmt: skip
     if before is not None:
-        store.continue_run(run_id, session, config(request))
+        store.continue_run(run_id, session, config(request), before.left.stage if before.left else None)
         store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
     else:
         _begin(request, store, run_id, session)
@@ -213,7 +213,7 @@ async def _run(
     def tray_session(tray: str) -> TraySession:
         session = TraySession(
             tray,
-            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim),
+            lambda on_records: AgentLink(dial, tray, agent, run_id, on_records, claim, keep.full),
             keep.event,
             clock,
             start_s,
@@ -221,7 +221,7 @@ async def _run(
             {"fast_s": suite.sample, "slow_s": suite.sample_slow, "links_s": suite.sample_links},
             astuple(places[tray]) if tray in places else ("", -1, -1),
         )
-        session.lease_s = lambda: leases.of(tray)
+        session.lease_s, session.stage = lambda: leases.of(tray), lambda: leases.stage(tray)
         return session
 
     def replan() -> Plan:
@@ -261,6 +261,8 @@ async def _run(
         stop=stop.asked,
         gently=lambda: stop.gentle,
         guard=guard,
+        leases=leases,
+        left=before.left if before else None,
         tried=before.tried if before else {},
         as_found=before.as_found if before else {},
         replan=replan if before else None,

@@ -17,6 +17,7 @@ from burnin import wire
 from burnin.errors import AgentBusy, HostKeyError, LoginRefused, TrayError, TrayUnfit
 from burnin.events import Attached, LogLine, Tick, TrayState
 
+CATCH_UP_S = 0.1
 BEAT_LOST_S = 5.0
 """A beat comes every second; a channel that is silent for so long leads nowhere, whatever TCP thinks."""
 RETRY_S = (1.0, 2.0, 4.0, 8.0)
@@ -43,7 +44,7 @@ class Link(Protocol):
         """Give an order, wait for its answer."""
         ...
 
-    def lease(self, seconds: float, stored_seq: int) -> None:
+    def lease(self, seconds: float, stored_seq: int, stage: str = ...) -> None:
         """Renew the lease."""
         ...
 
@@ -82,6 +83,12 @@ class TraySession:
         self._run_start_s, self._sample = run_start_s, dict(sample)
         self.lease_s: Callable[[], float] = lambda: lease_s
         """How long the next lease is (see burnin.run.leases)."""
+        self.stage: Callable[[], str] = lambda: ""
+        """The detached stage that it covers."""
+        self.goes_on = ""
+        """The detached stage that this tray's agent said is loaded when it was attached to last."""
+        self.unloaded_s: float | None = None
+        """When its agent first said that no GPU is loaded any more."""
         self.state, self.why = CONNECTING, ""
         self.settled = asyncio.Event()
         """Set once the first attempt to connect has an outcome."""
@@ -164,7 +171,11 @@ class TraySession:
         self._replay_until = int(hello["next"]) - 1
         self._tables = self._columns(hello["tables"])
         self._watched(hello)
-        self._link.lease(self.lease_s(), self.stored_seq)
+        self.goes_on = hello.get("stage", "")
+        self.loaded = {f"{self.tray}.{gpu}" for gpu in hello.get("loaded", ())}
+        self._renew(self._link)
+        if self._tables:
+            await self._catch_up(self._link)
         if hello.get("halted") and not self._said_hello:  # a run that somebody starts may load; one that was halted may not
             await self._link.order("clear")
             self._note(f"what a guard had halted here is cleared: {'; '.join(sorted(set(hello['halted'].values())))}")
@@ -173,17 +184,36 @@ class TraySession:
             self._tables = self._columns(done["tables"])
             with contextlib.suppress(TrayError):
                 await self._read_transients(self._link)
-        early, self._early = self._early, None
-        self._take(early)
+        self._take_early()
         self._said_hello = True
         self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
+
+    def _renew(self, link: Link) -> float:
+        link.lease(lease_s := self.lease_s(), self.stored_seq, self.stage())
+        return lease_s
+
+    def _take_early(self) -> None:
+        early, self._early = self._early or [], None
+        self._take(early)
+
+    async def _catch_up(self, link: Link) -> None:
+        """What was recorded while nobody was attached comes before every answer: an hour of it takes its time."""
+        self._take_early()
+        seen, since_s = (self.seen_seq, link.heard_s), self._clock.now()
+        while self.seen_seq < self._replay_until and not self._stop.is_set():
+            self._renew(link)
+            await self._pause_or_gone(link, CATCH_UP_S)
+            if (self.seen_seq, link.heard_s) != seen:
+                seen, since_s = (self.seen_seq, link.heard_s), self._clock.now()
+            if link.gone.done() or self._clock.now() - since_s > BEAT_LOST_S:
+                raise TrayError(f"{self.tray}: what its agent recorded did not come to its end")
 
     async def _keep(self) -> None:
         link = self._link
         assert link is not None
         heard_s, blocked_s = link.heard_s, 0.0
         while not self._stop.is_set():
-            link.lease(lease_s := self.lease_s(), self.stored_seq)
+            lease_s = self._renew(link)
             begin_s, pause_s = self._clock.now(), min(1.0, lease_s / 4)
             await self._pause_or_gone(link, pause_s)
             blocked_s += max(0.0, self._clock.now() - begin_s - 2 * pause_s)
@@ -264,8 +294,8 @@ class TraySession:
         for record in records:
             if record.seq <= self.seen_seq:
                 continue
-            if record.seq > self.seen_seq + 1 and self.seen_seq >= 0:
-                self._note(f"{record.seq - self.seen_seq - 1} records were lost before they could be fetched")
+            if record.seq > self.seen_seq + 1:
+                self._lost(record.seq - self.seen_seq - 1)
             self.seen_seq = record.seq
             t_s = self._time(record)
             if record.kind == "sample":
@@ -274,6 +304,8 @@ class TraySession:
             elif record.kind == "absent":
                 self._absent[int(record.body["c"])] = {int(i): str(why) for i, why in record.body["why"].items()}
             elif record.kind == "beat":
+                if self.loaded and not record.body["load"] and self.unloaded_s is None:
+                    self.unloaded_s = t_s
                 self.loaded = {f"{self.tray}.{gpu}" for gpu in record.body["load"]}
                 self._watched(record.body)
             else:
@@ -326,6 +358,12 @@ class TraySession:
                 if first or (body[source] is not None and self.sources[source] is None):
                     self.sources[source] = body[source]
                     self._emit(LogLine(self.tray, self.now_s(), "source", source, body[source] or "", "agent"))
+
+    def _lost(self, count: int) -> None:
+        """Nobody knows what was in them: an XID, perhaps."""
+        self._note(f"{count} records were lost before they could be fetched")
+        for source in ("xid", "kmsg"):
+            self._emit(LogLine(self.tray, self.now_s(), "source", source, "missing", "controller"))
 
     def _note(self, text: str) -> None:
         self._emit(LogLine(self.tray, self.now_s(), "link", "", f"{self.tray}: {text}", "controller"))

@@ -82,11 +82,12 @@ class Store:
             connection.execute(insert(tables.session).values(run=start.id, **asdict(first)))
         self._kept = _Kept(start.id, _settle(start.config))
 
-    def continue_run(self, run: str, session: Session, config: Mapping[str, Any]) -> float:
+    def continue_run(self, run: str, session: Session, config: Mapping[str, Any], left: str | None = None) -> float:
         """Goes on with a run that was stopped or whose controller is gone: the run second at which it had ended.
 
-        What it was in the middle of is closed as ABORTED. `config` takes the place of the run's own: it may differ in the
-        rack's addresses and build record. The session's number must be the next one: two who try are told apart by it.
+        What it was in the middle of is closed as ABORTED, but for stage `left`, which may be going on. `config` takes the place
+        of the run's own: it may differ in the rack's addresses and build record. The session's number must be the next one: two
+        who try are told apart by it.
         """
         self._free_for(run)
         with self._writing() as connection:
@@ -97,7 +98,8 @@ class Store:
             s, st = tables.session, tables.stage
             connection.execute(update(s).where((s.c.run == run) & s.c.t1_s.is_(None)).values(t1_s=last_s))
             cut = {"t1_s": func.max(last_s, st.c.t0_s), "status": Status.ABORTED, "why": "its controller was gone"}
-            connection.execute(update(st).where((st.c.run == run) & st.c.t1_s.is_(None)).values(cut))
+            open_ = (st.c.run == run) & st.c.t1_s.is_(None) & (st.c.name != (left or ""))
+            connection.execute(update(st).where(open_).values(cut))
             connection.execute(insert(s).values(run=run, **asdict(session)))
             now = {"status": RUNNING, "ended": None, "host": session.host, "pid": session.pid, "config": dict(config)}
             connection.execute(update(tables.run).where(tables.run.c.id == run).values(now))
@@ -396,6 +398,9 @@ def _keep_stage(connection: Connection, kept: _Kept, event: Item) -> None:
             raise StoreError(f"run {kept.id} begins a stage {event.name!r} that its suite does not have")
         row = {"position": event.index, "name": event.name, "phase": event.phase or None, "planned_s": event.planned_s}
         row["trays"] = list(event.trays) if event.trays is not None else None
+        going_on = (stage.c.run == kept.id) & stage.c.t1_s.is_(None) & (stage.c.t0_s == event.t_s)
+        if connection.execute(select(stage.c.id).where(going_on & (stage.c.position == event.index))).first():
+            return  # an earlier session began it
         timing = {"settle_s": kept.settle_s.get(event.name, 0.0), "t0_s": event.t_s, "why": ""}
         connection.execute(insert(stage).values(run=kept.id, **row, **timing))
     elif isinstance(event, StageEnded):

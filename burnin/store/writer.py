@@ -61,6 +61,11 @@ class Writer:
         """
         self._put(item, _weight(item))
 
+    @property
+    def full(self) -> bool:
+        """True while so much waits that whoever can wait should: half of what may."""
+        return self._waiting > self._limit // 2
+
     async def flush(self) -> None:
         """Returns when everything put so far, ticks too, is on the disk. Raises StoreError when it cannot be."""
         loop = asyncio.get_running_loop()

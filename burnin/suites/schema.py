@@ -38,6 +38,11 @@ def _between(low: float, high: float, what: str) -> AfterValidator:
 
 Duration = Annotated[float, BeforeValidator(seconds), PlainSerializer(lambda s: f"{s:.3f} s", return_type=str)]
 Lease = Annotated[Duration, _between(1, 14400, "a lease is 1 s to 4 h")]
+Detach = Annotated[
+    Duration,
+    BeforeValidator(lambda value: "10 min" if value is True else value),
+    _between(1, 14400, "a stage is detached for 1 s to 4 h"),
+]
 Cadence = Annotated[Duration, _between(0.05, 3600, "readings are 50 ms to 1 h apart")]
 
 
@@ -124,6 +129,11 @@ class Stage(Data):
         description="what a stage owes that was cut off (a controller died): all of its time again, or the rest; after settling "
         "anew, and at least half of what is judged, so that statistics have one stretch",
     )
+    detach: Detach | None = Field(
+        default=None,
+        description="how long the load may go on without controller and guard, while those are replaced; true is 10 min. "
+        "Only where each tray's BMC was read to mind leaks by itself",
+    )
     when: Literal["always", "suspect"] = Field(
         default="always", description="suspect: only if an earlier stage raised a suspicion"
     )
@@ -151,6 +161,10 @@ class Stage(Data):
             found.append((("sample_power",), f"{name}: reading power needs a phase (idle, load, ramp, cool)"))
         if self.load is not None and self.load.pulse is not None and not (self.phase or "").startswith("ramp"):
             found.append((("phase",), f"{name}: pulses are no steady load; their phase is a ramp (ramp-pulse)"))
+        if self.detach is not None and (self.load is None or not (self.phase or "").startswith("load")):
+            found.append((("detach",), f"{name}: only a steady load goes on by itself (phase load, with a load)"))
+        if self.detach is not None and self.load is not None and self.load.stagger:
+            found.append((("detach",), f"{name}: a load that comes up over all of its stage (stagger) cannot be left meanwhile"))
         if self.settle and self.settle >= self.duration > 0:
             left = f"nothing is left to judge after settling {self.settle:g} of {self.duration:g} s"
             found.append((("settle",), f"{name}: {left}"))

@@ -30,6 +30,8 @@ OPEN_S = 40.0
 """From exec to hello: a cold tray starts python and the holder, and NVML may take 8 s."""
 ORDER_S = 20.0
 _CLOSE_S = 2.0
+HOLD_S, HELD_S = 0.05, 60.0
+"""How often it is looked whether a disk that is behind has caught up, and for how long."""
 PUSH_S = 60.0
 
 
@@ -137,7 +139,9 @@ class AgentLink:
         run: str,
         on_records: Callable[[list[wire.Record]], None],
         claim: Claim | None = None,
+        full: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._full, self._held = full, False
         self._dialer, self.part, self._agent, self._run, self._on_records = dialer, part, agent, run, on_records
         self.at = dialer.endpoints[part]
         self._claim = claim
@@ -240,6 +244,9 @@ class AgentLink:
             named += f" (process {who.get('pid')} on {who.get('host')}, since {who.get('since')})"
         if word == "fenced":
             return Superseded(f"{self.part} was taken over by {named}: this controller commands it no more")
+        if stage := who.get("stage"):
+            ways = f"`--resume {run}` goes on with it, `burnin stop {run} --emergency` ends it"
+            return AgentBusy(f"{self.part} is held by {named}, whose stage {stage} is detached: {ways}")
         return AgentBusy(f"{self.part} is held by {named}; wait for it, or `burnin stop` it")
 
     def _take(self, records: list[wire.Record]) -> None:
@@ -259,6 +266,24 @@ class AgentLink:
                 rest.append(record)
         if rest:
             self._on_records(rest)
+        if self._full() and not self._held:
+            self._held = True
+            self._hold(self.heard_s + HELD_S)
+
+    def _hold(self, until_s: float) -> None:
+        """Take nothing more while whoever keeps it is behind: an hour that was recorded comes faster than a disk writes it.
+
+        A disk that does not get on at all is not waited for.
+        """
+        if self._channel is None or self.gone.done():
+            return
+        self.heard_s = time.monotonic()
+        if self._full() and self.heard_s < until_s:
+            self._channel.pause_reading()
+            asyncio.get_running_loop().call_later(HOLD_S, self._hold, until_s)
+        else:
+            self._held = False
+            self._channel.resume_reading()
 
     async def order(self, verb: str, *, timeout_s: float = ORDER_S, ident: str | None = None, **args: Any) -> Any:
         """Give an order and wait for its answer. Raises TrayError with the agent's words, LinkLost when the link goes."""
@@ -281,9 +306,9 @@ class AgentLink:
             raise TrayError(f"{self.part}: {body.get('error')}")
         return body.get("result")
 
-    def lease(self, seconds: float, stored_seq: int) -> None:
-        """Let load go on for `seconds`, and let the agent forget records up to `stored_seq`."""
-        self._write(wire.Lease(seconds, stored_seq))
+    def lease(self, seconds: float, stored_seq: int, stage: str = "") -> None:
+        """Let load go on for `seconds`, and let the agent forget records up to `stored_seq`. `stage`: see `wire.Lease`."""
+        self._write(wire.Lease(seconds, stored_seq, stage))
 
     def _write(self, item: wire.Order | wire.Lease) -> None:
         if self._channel is not None and not self.gone.done():

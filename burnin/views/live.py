@@ -10,7 +10,7 @@ from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TraySta
 from burnin.rack.schema import Profile
 from burnin.suites.schema import Stage
 
-_NOTED = {"xid", "kernel", "cut", "interlock", "link", "note", "guard", "stop"}
+_NOTED = {"xid", "kernel", "cut", "interlock", "link", "note", "guard", "stop", "detached", "unguarded"}
 _LOAD_TROUBLE = {"failed", "refused"}
 
 

@@ -133,6 +133,11 @@ def _small_print(document: Mapping[str, Any]) -> RenderableType:
     versions = document["versions"]
     asked = ("baseline", "soak", "coolant") if document["ships"] or document["suite"] is None else ("baseline", "coolant")
     lines += [Text(f"{name}: {versions[name]}", "dim") for name in asked if name in versions]  # a short suite is no soak
+    sessions = document.get("sessions", ())
+    if len(sessions) > 1:
+        text = f"{len(sessions)} sessions, {sum(one['gap_s'] for one in sessions) / 3600:.2f} h between them without a controller"
+        alone = [one["unguarded_s"] for one in sessions if "unguarded_s" in one]
+        lines.append(Text(f"{text}{f'; load went on for {sum(alone) / 3600:.2f} h without a guard' if alone else ''}", "dim"))
     waivers: dict[tuple[str, str, str], list[str]] = {}
     for waiver in document["waivers"]:
         waivers.setdefault((waiver["by"], waiver["until"], waiver["why"]), []).append(waiver["interlock"])

@@ -19,6 +19,7 @@ from burnin.agent.spool import Spool
 
 A: dict[str, Any] = {"id": "1@a/b/9", "host": "a", "pid": 1, "since": "now", "run": "r1"}
 B: dict[str, Any] = {"id": "2@b/b/9", "host": "b", "pid": 2, "since": "later", "run": "r1"}
+C: dict[str, Any] = {"id": "3@a/b/9", "host": "a", "pid": 3, "since": "last", "run": "r2"}
 
 
 def claim(who: dict[str, Any], token: int | None = None, gone: str | None = None) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Holder:
     def __init__(self, claims: Claims) -> None:
         self.run, self.ident, self.claims, self.leased = "r1", "h1", claims, True
         self.spool = Spool("boot", lambda: 0)
-        self.ended = False
+        self.ended, self.detached = False, ""
 
     @property
     def busy(self) -> bool:
@@ -138,6 +139,18 @@ def test_the_one_who_is_refused_is_told_by_whom(claims: Claims) -> None:
     assert attach(holder, "r1") == ["ok"], "who claims nothing may look, and unload"
     assert attach(holder, "r2", claim(B, gone=A["id"])) == ["stale", "r1", A]
     assert holder.ended, "its controller is gone: it unloads and makes way"
+
+
+def test_a_detached_stage_is_nobody_elses_although_its_controller_is_gone(claims: Claims) -> None:
+    holder = Holder(claims)
+    assert attach(holder, "r1", claim(A)) == ["ok"]
+    holder.detached = "soak"
+    assert attach(holder, "r2", claim(B, gone=A["id"])) == ["busy", "r1", {**A, "stage": "soak"}]
+    assert not holder.ended
+    assert attach(holder, "r1", claim(B)) == ["busy", "r1", {**A, "stage": "soak"}], "its own run's, but who says that A is gone?"
+    assert attach(holder, "r1", claim(B, gone=A["id"])) == ["ok"]
+    holder.detached = ""
+    assert attach(holder, "r2", claim(C, gone=B["id"])) == ["stale", "r1", B]
 
 
 def test_a_fenced_one_does_not_leave_a_holder_behind(claims: Claims) -> None:

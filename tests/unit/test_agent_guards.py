@@ -171,7 +171,7 @@ def test_the_first_line_of_a_socket_says_who_it_is(word: str, tmp_path: Path) ->
     from burnin.agent.spool import Spool
 
     class Owner:
-        run, ident, busy, leased = "run-1", "h", False, False
+        run, ident, busy, leased, detached = "run-1", "h", False, False, ""
         claims = Claims(str(tmp_path / "claim"))
         spool = Spool("boot", lambda: 7)
         ended = False

@@ -264,6 +264,10 @@ class FakeAgent:
         self.links: list[FakeLink] = []
         self.refuse: TrayError | None = None
         self.leases: list[float] = []
+        self.stages: list[str] = []
+        self.hello: dict[str, Any] = {}
+        self.slow = False
+        """What was recorded comes when the test says so."""
         self.orders: list[str] = []
 
     def connect(self, on_records: Callable[[list[wire.Record]], None]) -> FakeLink:
@@ -297,8 +301,10 @@ class FakeLink:
             raise self.agent.refuse
         self.up, self.heard_s = True, self.agent.clock.t
         body = {"holder": self.agent.holder, "next": len(self.agent.spool), "tables": [], "nvml": None, "xid": None, "kmsg": None}
+        body |= self.agent.hello
         replay = self.agent.spool[seq if holder == self.agent.holder else 0 :]
-        asyncio.get_running_loop().call_soon(lambda: self.on_records(replay) if replay else None)
+        if not self.agent.slow:
+            asyncio.get_running_loop().call_soon(lambda: self.on_records(replay) if replay else None)
         return wire.Record("hello", "boot", -1, self.agent.mono_ns(), body)
 
     async def order(self, verb: str, *, timeout_s: float = 20, ident: str | None = None, **args: Any) -> Any:
@@ -307,8 +313,9 @@ class FakeLink:
             self.cut("")
         return {"tables": TABLES}
 
-    def lease(self, seconds: float, stored_seq: int) -> None:
+    def lease(self, seconds: float, stored_seq: int, stage: str = "") -> None:
         self.agent.leases.append(self.agent.clock.t)
+        self.agent.stages.append(stage)
 
     def cut(self, why: str = "connection lost") -> None:
         self.up = False
@@ -465,6 +472,59 @@ async def test_records_that_were_dropped_before_they_could_be_fetched_are_counte
     rig.agent.say("note", text="b")
     (gap,) = (e for e in rig.events if isinstance(e, LogLine) and e.kind == "link")
     assert "3 records were lost" in gap.text
+    rig.life.cancel()
+
+
+async def test_what_was_lost_may_have_been_an_xid() -> None:
+    rig = Rig()
+    await settle()
+    rig.agent.say("beat", load=[], xid=None, kmsg=None)
+    assert rig.session.sources == {"xid": None, "kmsg": None}
+    rig.agent.spool += [wire.Record("note", "boot", 1 + i, 0, {"text": "x"}) for i in range(3)]
+    rig.agent.say("note", text="b")
+    told = [(e.code, e.text) for e in rig.events if isinstance(e, LogLine) and e.kind == "source"]
+    assert told[-2:] == [("xid", "missing"), ("kmsg", "missing")]
+    rig.life.cancel()
+
+
+async def test_orders_wait_until_what_was_recorded_has_come_and_the_lease_lives_meanwhile() -> None:
+    rig = Rig()
+    rig.agent.slow, rig.agent.hello = True, {"tables": TABLES, "stage": "soak", "loaded": ["g0"]}
+    rig.session.stage = lambda: "soak"
+    for n in range(40):
+        rig.agent.spool.append(wire.Record("sample", "boot", n, rig.agent.mono_ns(), {"c": 0, "n": n, "v": [float(n), 30.0]}))
+    await settle()
+    assert rig.session.goes_on == "soak"
+    for n in range(40):
+        assert not rig.session.ready, "its answers would stand behind all that"
+        rig.agent.links[-1].on_records(rig.agent.spool[n : n + 1])
+        await rig.clock.pass_time(1)
+    assert rig.session.ready
+    assert rig.agent.orders == []
+    assert len(rig.ticks()) == 40
+    assert len(rig.agent.leases) > 40
+    assert set(rig.agent.stages) == {"soak"}
+    rig.life.cancel()
+
+
+async def test_what_was_recorded_and_does_not_come_is_a_lost_tray() -> None:
+    rig = Rig()
+    rig.agent.slow, rig.agent.hello = True, {"tables": TABLES}
+    rig.agent.say("note", text="a")
+    await settle()
+    await rig.clock.pass_time(BEAT_LOST_S + 1)
+    assert rig.states() == ["LOST"]
+    assert "did not come" in next(e.why for e in rig.events if isinstance(e, TrayState))
+    rig.life.cancel()
+
+
+async def test_when_load_was_first_seen_gone() -> None:
+    rig = Rig()
+    await settle()
+    for t, load in ((1, ["g0"]), (2, ["g0"]), (3, []), (4, []), (5, ["g0"]), (6, [])):
+        await rig.clock.pass_time(1)
+        rig.agent.say("beat", load=load, xid=None, kmsg=None)
+        assert rig.session.unloaded_s == (None if t < 3 else pytest.approx(3, abs=0.1))
     rig.life.cancel()
 
 

@@ -144,6 +144,18 @@ async def test_what_waits_for_a_slow_disk_is_bounded(store: Store) -> None:
     await writer.close()
 
 
+async def test_it_says_that_it_is_behind_before_it_is_too_far(path: Path, store: Store) -> None:
+    writer, seen = Writer(store, limit=10_000), list[bool]()
+    with Locked(path):
+        for n in range(13):
+            seen.append(writer.full)
+            writer.put(line(n))
+        seen.append(writer.full)
+    await writer.flush()
+    assert [*seen, writer.full] == [*[False] * 13, True, False]
+    await writer.close()
+
+
 async def test_put_does_not_wait_for_the_disk(store: Store) -> None:
     gate = threading.Event()
     writer = Writer(store)

@@ -85,6 +85,21 @@ WRONG = {
         "settle: 5 s", "sample_power: 10 ms", "7:57: stages[1].sample_power: 0.01 s is too short; readings are 50 ms to 1 h apart"
     ),
     "too short": ("settle: 5 s", "settle: 28 s", "7:37: stage idle: 2 s are judged, fewer than 3 samples of 1 s"),
+    "detached too long": (
+        "phase: load, ", "phase: load, detach: 5 h, ",
+        "8:40: stages[2].detach: 18000 s is too long; a stage is detached for 1 s to 4 h",
+    ),
+    "detached for ever": ("phase: load, ", "phase: load, detach: 600, ", "8:40: stages[2].detach: 600 is not a duration"),
+    "detached idle": ("settle: 5 s", "detach: 10 min", "7:51: stage idle: only a steady load goes on by itself (phase load"),
+    "detached audit": ("{stage: audit,", "{stage: audit, detach: true,", "6:28: stage audit: only a steady load goes on by"),
+    "detached ramp": (
+        "phase: load, for: 5 min, load: {kernel: fma}", "phase: ramp, for: 5 min, load: {stagger: true}, detach: 1 h",
+        "8:75: stage load: only a steady load goes on by itself",
+    ),
+    "detached, tray by tray": (
+        "load: {kernel: fma}", "load: {stagger: true}, detach: 1 h",
+        "8:75: stage load: a load that comes up over all of its stage (stagger) cannot be left meanwhile",
+    ),
     "twice": ("stage: again", "stage: load", "9:13: stage name 'load' is used twice"),
     "bad name": ("suite: mine", "suite: My Suite", "1:8: suite is 'My Suite'; expected lower-case letters, digits and dashes"),
     "phase": ("phase: load-2", "phase: full", "9:27: stages[3].phase is 'full'; expected idle, load, load@MHZ, ramp, cool"),

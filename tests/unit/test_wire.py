@@ -95,13 +95,23 @@ def test_orders_come_back_as_they_were(order: wire.Order) -> None:
     assert wire.read_down(wire.encode(order)) == order
 
 
-@given(st.builds(wire.Lease, st.floats(0, 14400), st.integers(-1, 2**40)))
+@given(st.builds(wire.Lease, st.floats(0, 14400), st.integers(-1, 2**40), st.text(max_size=9)))
 def test_leases_come_back_as_they_were(lease: wire.Lease) -> None:
     assert wire.read_down(wire.encode(lease)) == lease
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"[]", b'["lease",-1,0]', b'["lease",14401,0]', b'["lease","x",0]', b'["order",1,"load",{}]', b'["x"]']
+    "line",
+    [
+        b"",
+        b"[]",
+        b'["lease",-1,0]',
+        b'["lease",14401,0]',
+        b'["lease","x",0]',
+        b'["lease",1,0,2]',
+        b'["order",1,"load",{}]',
+        b'["x"]',
+    ],
 )
 def test_what_is_no_order_is_refused(line: bytes) -> None:
     with pytest.raises(ProtocolError):
