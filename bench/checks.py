@@ -4,11 +4,12 @@
     python -m bench.checks --only nic       rows whose check or fault contains this; the page keeps its other rows
     python -m bench.checks --way own        the rows of one way (own: a minute or two)
 
-Five ways, each of the twin's real seams:
+Six ways, each of the twin's real seams:
     own        a tray in its own time, read by the agent's own readers (bench/own_time.py), judged by the check
     recorded   a rack of 18 trays that is written down, judged by the check: what only a load process tells
     door       a small twin's BMCs, shelves, CDU and switch trays, asked over TLS and SSH by the check's own orders
     run        `burnin run` against a small twin, as a process that is told nothing
+    tools      the same on two trays, with the tools that lines trust on their PATH, after a short load
     beside     the same with a load; other work on this machine slows the twin's load, and its rows are then wrong
 """
 
@@ -131,34 +132,40 @@ ROWS = (
     Row("nccl-tests", ("slow_gpu:t00.g2:0.2", "slow_gpu:t02.g0:0.6"), "nccl-tests.busbw", "wrong_serial:t00.g3", "run", of="{1}"),
     Row("imex", ("tray_dead:t01:0.5", "tray_dead:t02:3"), "imex.domain", "bw_loss:t00.g1:0.25", "run", of="rack"),
     Row("together", ("bw_loss:t00.g1:0.8", "bw_loss:t00.g2:0.95"), "together.nvlink", "sdc:t00.g3:0.5", "beside"),
+    Row("gpu-burn", ("sdc:t00.g3:0.5", "sdc:t01.g1:0.05"), "gpu-burn.verdict", "slow_gpu:t00.g2:0.3", "tools"),
+    Row("hpl", ("sdc:t00.g3:0.5", "sdc:t01.g1:0.05"), "hpl.verdict", "pcie_downtrain:t00.d1:0.5", "tools", of="{1}"),
+    Row("hpl", ("slow_gpu:t00.g2:0.3", "slow_gpu:t01.g0:0.6"), "hpl.gflops", "cpu_edac:t00:1", "tools", of="{1}"),
+    Row("stress-ng", ("host_bits:t00:2", "host_bits:t01:900"), "stress-ng.verdict", "cpu_edac:t00:1", "tools"),
+    Row("stream", ("host_bits:t00:2", "host_bits:t01:900"), "stream.verdict", "cpu_edac:t00:1", "tools"),
+    Row("fio", ("nvme_media:t00.d1:1", "nvme_media:t01.d1:30"), "fio.verdict", "host_bits:t00:2", "tools", of="{1}"),
+    Row("fio", ("pcie_downtrain:t00.d1:0.5", "pcie_downtrain:t01.d1:0.75"), "fio.read", "nic_down:t00.n1:1", "tools",
+        of="{1}"),
+    Row("nvme-smart", ("nvme_media:t00.d1:1", "nvme_media:t01.d1:30"), "nvme-smart.verdict", "pcie_downtrain:t00.d1:0.5",
+        "tools"),
+    Row("mlxlink", ("nic_down:t00.n1:1", "nic_down:t01.n3:6"), "mlxlink.verdict", "nvme_media:t00.d1:1", "tools"),
+    Row("ibstat", ("nic_down:t00.n1:1", "nic_down:t01.n3:6"), "ibstat.ports", "nvme_media:t00.d1:1", "tools", of="{1}"),
+    Row("ib-write-bw", ("pcie_downtrain:t00.n0:0.5", "pcie_downtrain:t01.n0:0.9"), "ib-write-bw.bandwidth", "nic_down:t00.n1:1",
+        "tools", of="rack"),
+    Row("ipmi-sel", ("cpu_edac:t00:1", "cpu_edac:t01:20"), "ipmi-sel.verdict", "host_bits:t00:2", "tools"),
+    Row("sel", ("cpu_edac:t00:1", "cpu_edac:t01:20"), "sel.critical.growth", "host_bits:t00:2", "tools"),
+    Row("nvidia-smi", ("fabric_unhealthy:t00.g1:1", "fabric_unhealthy:t01.g3:8"), "nvidia-smi.verdict", "slow_gpu:t00.g2:0.3",
+        "tools"),
+    Row("nmx", ("fabric_unhealthy:t00.g1:1", "fabric_unhealthy:t01.g3:8"), "nmx.*", "slow_gpu:t00.g2:0.3", "tools", of="s0"),
+    Row("hbm", ("hbm_bits:t00.g2:1", "hbm_bits:t01.g0:40"), "hbm.mismatches", "sdc:t00.g3:0.5", "tools"),
+    Row("configuration", ("other_firmware:t00.g1:1", "other_firmware:t02:2"), "configuration.value", "sdc:t00.g3:0.5", "run"),
+    Row("firmware", ("other_firmware:t00.bmc:1", "other_firmware:t02:3"), "firmware.version", "sdc:t00.g3:0.5", "run", of="{1}"),
+    Row("gpu-reset", ("reset_lost:t00.g2:1", "reset_lost:t01.g0:0.9"), "reset.back", "slow_gpu:t00.g2:0.3", "tools"),
+    Row("mndiag", ("sdc:t00.g3:0.5", "sdc:t01.g1:0.05"), "mndiag.verdict", "slow_gpu:t00.g2:0.3", "tools"),
+    Row("nccl-across", ("slow_gpu:t00.g2:0.3", "slow_gpu:t01.g0:0.6"), "nccl-across.busbw", "sdc:t00.g3:0.5", "tools", of="rack"),
     Row("pulse", ("clock_cap:t00.g0:0.7", "clock_cap:t00.g3:0.9"), "pulse.swing", "sdc:t00.g3:0.5", "beside"),
 )  # fmt: skip
 WITHOUT = {
     "as-found": "nothing in the twin changes a setting behind a run's back; tests/unit/test_checks.py",
     "ask": "a person's answer; tests/unit/test_checks_own.py",
     "boot-cycle": "power cycles of minutes; `boot_intermittent` in tests/twin/test_boot_cycle.py",
-    "configuration": "the twin has one firmware and one setting everywhere; tests/unit/test_configuration.py",
-    "firmware": "the twin has one firmware everywhere; tests/unit/test_checks_redfish.py",
-    "fio": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
-    "gpu-reset": "a reset changes nothing on the twin that it could fail to; tests/unit/test_check_gpu_reset.py",
-    "gpu-burn": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
-    "hbm": "the twin's memory holds what is written; wrong words in tests/unit/test_agent_hbm.py and test_check_hbm.py",
-    "hpl": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
-    "ib-write-bw": "no network between twin trays; tests/unit/test_checks_tools.py",
-    "ibstat": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
-    "ipmi-sel": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
-    "mndiag": "not on the twin's PATH; tests/unit/test_checks_across.py",
-    "nccl-across": "the tools of the twin's trays do not talk to each other; tests/unit/test_checks_across.py",
     "redundancy": "takes supplies and pumps away; tests/unit/test_check_redundancy.py",
-    "mlxlink": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
-    "nmx": "the twin's fabric manager is always well; tests/unit/test_checks_switch.py",
-    "nvidia-smi": "faults of the whole run strike under load, and it is asked at rest; tests/unit/test_twin_tools.py",
-    "nvme-smart": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
     "program": "the site's own; tests/twin/test_tools.py",
     "pytest": "the site's own; tests/twin/test_tools.py",
-    "sel": "a BMC's log is judged by what the run's poller saw at its begin; tests/unit/test_checks_redfish.py",
-    "stream": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
-    "stress-ng": "not on the twin's PATH; captures in tests/unit/test_tools_captures.py",
 }
 """Checks for which nothing can be planted that they would see, and what shows them instead."""
 
@@ -167,7 +174,7 @@ def main() -> int:
     """Run all, print as it goes, write the page. Exit status 1 when any row is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows whose check or faults contain this")
-    parser.add_argument("--way", default="", help="own, recorded, run or beside")
+    parser.add_argument("--way", default="", help=f"one of {', '.join(WAYS)}")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/checks-matrix.md")
     arguments = parser.parse_args()
     outcomes = list[Outcome]()
@@ -203,7 +210,7 @@ KNOWN = {("leak", "leak.policy"), ("imex", "imex.domain"), ("link-ends", "link.j
 links to the switch trays that are not there."""
 
 
-LIVE, ALONE = ("door", "run", "beside"), ("imex", "collective")
+LIVE, ALONE = ("door", "run", "beside", "tools"), ("imex", "collective", "ib-write-bw", "nmx", "nccl-across")
 """Ways through a live twin; checks that need the other trays to be well."""
 
 
@@ -232,7 +239,7 @@ def _near(row: Row) -> tuple[str, ...]:
 @cache
 def spoke(way: str, plants: tuple[str, ...]) -> frozenset[Spoke]:
     """All that is not PASS on a rack with these plants."""
-    return frozenset({"own": _own, "recorded": _recorded, "door": _door, "run": _run, "beside": _beside}[way](plants))
+    return frozenset(WAYS[way](plants))
 
 
 # ---------------------------------------------------------------- in its own time, and written down
@@ -325,6 +332,10 @@ def _run(plants: Sequence[str]) -> Iterator[Spoke]:
     yield from _spoken("asked", plants, trays=3, switches=2)
 
 
+def _tools(plants: Sequence[str]) -> Iterator[Spoke]:
+    yield from _spoken("tools", plants, trays=2, switches=1)
+
+
 def _beside(plants: Sequence[str]) -> Iterator[Spoke]:
     yield from _spoken("beside", plants, trays=1, switches=0)
 
@@ -333,9 +344,13 @@ def _spoken(suite: str, plants: Sequence[str], trays: int, switches: int) -> Ite
     """`burnin run` in a process of its own, against a small twin."""
     with tempfile.TemporaryDirectory() as place:
         at = Path(place)
-        (at / "suite.yaml").write_text(json.dumps(SUITES[suite]))  # JSON is YAML
         planted = [parse(plant) for plant in plants]
         with running(PROFILE, SEED, planted, where=at, trays=trays, switches=switches) as twin:
+            net, host = (twin.trays[f"t{trays - 1:02}"].host.split(".")[n] for n in (1, 3))
+            said = json.dumps(SUITES[suite]).replace("{card}", f"127.{net}.200.{host}")
+            (at / "suite.yaml").write_text(said)  # JSON is YAML
+            with twin.rack_file.open("a") as file:
+                file.write(f"allow: [{', '.join(ALLOWED)}]\n")
             words = ["run", str(at / "suite.yaml"), str(twin.rack_file), "--plain", "--operator", "bench"]
             words = [sys.executable, "-m", "burnin", *words, "--db", str(at / "b.db"), "--json", str(at / "v.json")]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -346,6 +361,10 @@ def _spoken(suite: str, plants: Sequence[str], trays: int, switches: int) -> Ite
         for one in step["measurements"]:
             if one["result"] != "PASS":
                 yield step["name"], one["part"], one["name"], one["result"]
+
+
+WAYS = {"own": _own, "recorded": _recorded, "door": _door, "run": _run, "tools": _tools, "beside": _beside}
+ALLOWED = ("gpu_reset", "other_trays", "redundancy")
 
 
 # ---------------------------------------------------------------- the page
@@ -390,7 +409,8 @@ Nothing here was run on hardware.
 Right means: the check says FAIL, or UNKNOWN where it must not condemn, on both planted parts, by the measurement named, and of
 nobody else; it is silent on a healthy rack and on the neighbouring fault. Ways: `own`, a twin tray in its own time, read by the
 agent's readers; `recorded`, a rack of 18 trays written down; `door`, the check's orders to a small twin's BMCs, CDU, shelves and
-switch trays; `run` and `beside`, `burnin run` against a small twin (`beside` wants a machine that does nothing else).
+switch trays; `run`, `tools` and `beside`, `burnin run` against a small twin (`tools`: two trays, after a short load; `beside`
+wants a machine that does nothing else).
 
 A small healthy twin leaves open, and no row counts: a BMC's leak policy as delivered (`leak.policy`), an IMEX domain of fewer
 trays than the profile's rack (`imex.domain`; a dead tray makes it FAIL), links to absent switch trays (`link.joined`).

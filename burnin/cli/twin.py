@@ -36,6 +36,9 @@ def up(
     seed: Seed = 1,
     plant: Plant = None,
     scenario: Scenario = None,
+    tool: Annotated[
+        list[str] | None, typer.Option(help="a version of the trays' tools, as NAME=VERSION (docs/twin.md)", metavar="TOOL")
+    ] = None,
     lean: Annotated[bool, typer.Option("--lean", help="physics twice a second instead of ten times: for many racks")] = False,
 ) -> None:
     """Serve a twin rack until ^C, and write the rack file that `burnin run` takes."""
@@ -44,7 +47,9 @@ def up(
     from burnin.twin.up import serve
 
     plants = plants_of(profile, plant or (), scenario, seam=LIVE)(seed)
-    serve(profile, seed, plants, inventory, ready=lambda path: typer.echo(f"twin {profile} is up: {path}"), lean=lean)
+    tools = dict(word.partition("=")[::2] for word in tool or ())
+    ready = lambda path: typer.echo(f"twin {profile} is up: {path}")  # noqa: E731
+    serve(profile, seed, plants, inventory, ready=ready, lean=lean, tools=tools)
 
 
 def record(

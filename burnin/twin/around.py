@@ -128,6 +128,9 @@ class Around:
             elif plant.kind == "nic_flap":
                 self._tree.write(self._at.downed[part], str(due))
                 self._port(part, up=False)
+            elif plant.kind == "nic_down":
+                self._tree.write(self._at.downed[part], "1")
+                self._port(part, up=False)
         elif plant.kind == "nic_flap" and due and since_s % FLAP_EVERY_S >= _FLAP_FOR_S:
             self._port(part, up=True)
 
@@ -151,6 +154,7 @@ class Around:
         card, folder = self._model.machine.nics[int(part[1:])], self._at.downed[part].rsplit("/", 1)[0]
         if card.fabric == "infiniband":
             self._tree.write(f"{folder.rsplit('/', 1)[0]}/state", "4: ACTIVE" if up else "1: DOWN")
+            self._tree.write(f"{folder.rsplit('/', 1)[0]}/phys_state", "5: LinkUp" if up else "2: Polling")
         else:
             self._tree.write(f"{folder}/operstate", "up" if up else "down")
         self._log.add(f"mlx5_core {card.bdf} {card.device}: Link {'up' if up else 'down'}", level=6)
@@ -159,6 +163,7 @@ class Around:
 _DUE: dict[str, Callable[[float, float], int]] = {
     "cpu_edac": lambda severity, since_s: int(severity),
     "nic_flap": lambda severity, since_s: min(int(severity), 1 + int(since_s / FLAP_EVERY_S)),
+    "nic_down": lambda severity, since_s: int(since_s + SOON_S >= severity),
     "nvme_media": lambda severity, since_s: int(severity),
     "pcie_replay": lambda severity, since_s: int(severity * since_s),
 }

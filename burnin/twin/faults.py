@@ -131,7 +131,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "cpu_edac", (TRAY,), "uncorrectable errors of the CPUs' memory, a whole number", 1, 1, 512,
-            "Uncorrectable errors of the CPUs' memory a few seconds into the load, counted by EDAC and told in the kernel log.",
+            "Uncorrectable errors of the CPUs' memory a few seconds into the load, counted by EDAC, logged by kernel and BMC.",
             whole=True,
         ),
         Kind(
@@ -230,7 +230,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "fabric_unhealthy", (GPU,), _AFTER, 12, 0, 864000,
-            "The GPU says that it is no longer a healthy member of the NVLink fabric.", seams=(RECORDED,),
+            "The GPU says that it is no longer a healthy member of the NVLink fabric.",
         ),
         Kind(
             "cartridge_margin", (CARTRIDGE,), "signal to noise ratio lost, dB", 1.5, 0.1, 8,
@@ -259,6 +259,28 @@ KINDS: dict[str, Kind] = {
         Kind(
             "boot_intermittent", (GPU, NIC, NVME), "probability that it is missing after a boot, 0 to 1", 0.3, 0.01, 1,
             "A device that now and then does not come up: the first boot finds it, any later one may not.", seams=(LIVE,),
+        ),
+        Kind(
+            "other_firmware", (GPU, TRAY, BMC, SWITCH), "releases that it is behind, a whole number", 1, 1, 9,
+            "Older firmware than its neighbours: a GPU's VBIOS, a tray's BIOS, a BMC's or a switch tray's own.",
+            whole=True, seams=(LIVE,),
+        ),
+        Kind(
+            "hbm_bits", (GPU,), "cells of the memory that are stuck, a whole number", 1, 1, 64,
+            "Cells of the GPU's memory read as 1 whatever was written, and no ECC counter sees it.", whole=True, seams=(LIVE,),
+        ),
+        Kind(
+            "host_bits", (TRAY,), "bits that do not hold, a whole number", 4, 1, 100000,
+            "Bits of the host's memory do not hold, and no ECC counter sees it: who verifies what he wrote finds them.",
+            whole=True, seams=(LIVE,),
+        ),
+        Kind(
+            "reset_lost", (GPU,), "probability that it is away after a reset, 0 to 1", 1, 0.01, 1,
+            "The GPU does not come back from a reset.", seams=(LIVE,),
+        ),
+        Kind(
+            "nic_down", (NIC,), _AFTER, 12, 0, 864000,
+            "A network link goes down and does not come back.", seams=(LIVE,),
         ),
         Kind(
             "cpu_hot", (CPU,), "kelvin above a healthy CPU at full load", 25, 1, 60,

@@ -180,15 +180,18 @@ class Hardware:
             "tray_dead": (plant.severity, self._die),
             "tray_hang": (plant.severity, self._freeze),
             "link_down": (plant.severity, self._link_down),
+            "fabric_unhealthy": (plant.severity, self._leave_fabric),
         }
         after_s, act = timed.get(plant.kind, (0.0, lambda _: None))
         return after_s, lambda: act(plant)
 
     def _weaken(self, plant: Plant) -> None:
         """What is wrong from the start, and is not physics."""
-        word = {"sdc": "sdc_ppm", "bw_loss": "bw_lost_ppm", "slow_gpu": "slow_ppm"}.get(plant.kind)
-        if word is not None:
-            self._gpu(plant)[1][word] = round(1e6 * plant.severity)
+        words = {"sdc": "sdc_ppm", "bw_loss": "bw_lost_ppm", "slow_gpu": "slow_ppm", "reset_lost": "reset_ppm"}
+        if plant.kind in words:
+            self._gpu(plant)[1][words[plant.kind]] = round(1e6 * plant.severity)
+        elif plant.kind == "hbm_bits":
+            self._gpu(plant)[1]["bad_cells"] = int(plant.severity)
 
     def _happen(self, now_ns: int) -> None:
         while self._load_ns is not None and self._due and now_ns - self._load_ns >= self._due[0][0] * 1e9:
@@ -240,6 +243,9 @@ class Hardware:
 
     def _stick(self, plant: Plant) -> None:
         self._gpu(plant)[1]["stuck"] = 1
+
+    def _leave_fabric(self, plant: Plant) -> None:
+        self._gpu(plant)[1]["unhealthy"] = 1
 
     def _link_down(self, plant: Plant) -> None:
         row = link_row(self._state.links, plant)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from burnin.twin import hosttree
-from burnin.twin.identity import TrayId
+from burnin.twin.identity import TrayId, older
 from burnin.twin.model import Model
 from burnin.twin.tools.main import TOOLS
 
@@ -55,7 +55,7 @@ def make_compute(at: Path, model: Model, tray: TrayId, emulation: dict[str, Any]
         "product_name": model.machine.product,
         "product_serial": tray.serial,
         "board_serial": tray.board_serial,
-        "bios_version": model.machine.bios,
+        "bios_version": older(model.machine.bios, tray.behind),
     }
     for name, value in dmi.items():
         _file(at / "root/sys/class/dmi/id" / name, value + "\n")

@@ -5,6 +5,7 @@ The build record is the true one; what stands at an address may be something els
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from random import Random
@@ -26,6 +27,8 @@ class GpuId:
     serial: str
     pdi: int
     guid: bytes
+    behind: int = 0
+    """Releases that its VBIOS is behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,9 @@ class TrayId:
     board_serial: str
     index: int
     gpus: tuple[GpuId, ...]
+    behind: int = 0
+    bmc_behind: int = 0
+    """Releases that its BIOS is behind, and its BMC's firmware."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ def swap(model: Model, rack: RackId, seed: int, plants: Iterable[Plant]) -> dict
     A tray is replaced by the tray of the same index of the rack next door; a GPU by one from the spares' shelf.
     """
     out = dict(rack.trays)
+    plants = list(plants)
     for plant in plants:
         if plant.kind != "wrong_serial":
             continue
@@ -103,7 +110,34 @@ def swap(model: Model, rack: RackId, seed: int, plants: Iterable[Plant]) -> dict
         spare = _gpu(chance, f"165{chance.randrange(10**10):010}")
         gpus = out[name].gpus
         out[name] = replace(out[name], gpus=(*gpus[:position], spare, *gpus[position + 1 :]))
+    for plant in plants:
+        name = tray_of(plant.part)
+        if plant.kind == "other_firmware" and name in out:
+            out[name] = _behind(out[name], plant.part, int(plant.severity))
     return out
+
+
+def _behind(tray: TrayId, part: str, releases: int) -> TrayId:
+    """The same with older firmware in one of its parts."""
+    if part.endswith(".bmc"):
+        return replace(tray, bmc_behind=releases)
+    gpu = part.rpartition(".g")[2] if ".g" in part else ""
+    if not gpu:
+        return replace(tray, behind=releases)
+    at = int(gpu)
+    older = replace(tray.gpus[at], behind=releases)
+    return replace(tray, gpus=(*tray.gpus[:at], older, *tray.gpus[at + 1 :]))
+
+
+def older(version: str, releases: int) -> str:
+    """The version so many releases before: its last number is as much lower, or the one before where that is too low."""
+    if not releases:
+        return version
+    numbers = list(re.finditer(r"[0-9]+", version))
+    for found in reversed(numbers):
+        if int(found[0]) >= releases:
+            return f"{version[: found.start()]}{int(found[0]) - releases:0{len(found[0])}}{version[found.end() :]}"
+    return f"{version}-{releases}"
 
 
 def swap_bmcs(model: Model, standing: dict[str, TrayId], seed: int, plants: Iterable[Plant]) -> dict[str, TrayId]:
@@ -140,6 +174,7 @@ def for_emulation(model: Model, tray: TrayId, cluster_uuid: str, absent: Collect
                 "serial": gpu.serial,
                 "pdi": gpu.pdi,
                 "guid": gpu.guid.hex(),
+                "vbios": older(facts.vbios, gpu.behind),
             }
         )
     return {
@@ -153,5 +188,8 @@ def for_emulation(model: Model, tray: TrayId, cluster_uuid: str, absent: Collect
         "rates": model.rates.model_dump(),
         "nccl": model.nccl.model_dump(),
         "facts": facts.model_dump(),
+        "machine": model.machine.model_dump(),
+        "tools": dict(model.tools),
+        "host": f"node{tray.index:02}",
         "gpus": gpus,
     }

@@ -5,6 +5,7 @@ Physics, spreads and what the hardware calls itself. Nothing here says what is g
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 
 from burnin.errors import InputError
 from burnin.rack.schema import Data, Topology
+from burnin.twin.tools.versions import VERSIONS
 
 
 class Slot(Data):
@@ -248,11 +250,21 @@ class Model(Data):
     housing: Housing | None = None
     spread: Spread
     sensors: Sensors
+    tools: dict[str, str] = Field(default_factory=dict, description="versions of tools, where not the twin's own default")
 
 
 def profiles() -> list[str]:
     """Profiles of which a twin can be made."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
+
+
+def with_tools(model: Model, tools: Mapping[str, str]) -> Model:
+    """The same with other versions of tools. Raises InputError for one that the twin has not got."""
+    for name, said in tools.items():
+        if said not in VERSIONS.get(name, ()):
+            known = "; ".join(f"{tool} {', '.join(versions)}" for tool, versions in VERSIONS.items())
+            raise InputError(f"the twin has no {name} {said}; it has {known}")
+    return model.model_copy(update={"tools": {**model.tools, **tools}})
 
 
 def load(profile: str) -> Model:

@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-_MAGIC, _LAYOUT = 0x6E69776E72756201, 6
+_MAGIC, _LAYOUT = 0x6E69776E72756201, 7
 _HEAD = ("magic", "layout", "gpus", "beat_ns", "events")
 FIELDS = (
     "temp_c", "margin_c", "hbm_c", "power_mw", "power_avg_mw", "hbm_power_mw", "module_power_mw", "energy_mj",
@@ -27,12 +27,15 @@ FIELDS = (
     "ecc_ce_volatile", "ecc_ce_aggregate", "ecc_ue_volatile", "ecc_ue_aggregate", "remap_unc", "remap_pending", "recovery_action",
     "lost", "hung", "poisoned",
     "locked_mhz", "sdc_ppm", "sdc_launches", "bw_lost_ppm", "slow_ppm", "nccl_fault", "deaf_to", "pcie_replays", "stuck",
+    "bad_cells", "reset_ppm", "resets", "unhealthy",
 )  # fmt: skip
 """Of one GPU. `poisoned` counts contained memory errors: contexts made before the last one are dead.
 `locked_mhz`: the SM clock is held there, 0 when it is not.
 `sdc_ppm`: probability of a wrong tile per launch, `sdc_launches` how often that was asked; `bw_lost_ppm`: of copies.
 `slow_ppm`: share of its speed that a GPU lacks among others. `nccl_fault`: what it does in a collective, 1 hangs, 2 dies, 3 sums
-wrong. `deaf_to`: 1 + the number in the rack (tray x GPUs + position) of the one GPU from which nothing arrives here."""
+wrong. `deaf_to`: 1 + the number in the rack (tray x GPUs + position) of the one GPU from which nothing arrives here. `bad_cells`
+of its memory are stuck; `reset_ppm`: probability that it is away after a reset, of which there were `resets`; `unhealthy` in the
+NVLink fabric."""
 LINK_FIELDS = (
     "down", "tx_bytes", "rx_bytes", "rx_errors", "integrity_errors", "recovery_ok", "recovery_failed", "effective_errors",
     "effective_ber", "symbol_errors", "symbol_ber", "raw_ber",

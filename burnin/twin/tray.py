@@ -131,6 +131,8 @@ def _build(endpoint: Endpoint) -> Hardware | None:
     if _planted(endpoint, stuck.KIND):
         emulation["stuck"] = str(endpoint.at / "driver" / stuck.FILE)
     emulation["nics"] = _interfaces(silicon.model, endpoint.sock.getsockname()[0], absent)
+    emulation["address"] = endpoint.sock.getsockname()[0]
+    emulation["host_bits"] = sum(int(plant.severity) for plant in _planted(endpoint, "host_bits"))
     host.make_compute(endpoint.at, silicon.model, silicon.identity, emulation)
     log = host.KernelLog(endpoint.at)
     log.booted(silicon.model.driver.version)

@@ -30,7 +30,7 @@ from burnin.twin import disk, hosttree, identity, physics, stuck, tray
 from burnin.twin.addresses import bind
 from burnin.twin.facility import Facility
 from burnin.twin.faults import KINDS, LIVE, Plant
-from burnin.twin.model import Model, load
+from burnin.twin.model import Model, load, with_tools
 from burnin.twin.mounts import can_mount
 from burnin.twin.nvos import furnish
 from burnin.twin.nvos.wiring import wire
@@ -65,14 +65,15 @@ def serve(
     switches: int | None = None,
     private: Path | None = None,
     lean: bool = False,
+    tools: Mapping[str, str] | None = None,
 ) -> None:
     """Draw the rack, start it, write `inventory`, call `ready` with it, and serve until SIGTERM or SIGINT.
 
     `trays` and `switches`: only the first so many. `private`: an empty folder for the trays' files (default: a fresh one,
-    removed at the end). `lean`: its physics moves every LEAN_STEP_S, for many racks on one machine. Raises InputError for a
-    profile or plant that cannot be; call from the main thread.
+    removed at the end). `lean`: its physics moves every LEAN_STEP_S, for many racks on one machine. `tools`: versions of the
+    trays' tools (tools/versions.py). Raises InputError for a profile, plant or version that cannot be; call from the main thread.
     """
-    model = load(profile)
+    model = with_tools(load(profile), tools or {})
     parts = model.topology.trays()[:trays] + model.topology.switches()[:switches]
     services = _services(model, parts)
     _check(plants, model, parts, services)
@@ -250,6 +251,7 @@ def running(
     trays: int | None = None,
     switches: int | None = None,
     lean: bool = False,
+    tools: Mapping[str, str] | None = None,
 ) -> Iterator[Twin]:
     """A twin in a process of its own, its rack file in `where`; ended when the block is left, however."""
     private = Path(tempfile.mkdtemp(prefix="burnin-twin-"))
@@ -262,6 +264,7 @@ def running(
         "trays": trays,
         "switches": switches,
         "lean": lean,
+        "tools": dict(tools or {}),
         "parent": os.getpid(),
     }
     process = subprocess.Popen(
@@ -309,6 +312,7 @@ def _serve_as_told() -> None:
             switches=wish["switches"],
             private=private,
             lean=wish["lean"],
+            tools=wish["tools"],
         )
     finally:
         shutil.rmtree(private, ignore_errors=True)  # who asked may be gone

@@ -96,13 +96,18 @@ LIVE: dict[str, tuple[str, set[str]]] = {
     "pcie_replay": ("t00.g2", {"pcie.replay", "pcie.aer_correctable"}),
     "pcie_downtrain": ("t00.n2", {"pcie.width"}),
     "nic_flap": ("t00.n2", {"nic.link_flaps", "nic.ports_up", "nic.speed"}),
+    "nic_down": ("t00.n2:5", {"nic.link_flaps", "nic.ports_up", "nic.speed"}),
     "nvme_media": ("t00.d1", {"nvme.media_errors"}),
-    "cpu_edac": ("t00", {"cpu.edac_ue"}),
+    "cpu_edac": ("t00", {"cpu.edac_ue", "BMC's log"}),
+    "hbm_bits": ("t00.g2", {"CUDA memory"}),
+    "reset_lost": ("t00.g2", {"resets"}),
+    "fabric_unhealthy": ("t00.g2:5", {"fabric.health"}),
+    "other_firmware": ("t00.g2", {"versions"}),
     "link_margin": ("t00.g2.l13:5", _COUNTS | {"nvlink.raw_ber"}),
     "link_down": ("t00.g2.l13:5", {"nvlink.state", "nvlink.speed", "nvlink.recovery_failed"}),
     "lane_flap": ("t00.g2.l13", {"nvlink.recovery_ok"}),
     "cpu_hot": ("t00.c1", {"cpu.temp"}),
-    "leak": ("t00:60", {"leak.voltage", "coolant.level", "coolant.pressure"}),
+    "leak": ("t00:60", {"leak.voltage", "coolant.level", "coolant.pressure", "BMC's log"}),
     "leak_decay": ("manifold:300", {"coolant.pressure"}),
     "cdu_lowdp": ("cdu:0.5", _HOT | _WATTS | _PUMPED | {"coolant.return_temp"}),
     "supply_warm": ("cdu", _HOT | _WATTS | {"coolant.return_temp", "coolant.supply_temp"}),
@@ -122,7 +127,7 @@ LIVE: dict[str, tuple[str, set[str]]] = {
     "tray_hang": ("t00:5", {"everything"}),
 }
 """Kind -> what is planted, and everything that it moves. What is told in the kernel log is in LOGGED."""
-LOGGED_LIVE = {"ecc_ue", "xid", "gpu_off_bus", "nic_flap", "nvme_media", "cpu_edac"}
+LOGGED_LIVE = {"ecc_ue", "xid", "gpu_off_bus", "nic_flap", "nic_down", "nvme_media", "cpu_edac"}
 PROCESSES: dict[str, tuple[str, str]] = {
     "bmc_dead": ("Redfish answers", "test_a_dead_bmc_refuses_and_its_neighbour_does_not"),
     "bmc_slow": ("Redfish answers", "test_bad_manners_are_slowness_and_503"),
@@ -133,6 +138,7 @@ PROCESSES: dict[str, tuple[str, str]] = {
     "wrong_host_key": ("SSH host key", "test_a_slow_tray_and_one_with_another_key"),
     "clock_skew": ("clock of the day", "test_a_full_disk_and_a_wrong_clock_are_the_trays_own"),
     "proc_stuck": ("CUDA calls", "test_a_process_in_a_stuck_driver_outlives_its_kill_and_ends_with_the_tray"),
+    "host_bits": ("stress-ng, STREAM", "test_what_is_planted_is_found_on_its_part"),
     "tray_disk_full": ("writes to the home", "test_a_full_disk_and_a_wrong_clock_are_the_trays_own"),
 }
 """Kind -> what it moves, and the test that shows it."""

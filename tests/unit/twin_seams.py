@@ -26,7 +26,15 @@ NEWEST = "595.58.03"
 """A driver that has a field for everything."""
 Seen = dict[tuple[str, str], list[Any]]
 """(part, signal) -> its readings, one a second; a reason where it was not read."""
-_CUDA = {"sdc_ppm": "CUDA digests", "bw_lost_ppm": "CUDA copies", "slow_ppm": "NCCL pace", "poisoned": "CUDA contexts"}
+_CUDA = {
+    "sdc_ppm": "CUDA digests",
+    "bw_lost_ppm": "CUDA copies",
+    "slow_ppm": "NCCL pace",
+    "poisoned": "CUDA contexts",
+    "bad_cells": "CUDA memory",
+    "reset_ppm": "resets",
+}
+_SEL = "/redfish/v1/Systems/System_0/LogServices/SEL/Entries"
 _CDU = {
     "says_flow_lpm": "coolant.flow", "says_supply_c": "coolant.supply_temp", "says_return_c": "coolant.return_temp",
     "says_dp_kpa": "coolant.dp", "says_pressure_kpa": "coolant.pressure", "says_filter_kpa": "coolant.filter",
@@ -62,6 +70,7 @@ def seen(where: Path, *plants: str) -> Seen:
         host = hostdata.sources(at, {gpu.bdf: gpu.name for gpu in gpus.gpus if gpu.bdf})
         for gpu in gpus.gpus:
             out["t00." + gpu.name, "serial"] = [gpu.identity()["serial"], gpu.identity()["uuid"]]
+            out["t00." + gpu.name, "versions"] = [gpu.identity()["vbios"]]
         out["t00", "serial"] = [standing.serial]
         out["t00.bmc", "serial"] = [rack.get("t00.bmc", "/redfish/v1/Systems/System_0")["SerialNumber"]]
         for second in range(IDLE_S + LOAD_S):
@@ -89,6 +98,7 @@ def _now(rack: Ward, gpus: Gpus, host: list[Part], root: Path) -> Mapping[tuple[
         for (below, metric), value in zip(source.columns, source.read(), strict=True):
             out[".".join(filter(None, ("t00", below))), metric] = value
     out["t00", "kernel log"] = (root / "dev/kmsg").read_text().count("\n")
+    out["t00.bmc", "BMC's log"] = len(rack.get("t00.bmc", _SEL)["Members"])
     out["t00", "xid"] = [rack.gpus.event(i)[::2] for i in range(rack.gpus.events)]
     out.update(_around(rack))
     return out

@@ -58,6 +58,21 @@ def _replace_addresses(tray: str, package: str) -> None:
     fcntl.ioctl = ioctl
 
 
+def _replace_name(tray: str) -> None:
+    """A tray has a name of its own, not this machine's."""
+    real = os.uname
+
+    def uname():  # type: ignore[no-untyped-def]
+        import json
+
+        with open(os.path.join(tray, "tray.json"), encoding="utf-8") as file:
+            name = json.load(file).get("host")
+        said = real()
+        return os.uname_result((said[0], name or said[1], *said[2:]))
+
+    os.uname = uname
+
+
 def _emulated(tray: str, package: str, name: str) -> object:
     import importlib
     import json
@@ -115,6 +130,7 @@ def main(wrapper: str, args: list[str]) -> None:
     _mount("_tray", os.path.dirname(here))
     tray = os.path.dirname(os.path.dirname(wrapper))
     replace_loader(tray)
+    _replace_name(tray)
     if os.path.exists(os.path.join(tray, "clock")):
         import importlib
 

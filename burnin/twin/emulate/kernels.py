@@ -16,11 +16,14 @@ from typing import Any
 
 from .abi import Refuse, address
 from .cuda_core import INVALID_VALUE, Context
+from .memory import FIRST, word
 
 _GEMM_FLOP = 2.0 * 128 * 128 * 64 * 32
 _FMA_FLOP = 3.0 * 256 * 8
 """Work of one tile in one iteration of the digest kernels."""
 _TOLD = 16
+_CELLS = 0.05, 0.95
+"""Where in the memory stuck cells may lie: in what a test of all memory reaches."""
 
 
 class Parameters:
@@ -88,6 +91,8 @@ def _step(kernel: str, context: Context, rates: Mapping[str, Any], blocks: int, 
     if not memory.holds(base, 4 * words) or not memory.holds(report, 16 + 16 * _TOLD):
         raise Refuse(INVALID_VALUE)
     count, wrong = memory.differs(base, 4 * words, (kind, seed), _TOLD)
+    stuck = _stuck(context, base, 4 * words, (kind, seed))
+    count, wrong = count + len(stuck), (wrong + stuck)[:_TOLD]
     if count:
         before, told = struct.unpack("<2Q", memory.read(report, 16))
         memory.write(report, struct.pack("<2Q", before + count, told + count))
@@ -96,6 +101,17 @@ def _step(kernel: str, context: Context, rates: Mapping[str, Any], blocks: int, 
     if flags & 1:
         memory.paint(base, 4 * words, (next_kind, next_seed))
     return float(4 * words * (1 + (flags & 1)) / rates["hbm_gbps"])
+
+
+def _stuck(context: Context, base: int, size: int, pattern: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """Words of a range in which a stuck cell reads otherwise than this pattern was written: (address, expected, actual)."""
+    chance, out = Random(f"{context.device.own['uuid']}/cells"), []
+    for _ in range(context.device.row["bad_cells"]):
+        at = FIRST + (chance.randrange(int(_CELLS[0] * context.memory.room), int(_CELLS[1] * context.memory.room)) & ~3)
+        bit = 1 << chance.randrange(32)
+        if base <= at < base + size and not word(pattern, at // 4) & bit:
+            out.append((at, word(pattern, at // 4), word(pattern, at // 4) | bit))
+    return sorted(out)
 
 
 _KNOWN: dict[str, Callable[..., float]] = {

@@ -14,7 +14,7 @@ import mmap
 from .runs import Patterns, Runs, of_bytes, to_bytes
 
 BACKED = 64 << 20
-_FIRST, _ALIGN = 0x7F0000000000, 512
+FIRST, _ALIGN = 0x7F0000000000, 512
 _FEW = 64
 """Words at most that are kept one by one when they change a painted range."""
 
@@ -36,7 +36,7 @@ def word(pattern: tuple[int, int], index: int) -> int:
 class Memory:
     """Allocations of one process on one GPU; `room` bytes in all."""
 
-    def __init__(self, room: int, first: int = _FIRST) -> None:
+    def __init__(self, room: int, first: int = FIRST) -> None:
         self.room, self.used = room, 0
         self._next = first
         self._starts: list[int] = []

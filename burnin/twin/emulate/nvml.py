@@ -180,7 +180,7 @@ _TEXTS: dict[str, Callable[[Gpu], str]] = {
     "UUID": lambda g: g.own["uuid"],
     "Serial": lambda g: g.own["serial"],
     "BoardPartNumber": lambda g: g.facts["board_part"],
-    "VbiosVersion": lambda g: g.facts["vbios"],
+    "VbiosVersion": lambda g: g.own["vbios"],
     "InforomImageVersion": lambda g: g.facts["inforom"],
 }
 _NUMBERS: dict[str, tuple[Any, Callable[[Gpu], tuple[Any, ...]]]] = {
@@ -305,9 +305,10 @@ def _fabric(nvml: Nvml, handle: Any, out: Any) -> None:
         info.state = 0
     else:
         info.cluster[:] = bytes.fromhex(nvml.facts["cluster_uuid"])
-        info.clique, info.state, info.health = gpu.facts["fabric_clique"], 3, _HEALTHY
+        info.clique, info.state = gpu.facts["fabric_clique"], 3
+        info.health = _HEALTHY & ~0x30 | 0x10 if gpu.row["unhealthy"] else _HEALTHY  # its route is unhealthy
     if info.version == 0x3000028:
-        info.summary = int(gpu.facts["fabric_clique"] is not None)
+        info.summary = (2 if gpu.row["unhealthy"] else 1) if gpu.facts["fabric_clique"] is not None else 0
 
 
 @api("nvmlDeviceGetTemperatureV")

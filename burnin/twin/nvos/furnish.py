@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from burnin.twin.faults import Plant
-from burnin.twin.identity import RackId, serials
+from burnin.twin.identity import RackId, older, serials
 from burnin.twin.links import words_per_s
 from burnin.twin.model import Model
 from burnin.twin.nvos.wiring import Port, guid, wire
@@ -26,6 +26,9 @@ _VERSIONS = {
 def write(at: Path, part: str, model: Model, rack: RackId, seed: int, plants: Sequence[Plant], manages: bool) -> None:
     """switch.json of one switch tray. `manages`: it runs the fabric manager of the rack."""
     serial, index = serials(model, seed)[part], int(part[1:])
+    behind = sum(
+        int(plant.severity) for plant in plants if plant.kind == "other_firmware" and plant.part in (part, f"{part}.bmc")
+    )
     board = {"hardware-version": "A1", "model": "N5200_LD", "serial": serial, "state": "ok"}
     own: dict[str, Any] = {
         "part": part,
@@ -50,7 +53,8 @@ def write(at: Path, part: str, model: Model, rack: RackId, seed: int, plants: Se
             name: {**board, "type": name.lower().rstrip("12")} for name in ("SWITCH", "ASIC1", "ASIC2", "BMC", "FAN1/1")
         },
         "firmware": {
-            name: {"actual-firmware": said, "part-number": "N/A", "fw-source": "default"} for name, said in _VERSIONS.items()
+            name: {"actual-firmware": older(said, behind if name == "BMC" else 0), "part-number": "N/A", "fw-source": "default"}
+            for name, said in _VERSIONS.items()
         },
         "environment": {
             "ASIC1": {"state": "ok", "type": "temperature"},

@@ -154,7 +154,11 @@ class Tray:
         """All GPUs in one."""
         if not self.own["manages"]:
             return {}
-        return {"32766": {"name": "Default Partition", "health": "healthy", "num-gpus": self.own["gpus"]}}
+        trays = {port["link"].partition(".")[0] for port in self.own["ports"]}
+        states = [state for state in map(self._open, sorted(trays)) if state is not None]
+        ill = sum(row["unhealthy"] for state in states for row in state.gpus)
+        health, gpus = "degraded" if ill else "healthy", self.own["gpus"] - ill
+        return {"32766": {"name": "Default Partition", "health": health, "num-gpus": gpus}}
 
 
 def diagnostics(tray: Tray) -> Shown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnin.twin.identity import GpuId, TrayId
+from burnin.twin.identity import GpuId, TrayId, older
 from burnin.twin.model import Model
 from burnin.twin.redfish.boards import BASEBOARD, CHASSIS, DETECTORS, SYSTEM, Boards, Host
 from burnin.twin.redfish.leaks import Leaks
@@ -10,6 +10,7 @@ from burnin.twin.redfish.logs import Log
 from burnin.twin.redfish.root import Account, Made, collect_all, events, firmware, make_service, manager, root
 from burnin.twin.redfish.tree import OK, ROOT, Body, ref, refs
 
+_MOST_LINES = 8
 _BMC_VERSION, _HMC_VERSION = "70.01.00.09", "GB200Nvl-25.07-7"
 
 
@@ -20,9 +21,11 @@ class _Bmc:
         self.model, self.tray, self.host, self.account = model, tray, host, account
         self.tree, self.service = make_service(account)
         tell = self.service.tell
-        self.sel, self.log = (Log(self.tree, SYSTEM, name, account.now, tell) for name in ("SEL", "EventLog"))
+        self.sel = Log(self.tree, SYSTEM, "SEL", account.now, tell, host.keep)
+        self.log = Log(self.tree, SYSTEM, "EventLog", account.now, tell)
         self.hmc_log = Log(self.tree, BASEBOARD, "EventLog", account.now, tell)
         self._was_on: bool | None = None
+        self._memory_errors, self._looked_s = 0, 0.0
 
     def build(self) -> Made:
         """The whole service."""
@@ -48,6 +51,9 @@ class _Bmc:
         for position, code in self.host.xids():
             args, at = [f"GPU_{position} Driver Event Message", f"XID {code}"], f"{BASEBOARD}/Processors/GPU_{position}"
             self.hmc_log.add("Critical", "ResourceEvent.1.0.ResourceErrorsDetected", args, f"GPU_{position}: XID {code}", at)
+        if now_s - self._looked_s >= 1.0:
+            self._looked_s = now_s
+            self._notice_memory()
         on = self.host.on()
         if self._was_on is None:
             self._was_on = on or None  # until it is on for the first time there is nothing to notice
@@ -55,6 +61,14 @@ class _Bmc:
             self._was_on = on
             word = "on" if on else "off"
             self.sel.add("OK" if on else "Warning", "OpenBMC.0.1.PowerState", [word], f"Host system DC power is {word}", SYSTEM)
+
+    def _notice_memory(self) -> None:
+        """Uncorrectable errors of the CPUs' memory, one line each up to a few."""
+        count = self.host.memory_errors()
+        for _ in range(min(count - self._memory_errors, _MOST_LINES)):
+            args, text = ["CPU0_LPDDR", "Uncorrectable ECC"], "CPU0_LPDDR: Uncorrectable ECC"
+            self.sel.add("Critical", "ResourceEvent.1.0.ResourceErrorsDetected", args, text, SYSTEM)
+        self._memory_errors = max(count, self._memory_errors)
 
     # ---- systems and managers
 
@@ -65,7 +79,7 @@ class _Bmc:
         kinds = ["On", "ForceOff", "ForceOn", "ForceRestart", "GracefulRestart", "GracefulShutdown", "PowerCycle"]
         body = {
             "Actions": {"#ComputerSystem.Reset": {"target": reset, "ResetType@Redfish.AllowableValues": kinds}},
-            "BiosVersion": machine.bios,
+            "BiosVersion": older(machine.bios, tray.behind),
             "Links": {"Chassis": refs([f"{CHASSIS}/Chassis_0"]), "ManagedBy": refs([f"{ROOT}/Managers/BMC_0"])},
             "LogServices": ref(f"{SYSTEM}/LogServices"),
             "Manufacturer": machine.vendor,
@@ -116,7 +130,7 @@ class _Bmc:
             "ProcessorType": "GPU",
             "Manufacturer": "NVIDIA",
             "Model": self.model.gpu.name,
-            "FirmwareVersion": self.model.gpu.vbios,
+            "FirmwareVersion": older(self.model.gpu.vbios, gpu.behind),
             "SerialNumber": gpu.serial,
             "UUID": gpu.uuid.removeprefix("GPU-"),
             "MaxSpeedMHz": self.model.gpu.clock_max_mhz,
@@ -142,22 +156,22 @@ class _Bmc:
     def _managers(self) -> list[str]:
         now = self.account.now
         return [
-            manager(self.tree, "BMC_0", _BMC_VERSION, [], now),
+            manager(self.tree, "BMC_0", older(_BMC_VERSION, self.tray.bmc_behind), [], now),
             manager(self.tree, "HGX_BMC_0", _HMC_VERSION, [], now),
         ]
 
     def _firmware(self) -> str:
         gpu = self.model.gpu
         versions = {
-            "FW_BMC_0": (_BMC_VERSION, f"{ROOT}/Managers/BMC_0"),
-            "FW_BIOS_0": (self.model.machine.bios, SYSTEM),
+            "FW_BMC_0": (older(_BMC_VERSION, self.tray.bmc_behind), f"{ROOT}/Managers/BMC_0"),
+            "FW_BIOS_0": (older(self.model.machine.bios, self.tray.behind), SYSTEM),
             "FW_CPLD_0": ("0x00_0x0C_0x01_0x02", f"{CHASSIS}/Chassis_0"),
             "HGX_FW_BMC_0": (_HMC_VERSION, f"{ROOT}/Managers/HGX_BMC_0"),
         }
         for i in range(self.model.machine.sockets):
             versions[f"HGX_FW_CPU_{i}"] = ("02.04.12", f"{CHASSIS}/HGX_CPU_{i}")
         for i in range(len(self.tray.gpus)):
-            versions[f"HGX_FW_GPU_{i}"] = (gpu.vbios, f"{CHASSIS}/HGX_GPU_{i}")
+            versions[f"HGX_FW_GPU_{i}"] = (older(gpu.vbios, self.tray.gpus[i].behind), f"{CHASSIS}/HGX_GPU_{i}")
             versions[f"HGX_InfoROM_GPU_{i}"] = (gpu.inforom, f"{CHASSIS}/HGX_GPU_{i}")
         for i in range(sum(nic.fabric == "infiniband" for nic in self.model.machine.nics)):
             versions[f"CX8_{i}"] = ("40.46.3048", f"{CHASSIS}/IO_Board_{i // 2}")

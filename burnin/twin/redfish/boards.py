@@ -45,6 +45,12 @@ class Host(Protocol):
     def boots(self) -> bool:
         """True while it has power and does not run yet."""
 
+    def memory_errors(self) -> int:
+        """Uncorrectable errors of the CPUs' memory that the host counted since it started."""
+
+    def keep(self, created_s: float, severity: str, text: str) -> None:
+        """A line of the event log, for who reads it on the tray."""
+
     def order(self, what: str) -> None:
         """A reset type: On, ForceOff, PowerCycle ..."""
 

@@ -9,6 +9,8 @@ from burnin.twin.redfish.tree import Body, Tree, ref
 
 Tell = Callable[[Body], None]
 """Takes the record of one event (a member of `Events`)."""
+Keep = Callable[[float, str, str], None]
+"""Takes a line: seconds since 1970, severity, text."""
 KEPT = 2000
 """Entries that a log keeps; the oldest go."""
 
@@ -21,9 +23,11 @@ def iso(seconds: float) -> str:
 class Log:
     """One LogService and its entries. `now` gives seconds since 1970."""
 
-    def __init__(self, tree: Tree, at: str, name: str, now: Callable[[], float], tell: Tell) -> None:
+    def __init__(
+        self, tree: Tree, at: str, name: str, now: Callable[[], float], tell: Tell, keep: Keep = lambda *line: None
+    ) -> None:
         self.path = f"{at}/LogServices/{name}"
-        self._tree, self._now, self._tell, self._name = tree, now, tell, name
+        self._tree, self._now, self._tell, self._name, self._keep = tree, now, tell, name, keep
         self._entries = f"{self.path}/Entries"
         self._count = 0
         clear = f"{self.path}/Actions/LogService.ClearLog"
@@ -43,7 +47,9 @@ class Log:
     def add(self, severity: str, message_id: str, args: Sequence[str], text: str, origin: str) -> None:
         """One more entry, told at once. Severity OK, Warning or Critical; `origin` the resource it is about."""
         self._count += 1
-        number, created = str(self._count), iso(self._now())
+        now_s = self._now()
+        number, created = str(self._count), iso(now_s)
+        self._keep(now_s, severity, text)
         told = {"Severity": severity, "MessageId": message_id, "MessageArgs": list(args), "Message": text}
         path = f"{self._entries}/{number}"
         entry_type = "SEL" if self._name == "SEL" else "Event"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -102,12 +103,36 @@ class TrayHost:
             self.row["off"], self.row["wish"] = 1.0, 1.0
             self._wake()
 
+    def memory_errors(self) -> int:
+        """As EDAC of the host counts them."""
+        path = self._path.parent / "root/sys/devices/system/edac/mc/mc0/ue_count"
+        try:
+            return int(path.read_text() or 0) if self.on() else 0
+        except (OSError, ValueError):
+            return 0
+
+    def keep(self, created_s: float, severity: str, text: str) -> None:
+        """Beside the tray's folder, which a boot makes anew."""
+        sensor, event, asserted = ipmi(severity, text)
+        with contextlib.suppress(OSError), open(f"{self._path.parent}.sel", "a", encoding="utf-8") as file:
+            file.write(json.dumps([created_s, sensor, event, asserted]) + "\n")
+
     def _open(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             fresh = State.open(str(self._path))
             if self._state is not None:
                 self._state.close()
             self._state, self._boots, self._told = fresh, self.row["boots"], 0
+
+
+def ipmi(severity: str, text: str) -> tuple[str, str, bool]:
+    """A line of the event log in IPMI's words (tables 42-2 and 42-3): sensor, event, asserted."""
+    if "ECC" in text:
+        return "Memory #0x88", f"Uncorrectable ECC ({text.partition(':')[0]})", True
+    if "power is" in text:
+        return "System ACPI Power State #0x22", "S0/G0: working" if text.endswith("on") else "S4/S5: soft-off", True
+    word = "Transition to Critical from less severe" if severity == "Critical" else "Transition to OK"
+    return "Cooling Device #0x61", f"{word} ({text.partition(' (')[0]})", True
 
 
 def make_services(

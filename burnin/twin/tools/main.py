@@ -14,19 +14,27 @@ if TYPE_CHECKING:
     from ..state import State
 
 OPS = ("all_reduce", "alltoall", "all_gather", "reduce_scatter")
-TOOLS = ("dcgmi", "nvbandwidth", "nvidia-smi", "nvidia-imex-ctl", *(f"{op}_perf" for op in OPS))
+TOOLS = (
+    "dcgmi", "nvbandwidth", "nvidia-smi", "nvidia-imex-ctl", *(f"{op}_perf" for op in OPS), "mpirun", "gpu_burn", "hpl.sh",
+    "xhpl", "hpl-mxp.sh", "stress-ng", "stream", "fio", "ibstat", "mlxlink", "ib_write_bw", "smartctl", "nvme", "ipmitool",
+)  # fmt: skip
 _STALE_NS = 5_000_000_000
 Said = tuple[str, str, int]
 
 
 def said(name: str, argv: list[str], facts: Mapping[str, Any], state: State, peers: Mapping[str, bool]) -> Said | None:
     """(stdout, stderr, exit status); None hangs."""
-    from . import imex, loads, smi
+    from . import across, burns, cards, diag, drives, hosts, imex, loads, sel, smi
 
     if name.endswith("_perf"):
         return loads.nccl(name[: -len("_perf")], argv, facts, state, peers)
-    by_name = {"dcgmi": loads.dcgmi, "nvbandwidth": loads.nvbandwidth, "nvidia-imex-ctl": imex.imex_ctl}
-    return by_name.get(name, smi.nvidia_smi)(argv, facts, state, peers)
+    by_name = {
+        "dcgmi": diag.dcgmi, "nvbandwidth": loads.nvbandwidth, "nvidia-smi": smi.nvidia_smi, "nvidia-imex-ctl": imex.imex_ctl,
+        "mpirun": across.mpirun, "gpu_burn": burns.gpu_burn, "hpl.sh": burns.hpl, "xhpl": burns.hpl, "hpl-mxp.sh": burns.hpl_mxp,
+        "stress-ng": hosts.stress_ng, "stream": hosts.stream, "fio": hosts.fio, "ibstat": cards.ibstat, "mlxlink": cards.mlxlink,
+        "ib_write_bw": cards.ib_write_bw, "smartctl": drives.smartctl, "nvme": drives.nvme, "ipmitool": sel.ipmitool,
+    }  # fmt: skip
+    return by_name[name](argv, facts, state, peers)
 
 
 def _peers(tray: str, state_of: Any) -> dict[str, bool]:
@@ -51,7 +59,7 @@ def main(tray: str, name: str, argv: list[str]) -> int:
         importlib.import_module("_tray.emulate.clock").replace_clock(os.path.join(tray, "clock"))
     state_of = importlib.import_module("_tray.state").State
     with open(os.path.join(tray, "tray.json"), encoding="utf-8") as file:
-        facts = json.load(file)
+        facts = {**json.load(file), "at": os.path.abspath(tray)}
     state = state_of.open(os.path.join(tray, "state"))
     found = importlib.import_module("_tray.tools.main").said(name, argv, facts, state, _peers(tray, state_of))
     while found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 from ..state import State
@@ -45,8 +46,11 @@ def _reset(facts: Mapping[str, Any], state: State) -> Said:
     rows = [(own["bdf"].upper(), state.gpus[own["position"]]) for own in facts["gpus"]]
     if gone := [bdf for bdf, row in rows if row["lost"]]:
         return "", "".join(f"Unable to determine the device handle for GPU {bdf}: GPU is lost.\n" for bdf in gone), 255
-    for _, row in rows:
+    for bdf, row in rows:
         row["remap_pending"] = row["recovery_action"] = 0
+        row["resets"] += 1
+        if Random(f"{facts['chassis']}/{bdf}/{row['resets']}").random() * 1e6 < row["reset_ppm"]:
+            row["lost"] = 1
     return "".join(f"GPU {bdf} was successfully reset.\n" for bdf, _ in rows) + "All done.\n", "", 0
 
 

@@ -62,7 +62,7 @@ def _gpu(facts: Tree, own: Tree, row: Row, state: State, used: Sequence[tuple[in
         **_watts(facts, row),
     }
     out.update(_clocks(facts, row))
-    out["fabric"] = _fabric(facts)
+    out["fabric"] = _fabric(facts, row)
     out["supported_clocks"] = {"supported_mem_clock": {"value": _mhz(facts["facts"]["clock_mem_mhz"]), **_steps(facts)}}
     running = [
         {"gpu_instance_id": NONE, "compute_instance_id": NONE, "pid": pid, "type": "C", "process_name": "python3",
@@ -112,7 +112,7 @@ def _names(facts: Tree, own: Tree) -> dict[str, Any]:
         "persistence_mode": "Enabled", "addressing_mode": "ATS" if fixed["c2c_links"] else "None",
         "mig_mode": {"current_mig": "Disabled", "pending_mig": "Disabled"}, "mig_devices": "None", "accounting_mode": "Disabled",
         "accounting_mode_buffer_size": 4000, "driver_model": _na("current_dm", "pending_dm"), "serial": own["serial"],
-        "uuid": own["uuid"], "pdi": f"0x{own['pdi']:016x}", "minor_number": own["index"], "vbios_version": fixed["vbios"],
+        "uuid": own["uuid"], "pdi": f"0x{own['pdi']:016x}", "minor_number": own["index"], "vbios_version": own["vbios"],
         "multigpu_board": "No", "board_id": f"0x{number:x}", "board_part_number": fixed["board_part"],
         "gpu_part_number": fixed["gpu_part"], "gpu_fru_part_number": NONE,
         "platformInfo": platform if fixed["platform_info"] else _na(*platform),
@@ -263,9 +263,11 @@ def _steps(facts: Tree) -> dict[str, list[str]]:
     return {"supported_graphics_clock": [_mhz(low + _CLOCK_STEP_MHZ * n) for n in range(steps, -1, -1)]}
 
 
-def _fabric(facts: Tree) -> dict[str, Any]:
+def _fabric(facts: Tree, row: Row) -> dict[str, Any]:
+    bad = bool(row["unhealthy"])  # State and Status go on saying Completed and Success, as captured
     health = {
-        "summary": "Healthy", "bandwidth": "Full", "route_recovery_in_progress": "False", "route_unhealthy": "False",
+        "summary": "Unhealthy" if bad else "Healthy", "bandwidth": "Full", "route_recovery_in_progress": "False",
+        "route_unhealthy": "True" if bad else "False",
         "access_timeout_recovery": "False", "incorrect_configuration": "None", "partition_assigned": NONE,
     }  # fmt: skip
     clique = facts["facts"]["fabric_clique"]
