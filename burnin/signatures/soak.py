@@ -89,11 +89,10 @@ def _creeping(readings: Readings, row: SignatureRow, what: str, lines: Mapping[s
         above = one.slope - median(slopes)
         if above >= number(row, "floor") and above / max(one.error, 1e-12) >= normal_limit(n, number(row, "hold")):
             z = above / family.sigma
-            if z >= worst(n, number(row, "watch"), family.dof, family.tail):
-                out[part] = (
-                    one,
-                    Severity.HOLD if z >= zones.held_from(row, n, family.dof, family.tail) else Severity.WATCH,
-                )
+            tail = zones.excused(row, above, family.tail)
+            if z >= worst(n, number(row, "watch"), family.dof, tail):
+                held = z >= zones.held_from(row, n, family.dof, tail)
+                out[part] = one, Severity.HOLD if held else Severity.WATCH
     return out
 
 
