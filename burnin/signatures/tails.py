@@ -78,8 +78,8 @@ UNKNOWN = 0.0
 """The tail of a family of which too few healthy parts were ever seen: one rack of 72 GPUs cannot show it. With 72 parts of seven
 families together, a limit that one normal rack in 1000 passes tells one t5 rack in ten (simulated), so nothing is tried."""
 DOUBTED = 0.005
-"""Share of t5 racks that one family may hold where its tail is not known. All together may hold 12 %; where the catalogue knows how
-far out healthy parts are (`sure`, at about 1 % each), that is where tails end, whatever this says."""
+"""Share of t5 racks that one family may hold where its tail is not known. All together may hold 12 %; where the catalogue knows
+how far out healthy parts are (`sure`, at about 1 % each), that is where tails end, whatever this says."""
 BEYOND = 25
 TAIL_PARTS = 600
 """Fewer parts do not show what their tail is like."""
