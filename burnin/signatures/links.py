@@ -240,7 +240,7 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floa
 
     def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
         family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
-        return zones.parts(row, load.stage, names, value.ravel(), family, per=per_db)
+        return zones.parts(_of_level(row, what), load.stage, names, value.ravel(), family, per=per_db)
 
     planes = medians(ber.reshape(-1, count).T)
     rest = ber - planes[None, None, :]
@@ -261,6 +261,12 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floa
         out[link] = replace(s, zone=Zone.HOLD) if near else s
     hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
     return {part: s for part, s in out.items() if not _under(part, hot)}
+
+
+def _of_level(row: SignatureRow, what: str) -> SignatureRow:
+    """The row with the `sure` of planes, trays, GPUs or links, where it has one."""
+    own = row.limits.get(f"sure_{what}")
+    return row.model_copy(update={"limits": {**row.limits, "sure": own}}) if own is not None else row
 
 
 def _under(part: str, hot: set[str]) -> bool:

@@ -35,7 +35,7 @@ def offset(readings: Readings, row: SignatureRow) -> list[Finding]:
         agrees = np.abs(slope.own) <= number(row, "slope_z") * slope.sigma
         apart = readings.family(OFFSET, idle.phase, temp, number(row, "sigma_min"))
         for sign in (1.0, -1.0):
-            allowed = agrees if sign > 0 else agrees & (apart.own <= -number(row, "sure"))
+            allowed = agrees if sign > 0 else agrees & (apart.own <= -number(row, "cold"))
             seen = zones.among(readings, row, idle.stage, temp, apart, allowed, sign, sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     seen_of = zones.collect(many)
@@ -104,9 +104,9 @@ def meter(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Energy counter and power reading of one GPU that disagree more, either way, than those of its peers."""
     many = []
     for load in readings.telemetry.phase("load"):
-        ratio = readings.grid(lambda gpu, load=load: _energy_over_power(readings, gpu, load))  # type: ignore[misc]
+        ratio = readings.once(METER, load, partial(readings.grid, partial(_energy_over_power, readings, load)))
         apart = readings.family(METER, load.phase, zones.relative(ratio), number(row, "sigma_min"))
-        steady = readings.of("gpu.power", load, _unrest) <= number(row, "steady")
+        steady = readings.once("unrest", load, partial(readings.of, "gpu.power", load, _unrest)) <= number(row, "steady")
         for sign in (1.0, -1.0):
             seen = zones.among(readings, row, load.stage, ratio, apart, steady, sign * median(ratio.ravel()), sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
@@ -122,7 +122,7 @@ def _unrest(power: Series) -> float:
     return float(known.std() / known.mean()) if known.size and known.mean() > 0 else math.nan
 
 
-def _energy_over_power(readings: Readings, gpu: str, load: Stretch) -> float:
+def _energy_over_power(readings: Readings, load: Stretch, gpu: str) -> float:
     energy, power = (readings.telemetry.window(gpu, metric, load) for metric in ("gpu.energy", "gpu.power"))
     known = energy.t_s[~np.isnan(energy.v)]
     if known.size < 2 or power.present < 2:

@@ -41,32 +41,33 @@ def drift(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 
 def _soak(readings: Readings, row: SignatureRow) -> tuple[Floats, Floats] | None:
-    """(times of the blocks in days, temperature of every GPU less the rack's median by block), over all load stretches."""
+    """(times of the blocks in days, temperature of every GPU less the rack's median by block), over all load stretches.
+
+    Blocks in which a GPU's power is not what it usually is are left out: a load that ended cools, one at a locked clock heats
+    less, and the hotter a GPU is than the others, the more it cools against them. Neither is drift.
+    """
     every = number(row, "block_s")
     t: list[Floats] = []
     many: list[Floats] = []
     for load in readings.telemetry.phase("load"):
-        t0 = load.judged[0]
-        grid = readings.once(f"blocks {every:g}", load, partial(_blocks, readings, load, every))
-        t.append(np.asarray((t0 + every * (0.5 + np.arange(grid.shape[2]))) / _DAY_S, float))
-        many.append(grid)
+        both = readings.once(f"blocks {every:g}", load, partial(_blocks, readings, load, every))
+        t.append(np.asarray((load.judged[0] + every * (0.5 + np.arange(both.shape[3]))) / _DAY_S, float))
+        many.append(both)
     if not t or sum(x.size for x in t) < number(row, "blocks"):
         return None
-    values = np.concatenate(many, axis=2)
+    temp, power = np.concatenate(many, axis=3)
+    usual = medians(power)[:, :, None]
+    values = np.where((usual > 0) & (np.abs(power / usual - 1) <= number(row, "equal_power")), temp, np.nan)
     if np.count_nonzero((~np.isnan(values)).any(axis=(1, 2))) < MIN_TRAYS:
         return None
-    middle = np.array([median(values[:, :, k].ravel()) for k in range(values.shape[2])])
+    middle = medians(values.reshape(-1, values.shape[2]).T)
     return np.concatenate(t), values - middle
 
 
 def _blocks(readings: Readings, load: Stretch, every: float) -> Floats:
-    """Block means; blocks in which a GPU lost its power are left out: a load that ended cools, that is no drift."""
+    """Block means of temperature and power: (2, trays, slots, blocks); no blocks where one of the two was not read."""
     temp, power = (readings.blocks(metric, load, every) for metric in ("gpu.temp", "gpu.power"))
-    if not power.size:
-        return power
-    usual = medians(power)[:, :, None]
-    out: Floats = np.where((usual > 0) & (np.abs(power / usual - 1) <= 0.05), temp, np.nan)
-    return out
+    return np.stack([temp, power]) if temp.shape == power.shape else np.empty((2, *power.shape[:2], 0))
 
 
 def _less_their_trays(readings: Readings, apart: Floats, tray: Floats, creeping: set[str]) -> Floats:
@@ -88,11 +89,10 @@ def _creeping(readings: Readings, row: SignatureRow, what: str, lines: Mapping[s
         above = one.slope - median(slopes)
         if above >= number(row, "floor") and above / max(one.error, 1e-12) >= normal_limit(n, number(row, "hold")):
             z = above / family.sigma
-            if z >= worst(n, number(row, "watch"), family.dof, family.tail):
-                out[part] = (
-                    one,
-                    Severity.HOLD if z >= zones.held_from(row, n, family.dof, family.tail) else Severity.WATCH,
-                )
+            tail = zones.excused(row, above, family.tail)
+            if z >= worst(n, number(row, "watch"), family.dof, tail):
+                held = z >= zones.held_from(row, n, family.dof, tail)
+                out[part] = one, Severity.HOLD if held else Severity.WATCH
     return out
 
 
@@ -112,7 +112,8 @@ def step(readings: Readings, row: SignatureRow) -> list[Finding]:
         return []
     t, apart = soak
     apart = apart - medians(apart)[:, :, None]  # so that a neighbour which is lost takes no level with it
-    alone = apart - np.nan_to_num(np.stack([others(apart[:, :, k]) for k in range(apart.shape[2])], axis=2), nan=0.0)
+    rows = apart.transpose(0, 2, 1)
+    alone = (rows - np.nan_to_num(others(rows.reshape(-1, rows.shape[2])), nan=0.0).reshape(rows.shape)).transpose(0, 2, 1)
     out = []
     for i, gpus in enumerate(readings.gpus):
         for j, gpu in enumerate(gpus):

@@ -77,8 +77,9 @@ TAILS = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 50.0, 100.0)
 UNKNOWN = 0.0
 """The tail of a family of which too few healthy parts were ever seen: one rack of 72 GPUs cannot show it. With 72 parts of seven
 families together, a limit that one normal rack in 1000 passes tells one t5 rack in ten (simulated), so nothing is tried."""
-DOUBTED = 0.03
-"""Share of t5 racks that one family may hold where its tail is not known: what limits give up for not knowing it."""
+DOUBTED = 0.005
+"""Share of t5 racks that one family may hold where its tail is not known. All together may hold 12 %; where the catalogue knows
+how far out healthy parts are (`sure`, at about 1 % each), that is where tails end, whatever this says."""
 BEYOND = 25
 TAIL_PARTS = 600
 """Fewer parts do not show what their tail is like."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
+from burnin.signatures.baseline import kind_of
 from burnin.signatures.readings import Readings
 from burnin.signatures.robust import median
 from burnin.signatures.zones import number
@@ -38,16 +40,14 @@ def _steady(row: SignatureRow) -> Callable[[Series], float]:
 def slow(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Work per clock below that of peers: launches per second / mean clock, so that a capped clock is not called slow.
 
-    Judged in phases at a locked clock where there are any. A clock that moves between readings is not known by its mean:
-    without a locked one, only what is slower by `capped` counts.
+    Judged in phases at a locked clock where there are any; those at one clock are averaged, for it is parts that are compared,
+    not runs. A clock that moves between readings is not known by its mean: without a locked one, only what is slower by
+    `capped` counts.
     """
     many = []
-    pinned = [pair for pair in readings.pairs() if "@" in pair[1].phase]
-    for idle, load in pinned or readings.pairs():
-        done = readings.of("load.launches", load, _steady(row)) / readings.mean("gpu.clock_sm", load)
-        done = np.where(readings.loaded(idle, load), done, np.nan)
+    looks, floor = _looks(readings, row)
+    for load, done in looks:
         relative, least = zones.relative(done), number(row, "sigma_min")
-        floor = number(row, "floor" if pinned else "capped")
         if readings.enough(done):
             shared = readings.shared(SLOW, load.phase, relative, least)
             mean = np.array([np.nanmean(x) if np.isfinite(x).any() else np.nan for x in done])
@@ -62,11 +62,40 @@ def slow(readings: Readings, row: SignatureRow) -> list[Finding]:
     return [one if "." in one.part else zones.doing(one, host) for one in found]
 
 
+def _looks(readings: Readings, row: SignatureRow) -> tuple[list[tuple[Stretch, Floats]], float]:
+    """([(the last load of a kind, launches per second and MHz)], how much less of it counts)."""
+    looks = []
+    for idle, load in readings.pairs():
+        done = _rates(readings, row, load) / readings.mean("gpu.clock_sm", load)
+        looks.append((load, np.where(readings.loaded(idle, load), done, np.nan)))
+    kinds: dict[str, list[tuple[Stretch, Floats]]] = {}
+    for load, done in looks:
+        if "@" in load.phase and readings.enough(done):
+            kinds.setdefault(kind_of(load.phase), []).append((load, done))
+    pinned = [
+        (some[-1][0], _mean(np.stack([done / median(done) for _, done in some])) * median(some[-1][1])) for some in kinds.values()
+    ]
+    return (pinned, number(row, "floor")) if pinned else (looks, number(row, "capped"))
+
+
+def _rates(readings: Readings, row: SignatureRow, load: Stretch) -> Floats:
+    """Launches per second of every GPU in a stretch."""
+    name = f"launches {number(row, 'seconds'):g}"
+    return readings.once(name, load, partial(readings.of, "load.launches", load, _steady(row)))
+
+
+def _mean(stack: Floats) -> Floats:
+    """Over looks of which each is a grid; of what is known, NaN where nothing is."""
+    known = ~np.isnan(stack)
+    mean = np.where(known, stack, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known.any(axis=0), mean, np.nan)
+
+
 def jitter(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Work that comes unevenly: spread of the launches between readings / their median, against peers."""
     many = []
     for load in readings.telemetry.phase("load"):
-        uneven = readings.of("load.launches", load, _uneven)
+        uneven = readings.once(JITTER, load, partial(readings.of, "load.launches", load, _uneven))
         family = readings.family(JITTER, load.phase, uneven, number(row, "sigma_min"))
         many.append(zones.among(readings, row, load.stage, uneven, family))
     return zones.findings(
@@ -93,7 +122,7 @@ def watt(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Work per joule below that of peers, at the power limit."""
     many = []
     for idle, load in readings.free():
-        done = readings.of("load.launches", load, _steady(row)) / readings.mean("gpu.power", load)
+        done = _rates(readings, row, load) / readings.mean("gpu.power", load)
         done = np.where(readings.loaded(idle, load), done, np.nan)
         relative, least, floor = zones.relative(done), number(row, "sigma_min"), number(row, "floor")
         if readings.enough(done):  # a tray that is slow as a whole is perf.slow's to name
@@ -201,10 +230,8 @@ def _exchanges(readings: Readings, metric: str) -> tuple[Floats, str]:
     if not looks:
         return np.full((len(readings.trays), readings.topology.gpus_per_tray), np.nan), ""
     stack = np.stack([grid / median(grid) if metric == "gpu.bandwidth" else grid for _, grid in looks])
-    known = ~np.isnan(stack)
-    mean = np.where(known, stack, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     scale = median(looks[-1][1]) if metric == "gpu.bandwidth" else 1.0
-    return np.where(known.any(axis=0), mean * scale, np.nan), looks[-1][0]
+    return _mean(stack) * scale, looks[-1][0]
 
 
 def wrong(readings: Readings, row: SignatureRow) -> list[Finding]:

@@ -59,13 +59,17 @@ def number(row: SignatureRow, name: str) -> float:
 
 def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: float = GAUSS) -> Zone:
     """The zone of one of `n` parts. NaN is in no zone but FAMILY: what was not measured is not judged here."""
-    sure = "sure" in row.limits and excess >= number(row, "sure")
-    tail = GAUSS if sure else tail
+    tail = excused(row, excess, tail)
     if not (excess >= number(row, "floor") and z >= worst(n, number(row, "watch"), dof, tail)):
         return Zone.FAMILY
     if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
         return Zone.FAIL
     return Zone.HOLD if z >= held_from(row, n, dof, tail) else Zone.WATCH
+
+
+def excused(row: SignatureRow, excess: float, tail: float) -> float:
+    """The tail that may explain an excess: none, from `sure` on."""
+    return GAUSS if "sure" in row.limits and excess >= number(row, "sure") else tail
 
 
 def held_from(row: SignatureRow, n: int, dof: float, tail: float) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from burnin.rack.load import load_catalogue
-from burnin.signatures.tails import limit
+from burnin.signatures.tails import DOUBTED, limit, t5_above
 from burnin.signatures.zones import number
 
 ROWS = load_catalogue().signatures
@@ -50,3 +50,18 @@ def test_every_signature_says_what_it_sees_and_confuses() -> None:
 @pytest.mark.parametrize(("n", "rate", "k"), re.findall(r"k\((\d+), ([\d.]+)\) = (\d+(?:\.\d+)?)", PAGE))
 def test_the_limits_that_the_page_quotes_are_those_that_are_used(n: str, rate: str, k: str) -> None:
     assert limit(int(n), float(rate)) == pytest.approx(float(k), rel=0.02)
+
+
+def test_sizes_from_which_no_tail_excuses_are_as_rare_as_they_say() -> None:
+    """`sure` says how many spreads of healthy parts it is, and how many t5 racks hold a part beyond; all together within 12 %."""
+    said = {}
+    for name, row in ROWS.items():
+        for limit_name, one in row.limits.items():
+            if limit_name.startswith("sure"):
+                times, share = (float(x) for x in re.findall(r"([\d.]+) times the .*: ([\d.]+) % of racks", one.source)[0])
+                parts = 18 if "tray" in one.source else 72
+                assert 100 * parts * t5_above(times / 0.6**0.5) == pytest.approx(share, rel=0.15, abs=0.06), name
+                said[name] = share
+    comparisons = sum("watch" in row.limits for row in ROWS.values()) - len(said) + 2  # trays and link numbers have no `sure`
+    assert len(said) >= 12 and sum(said.values()) < 10
+    assert sum(said.values()) + 100 * DOUBTED * min(comparisons, 4) < 12, "four of the others are not kept by their floors alone"

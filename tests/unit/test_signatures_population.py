@@ -12,6 +12,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.load import load_catalogue
 from burnin.signatures import zones
 from burnin.signatures.readings import Readings
+from burnin.signatures.tails import UNKNOWN
 from burnin.signatures.zones import Seen, Zone
 from burnin.telemetry.series import Series, Telemetry
 from tests import racks
@@ -257,9 +258,11 @@ def test_the_limit_grows_with_the_number_of_parts() -> None:
 
 def test_the_limit_grows_with_doubt_about_sigma_and_with_heavy_tails() -> None:
     row = ROWS["thermal.hbm"]
-    assert zones.zone(row, 72, 5.0, 5.2, 500.0) is Zone.HOLD
-    assert zones.zone(row, 72, 5.0, 5.2, 8.0) is Zone.WATCH
-    assert zones.zone(row, 72, 5.0, 6.5, 500.0, tail=5.0) is Zone.WATCH
+    assert zones.zone(row, 72, 4.0, 5.2, 500.0) is Zone.HOLD
+    assert zones.zone(row, 72, 4.0, 5.2, 8.0) is Zone.WATCH
+    assert zones.zone(row, 72, 4.0, 6.5, 500.0, tail=5.0) is Zone.WATCH
+    assert zones.zone(row, 72, 4.0, 9.5, 32.0, tail=UNKNOWN) is Zone.WATCH
+    assert zones.zone(row, 72, 5.0, 6.5, 32.0, tail=UNKNOWN) is Zone.HOLD, "from `sure` on no tail explains it"
 
 
 def test_grids_keep_parts_in_their_place() -> None:

@@ -10,7 +10,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.load import load_catalogue
 from burnin.telemetry.series import Floats, Series, Stretch, Telemetry
 from tests import racks
-from tests.soaks import SOAK, soak, swinging
+from tests.soaks import GPUS, SOAK, soak, swinging
 
 ROWS = load_catalogue().signatures
 
@@ -67,6 +67,20 @@ def test_a_short_run_has_no_drift() -> None:
     telemetry = soak(10, {"t07.g2": 30 * times() / 86400})
     short = Telemetry(telemetry.series, (Stretch("load", "load", 0.0, 6000.0, 0.0),))
     assert {f.signature for f in look(short)} <= {"thermal.rack"}
+
+
+def test_a_load_at_a_locked_clock_is_neither_step_nor_drift() -> None:
+    """At 900 W a GPU that resists less than its peers is less far below them: until 2026-11-21 that was a step of up to 2 K."""
+    locked = Stretch("locked", "load@1500", 48 * 3600.0, 50 * 3600.0, 600.0)
+    long, series = soak(14), {}
+    t = np.arange(locked.t0_s, locked.t1_s, 120.0)
+    apart = {gpu: float(np.random.default_rng(i).normal(0, 4)) for i, gpu in enumerate(GPUS)}
+    for (part, metric), one in long.series.items():
+        here = np.full(t.size, 900.0) if metric == "gpu.power" else np.floor(45.5 + apart[part] * 900 / 1395 + 0 * t)
+        before = one.v if metric == "gpu.power" else np.floor(one.v + apart[part])
+        series[part, metric] = Series(np.concatenate([one.t_s, t]), np.concatenate([before, here]))
+    found = look(Telemetry(series, (*SOAK, locked)))
+    assert [f for f in found if f.signature in ("thermal.step", "thermal.drift")] == []
 
 
 def test_a_load_that_ended_early_is_no_drift() -> None:
