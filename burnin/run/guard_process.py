@@ -133,14 +133,12 @@ class GuardProcess:
                     self._tell_state()
 
     def _look(self, now: float) -> None:
-        silent_s = now - self._heard_s
+        silent_s, gone = now - self._heard_s, self._gone.is_set()
         if silent_s > max(self._lease_s, self._detached_s) and not self._relief.is_set():
-            self._own_trip(
-                "controller", f"the run was silent for {silent_s:.1f} s: {'gone' if self._gone.is_set() else 'frozen'}"
-            )
-            if self._gone.is_set():
+            self._own_trip("controller", f"the run was silent for {silent_s:.1f} s: {'gone' if gone else 'frozen'}")
+            if gone:
                 self._over.set()
-        if self._gone.is_set() and silent_s > self._lease_s and not any(tray.loaded for tray in self.trays.values()):
+        if gone and silent_s > self._lease_s and not any(tray.loaded for tray in self.trays.values()):
             self._over.set()
         loaded = [gpu for tray in self.trays.values() if tray.watching for gpu in tray.loaded]
         self.watch.expect("gpu_margin", loaded, now)
@@ -221,15 +219,11 @@ class GuardProcess:
         try:
             while line := await reader.readline():
                 said = orjson.loads(line)
-                if isinstance(said, dict) and said.get("do") == "emergency" and said.get("run") == self._run_id:
+                do = said.get("do") if isinstance(said, dict) and said.get("run") == self._run_id else None
+                if do == "emergency":
                     self._own_trip("emergency", f"emergency stop by {said.get('by') or 'somebody'}")
                     writer.write(b'{"said":"ordered"}\n')
-                elif (
-                    isinstance(said, dict)
-                    and said.get("do") == "relieve"
-                    and said.get("run") == self._run_id
-                    and self._gone.is_set()
-                ):
+                elif do == "relieve" and self._gone.is_set():
                     writer.write(b'{"said":"relieved"}\n')
                     self._relief.set()
         finally:

@@ -1,4 +1,4 @@
-"""A guard whose run is gone: at once it ends load, or watches on where a stage is detached; and it makes way for its successor."""
+"""A guard whose run is gone: it ends load at once, or watches on where a stage is detached, until its successor relieves it."""
 
 from __future__ import annotations
 
