@@ -54,9 +54,10 @@ def asked(db: Path, query: str) -> list[Any]:
         return []
 
 
-def wait(what: Callable[[], object], seconds: float, place: Path) -> None:
+def wait(what: Callable[[], object], process: subprocess.Popen[bytes], place: Path) -> None:
     """Until it is so, or say what the run said."""
-    if until(what, seconds) is None:
+    until(lambda: what() or process.poll() is not None, 600)
+    if not what():
         raise SystemExit((place / "out").read_text()[-3000:])
 
 
@@ -85,7 +86,7 @@ def main() -> None:
         with running("gb300-nvl72", 1, [], where=place, trays=given.trays, switches=given.switches) as twin:
             enable_policy(twin)
             process = begin(twin, place)
-            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached'"), 600, place)
+            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached'"), process, place)
             time.sleep(5)
             (guard,) = named(process.pid, b"burnin.run.guard_process")
             for pid in (process.pid, guard):
@@ -96,7 +97,7 @@ def main() -> None:
             print(f"{sum(map(alive, load))} of {len(load)} load processes live after {given.away:.0f} s alone", flush=True)
             before = time.monotonic()
             process = begin(twin, place, "--resume", "last")
-            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached' AND code = 'goes on'"), 600, place)
+            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached' AND code = 'goes on'"), process, place)
             ((t0_s, mono_s),) = asked(db, "SELECT t0_s, mono_s FROM session WHERE number = 2")
             ready = asked(db, f"SELECT tray, min(t_s) FROM tray_state WHERE state = 'ready' AND t_s >= {t0_s} GROUP BY tray")
             last_s = max(t_s for _, t_s in ready) - t0_s
