@@ -30,7 +30,7 @@ from burnin.twin.up import Twin, running
 SUITE = """
 suite: detached
 about: load that is left alone
-lease: 5 s
+lease: 30 s
 coverage: {metrics: [gpu.temp, gpu.power]}
 stages:
   - {stage: load, phase: load, for: 20 min, settle: 6 s, detach: 10 min, load: {}, steps: [gpu-load]}
