@@ -267,6 +267,7 @@ async def _run(
         guard=guard,
         leases=leases,
         left=before.left if before else None,
+        undo=before.undo if before else {},
         tried=before.tried if before else {},
         as_found=before.as_found if before else {},
         replan=replan if before else None,

@@ -75,10 +75,14 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
         yield made
 
 
-def killed_and_resumed(run: Held) -> None:
+def killed(run: Held) -> None:
     for pid in (run.process.pid, run.guard):
         kill(pid, signal.SIGKILL)
     run.process.wait()
+
+
+def killed_and_resumed(run: Held) -> None:
+    killed(run)
     run.process = run.start("--resume", "last")
     wait_for(lambda: any(workers(pid) for pid in run.pids) and run.clocks() == {1500}, LOADED_S, "it never went on")
     run.stop()
@@ -94,7 +98,7 @@ ENDS: dict[str, tuple[Callable[[Held], object], int]] = {
     "^C": (lambda run: run.process.send_signal(signal.SIGINT), 130),
     "stop": (lambda run: run.stop(), 3),
     "stop --emergency": (lambda run: run.stop("--emergency"), 3),
-    "killed with its guard": (lambda run: [kill(pid, signal.SIGKILL) for pid in (run.process.pid, run.guard)], -9),
+    "killed with its guard": (killed, -9),
     "killed and resumed": (killed_and_resumed, 3),
     "guard killed": (lambda run: kill(run.guard, signal.SIGKILL), 3),
 }
