@@ -64,14 +64,21 @@ def wait(what: Callable[[], object], process: subprocess.Popen[bytes], place: Pa
 def readings(db: Path) -> str:
     """What was read of every GPU, second by second, and what was not."""
     missing, twice, longest, counted = 0, 0, 0.0, 0
+    ((away_s, back_s),) = asked(db, "SELECT a.t1_s, b.t0_s FROM session a, session b WHERE a.number = 1 AND b.number = 2")
+    across = 0.0
     with closing(open_store(db, create=False)) as store:
         for one in store.telemetry(store.run("last").id, metrics=["gpu.temp"]).series.values():
             steps = [b - a for a, b in zip(one.t_s, one.t_s[1:], strict=False)]
             counted += len(one.t_s)
             missing += sum(round(step) - 1 for step in steps if step > 1.5)
-            twice += sum(step < 0.2 for step in steps)
+            twice += sum(step < 0.05 for step in steps)
             longest = max(longest, *steps)
-    return f"{counted} readings of a GPU's temperature, {missing} missing (longest gap {longest:.1f} s), {twice} twice"
+            across = max(
+                across, *(b - a for a, b in zip(one.t_s, one.t_s[1:], strict=False) if b > away_s - 5 and a < back_s + 5)
+            )
+    lost = sum(int(text.split()[1]) for (text,) in asked(db, "SELECT text FROM log WHERE text LIKE '%records were lost%'"))
+    late = f"{missing} late or missing (longest gap {longest:.1f} s, while nobody was there {across:.1f} s)"
+    return f"{counted} readings of a GPU's temperature, {late}, {twice} twice; {lost} records lost by number"
 
 
 def main() -> None:

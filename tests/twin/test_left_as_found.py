@@ -26,7 +26,7 @@ suite: held
 about: load at a locked clock
 lease: {LEASE_S} s
 stages:
-  - {{stage: load, phase: load@1500, for: {{load}} s, settle: 1 s, load: {{{{}}}}, steps: [gpu-load]}}
+  - {{{{stage: load, phase: load@1500, for: {{load}} s, settle: 1 s, load: {{{{}}}}, steps: [gpu-load]}}}}
 """
 OURS = ("agent-*.pyz", "claim", "lock", "holder.lock", "holder.log")
 """What stays in the agent's directory, for the next run: what cost time to bring, and who was here last."""
@@ -83,6 +83,7 @@ def killed(run: Held) -> None:
 
 def killed_and_resumed(run: Held) -> None:
     killed(run)
+    wait_for(run.as_found, LEASE_S + 10 + ROOM_S, "the lease put nothing back")
     run.process = run.start("--resume", "last")
     wait_for(lambda: any(workers(pid) for pid in run.pids) and run.clocks() == {1500}, LOADED_S, "it never went on")
     run.stop()
