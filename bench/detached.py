@@ -30,7 +30,7 @@ from burnin.twin.up import Twin, running
 SUITE = """
 suite: detached
 about: load that is left alone
-lease: 5 s
+lease: 30 s
 coverage: {metrics: [gpu.temp, gpu.power]}
 stages:
   - {stage: load, phase: load, for: 20 min, settle: 6 s, detach: 10 min, load: {}, steps: [gpu-load]}
@@ -54,23 +54,31 @@ def asked(db: Path, query: str) -> list[Any]:
         return []
 
 
-def wait(what: Callable[[], object], seconds: float, place: Path) -> None:
+def wait(what: Callable[[], object], process: subprocess.Popen[bytes], place: Path) -> None:
     """Until it is so, or say what the run said."""
-    if until(what, seconds) is None:
+    until(lambda: what() or process.poll() is not None, 600)
+    if not what():
         raise SystemExit((place / "out").read_text()[-3000:])
 
 
 def readings(db: Path) -> str:
     """What was read of every GPU, second by second, and what was not."""
     missing, twice, longest, counted = 0, 0, 0.0, 0
+    ((away_s, back_s),) = asked(db, "SELECT a.t1_s, b.t0_s FROM session a, session b WHERE a.number = 1 AND b.number = 2")
+    across = 0.0
     with closing(open_store(db, create=False)) as store:
         for one in store.telemetry(store.run("last").id, metrics=["gpu.temp"]).series.values():
             steps = [b - a for a, b in zip(one.t_s, one.t_s[1:], strict=False)]
             counted += len(one.t_s)
             missing += sum(round(step) - 1 for step in steps if step > 1.5)
-            twice += sum(step < 0.2 for step in steps)
+            twice += sum(step < 0.05 for step in steps)
             longest = max(longest, *steps)
-    return f"{counted} readings of a GPU's temperature, {missing} missing (longest gap {longest:.1f} s), {twice} twice"
+            across = max(
+                across, *(b - a for a, b in zip(one.t_s, one.t_s[1:], strict=False) if b > away_s - 5 and a < back_s + 5)
+            )
+    lost = sum(int(text.split()[1]) for (text,) in asked(db, "SELECT text FROM log WHERE text LIKE '%records were lost%'"))
+    late = f"{missing} late or missing (longest gap {longest:.1f} s, while nobody was there {across:.1f} s)"
+    return f"{counted} readings of a GPU's temperature, {late}, {twice} twice; {lost} records lost by number"
 
 
 def main() -> None:
@@ -85,7 +93,7 @@ def main() -> None:
         with running("gb300-nvl72", 1, [], where=place, trays=given.trays, switches=given.switches) as twin:
             enable_policy(twin)
             process = begin(twin, place)
-            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached'"), 600, place)
+            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached'"), process, place)
             time.sleep(5)
             (guard,) = named(process.pid, b"burnin.run.guard_process")
             for pid in (process.pid, guard):
@@ -96,7 +104,7 @@ def main() -> None:
             print(f"{sum(map(alive, load))} of {len(load)} load processes live after {given.away:.0f} s alone", flush=True)
             before = time.monotonic()
             process = begin(twin, place, "--resume", "last")
-            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached' AND code = 'goes on'"), 600, place)
+            wait(lambda: asked(db, "SELECT 1 FROM log WHERE kind = 'detached' AND code = 'goes on'"), process, place)
             ((t0_s, mono_s),) = asked(db, "SELECT t0_s, mono_s FROM session WHERE number = 2")
             ready = asked(db, f"SELECT tray, min(t_s) FROM tray_state WHERE state = 'ready' AND t_s >= {t0_s} GROUP BY tray")
             last_s = max(t_s for _, t_s in ready) - t0_s

@@ -261,7 +261,10 @@ def enable_policy(twin: Twin) -> None:
                 path = next(path for path in paths if client.get(path).status_code == 200)
                 client.patch(path, json={"PolicyEnabled": True}).raise_for_status()
     text = twin.rack_file.read_text().splitlines(keepends=True)
-    twin.rack_file.write_text("".join(line for line in text if "interlock: leak_policy" not in line))
+    text = [line for line in text if "interlock: leak_policy" not in line]
+    if not any("interlock:" in line for line in text):
+        text = [line for line in text if not line.startswith("waive:")]
+    twin.rack_file.write_text("".join(text))
 
 
 @contextlib.contextmanager

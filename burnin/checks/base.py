@@ -86,6 +86,8 @@ class Order:
     args: Mapping[str, Any] = field(default_factory=dict)
     via: Literal["agent", "shell", "redfish", "clock", "person", "pytest"] = "agent"
     timeout_s: float = 20.0
+    undo: Mapping[str, Any] | None = None
+    """Of an order that changes something which does not come back by itself: the `args` of the one that puts it back."""
 
 
 @dataclass(frozen=True, slots=True)

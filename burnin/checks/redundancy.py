@@ -39,6 +39,10 @@ class Act(Data):
     path: str = Field(pattern=r"^/redfish/v1/\S{1,300}$")
     body: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
+    def request(self) -> dict[str, Any]:
+        """As an order's args."""
+        return {"path": self.path, "body": dict(self.body)}
+
 
 class Args(Data):
     """`with: {part: p4.u2}`, or `with: {at: cdu, off: {path: ..., body: {...}}, on: {path: ..., body: {...}}}`"""
@@ -72,8 +76,8 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
     if number in (0, 3, 6):
         return [_clock(0.0), _look(to)]
     off, on = _acts(args, answers[0])
-    act = off if number == 1 else on
-    return [_clock(0.0), Order(to, "post", {"path": act.path, "body": dict(act.body)}, "redfish", 30.0)]
+    act, undo = (off, on.request()) if number == 1 else (on, None)
+    return [_clock(0.0), Order(to, "post", act.request(), "redfish", 30.0, undo)]
 
 
 def _clock(wait_s: float) -> Order:

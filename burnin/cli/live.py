@@ -75,7 +75,8 @@ async def _watch(run: str, plain: bool, json: Path | None, db: Path) -> None:
             if screen is not None:
                 screen.close()
     if not ended:
-        raise NotReady(f"the controller of run {head['run']} went away without a word: its guard and its leases end the load")
+        what = "its guard and its leases end the load, unless its stage is detached"
+        raise NotReady(f"the controller of run {head['run']} went away without a word: {what}")
     if screen is not None:
         console().print(f"run {head['run']} has ended: `burnin show {head['run']}`")
 

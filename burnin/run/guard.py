@@ -22,6 +22,8 @@ from burnin.rack.load import RackFile
 from burnin.run.interlocks import Interlock
 
 BEAT_S = 0.5
+GRACE_S = 1.0
+"""A guard that ends in a detached stage may have been told to, as its run will be: a reboot. So long load is left on."""
 SILENT_S = 5.0
 """A guard that said nothing for so long is taken for dead."""
 READY_S = 30.0
@@ -49,6 +51,7 @@ class Guardian:
         self._there: set[str] = set()
         self._changed = asyncio.Event()
         self._leaving = self._begun = False
+        self._detached = False
         self.relieved = False
         """An earlier session's guard was still there, and made way for this one."""
         self.dead = ""
@@ -83,6 +86,8 @@ class Guardian:
         while line := await self._process.stdout.readline():
             self._heard_s = self._now_s()
             self._hear(orjson.loads(line))
+        if self._detached:
+            await asyncio.sleep(GRACE_S)
         if not self._leaving:
             self._died(f"the guard's process ended with status {await self._process.wait()}")
 
@@ -126,6 +131,7 @@ class Guardian:
 
     def detach(self, for_s: float) -> None:
         """For so long the guard is not to take this run's silence or death for a reason to end load; 0: at once, as ever."""
+        self._detached = for_s > 0
         self._say({"detached": for_s})
 
     async def ready(self) -> None:

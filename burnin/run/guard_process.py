@@ -40,8 +40,8 @@ TICK_S = 0.1
 BEAT_S = 0.5
 BLOCKED_S = 1.0
 """A turn that takes so long was no turn: nothing could be heard meanwhile."""
-RELIEVE_S = 5.0
-"""How long an earlier session's guard may take to make way."""
+RELIEVE_S, ANSWER_S = 5.0, 1.0
+"""How long an earlier session's guard may take to make way, and to answer."""
 OVERLAP_S = 30.0
 """How long it watches on beside the one that relieved it, which has to connect first."""
 CONFIRM_S = 5.0
@@ -65,7 +65,11 @@ class GuardProcess:
         self._out = out
         self._heard_s = time.monotonic()
         self._over = asyncio.Event()
-        self._clean = self._alone = False
+        self._clean = False
+        self._gone = asyncio.Event()
+        """The run is gone, and a stage of its is detached."""
+        self._begun = asyncio.Event()
+        """It listens at its socket, or knows that it cannot."""
         self._detached_s = 0.0
         self._relief = asyncio.Event()
         self._halting: set[asyncio.Task[None]] = set()
@@ -101,7 +105,7 @@ class GuardProcess:
         while line := await reader.readline():
             self._hear(line)
         if self._detached_s > 0 and not self._clean:
-            self._alone = True
+            self._gone.set()
             return
         if not self._clean:
             self._own_trip("controller", "the run's process ended without a word")
@@ -129,12 +133,12 @@ class GuardProcess:
                     self._tell_state()
 
     def _look(self, now: float) -> None:
-        silent_s = now - self._heard_s
+        silent_s, gone = now - self._heard_s, self._gone.is_set()
         if silent_s > max(self._lease_s, self._detached_s) and not self._relief.is_set():
-            self._own_trip("controller", f"the run was silent for {silent_s:.1f} s: {'gone' if self._alone else 'frozen'}")
-            if self._alone:
+            self._own_trip("controller", f"the run was silent for {silent_s:.1f} s: {'gone' if gone else 'frozen'}")
+            if gone:
                 self._over.set()
-        if self._alone and silent_s > self._lease_s and not any(tray.loaded for tray in self.trays.values()):
+        if gone and silent_s > self._lease_s and not any(tray.loaded for tray in self.trays.values()):
             self._over.set()
         loaded = [gpu for tray in self.trays.values() if tray.watching for gpu in tray.loaded]
         self.watch.expect("gpu_margin", loaded, now)
@@ -150,7 +154,7 @@ class GuardProcess:
     # ---- what goes out
 
     def _say(self, body: dict[str, Any]) -> None:
-        if self._alone:
+        if self._gone.is_set():
             return
         with contextlib.suppress(OSError, RuntimeError):
             self._out.write(orjson.dumps(body) + b"\n")
@@ -215,10 +219,11 @@ class GuardProcess:
         try:
             while line := await reader.readline():
                 said = orjson.loads(line)
-                if isinstance(said, dict) and said.get("do") == "emergency" and said.get("run") == self._run_id:
+                do = said.get("do") if isinstance(said, dict) and said.get("run") == self._run_id else None
+                if do == "emergency":
                     self._own_trip("emergency", f"emergency stop by {said.get('by') or 'somebody'}")
                     writer.write(b'{"said":"ordered"}\n')
-                elif isinstance(said, dict) and said.get("do") == "relieve" and said.get("run") == self._run_id and self._alone:
+                elif do == "relieve" and self._gone.is_set():
                     writer.write(b'{"said":"relieved"}\n')
                     self._relief.set()
         finally:
@@ -229,6 +234,7 @@ class GuardProcess:
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Until the run says bye, or is gone and its load with it."""
         listening = await self._listen()
+        self._begun.set()
         ends = [asyncio.ensure_future(job) for job in (self._listen_to_run(reader), self._make_way(listening))]
         tasks = [asyncio.ensure_future(self._tick())]
         tasks += [asyncio.ensure_future(tray.live()) for tray in self.trays.values()]
@@ -263,18 +269,19 @@ class GuardProcess:
 
     async def _relieve(self) -> bool:
         """Ask the guard that listens there to make way; False where it does not."""
+        said = b""
         try:
-            async with asyncio.timeout(1.0):
-                reader, writer = await sockets.connect(sockets.guard(self._db), f"run {self._run_id}")
+            reader, writer = await sockets.connect(sockets.guard(self._db), f"run {self._run_id}")
+        except (InputError, NotReady):
+            return False
+        with contextlib.closing(writer), contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(ANSWER_S):
                 writer.write(orjson.dumps({"do": "relieve", "run": self._run_id}) + b"\n")
                 await reader.readline()
-                said = b"relieved" in await reader.readline()
-                writer.close()
-        except (TimeoutError, InputError, NotReady, OSError):
-            return False
-        if said:
+                said = await reader.readline()
+        if b"relieved" in said:
             self._say({"relieved": 1})
-        return said
+        return b"relieved" in said
 
     async def _make_way(self, listening: sockets.Listening | None) -> None:
         await self._relief.wait()

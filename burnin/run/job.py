@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from burnin.checks.base import Answer
+from burnin.checks.base import Answer, Order
 from burnin.events import Attached, LogLine, StageBegan, StageEnded, Status, Tick, TrayState
 from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run.facility import Facility
@@ -108,6 +108,8 @@ class Job:
     """True when a planned stop is all that was asked for: load comes down as it may."""
     guard: Guardian | None = None
     """None only where nothing heats."""
+    undo: Mapping[str, Order] = field(default_factory=dict)
+    """What earlier sessions changed and did not put back (burnin.run.undo)."""
     leases: Leases | None = None
     """How long agents keep load without a controller; None where nothing may be detached."""
     left: Left | None = None

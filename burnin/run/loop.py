@@ -23,6 +23,7 @@ from burnin.run.left import snapshot
 from burnin.run.plan import Leg
 from burnin.run.steps import Steps, heats, parts
 from burnin.run.tray import CONNECTING
+from burnin.run.undo import Undo
 
 CUTOFF = "gpu.tlimit.cutoff"
 LEAVE = "leave"
@@ -49,7 +50,8 @@ class Run:
         self._states: dict[str, list[Answer]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._heat = Heat(job, self._latest, self._wait_until)
-        self._steps = Steps(job, self._heat.delays)
+        self._undo = Undo(job)
+        self._steps = Steps(job, self._heat.delays, self._undo)
         self._detaching = Detaching(job)
         self._switches: dict[str, str] = {}
         """Switch tray -> why it was not reached, empty where it was."""
@@ -134,6 +136,7 @@ class Run:
             goes_on = self._detaching.goes_on()
             if not goes_on:
                 await self._unload(list(self.job.sessions))
+            await self._undo.all()
             await self.job.keeper.flush()
             self.job.plan = await asyncio.to_thread(self.job.replan)
             if goes_on and not self._detaching.first():
@@ -147,6 +150,8 @@ class Run:
 
     async def _leave(self) -> None:
         await self._unload(list(self.job.sessions))
+        if not self.refused:
+            await self._undo.all()
         t0 = self._now()
         await asyncio.gather(*(self._snapshot(tray) for tray in self.job.sessions))
         for name in ALWAYS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from burnin.assess.case import gather
@@ -20,6 +20,7 @@ from burnin.run.lock import Process
 from burnin.run.owed import Owed, Proof, owed
 from burnin.run.plan import Plan, make
 from burnin.run.replaced import announced
+from burnin.run.undo import pending
 from burnin.store import Place, Run, Session, Store, Voided
 from burnin.store.records import Stage as Went
 from burnin.suites.schema import Suite
@@ -44,6 +45,7 @@ class Before:
     tried: Mapping[tuple[str, str, str], int]
     as_found: Mapping[str, Answer]
     left: Left | None = None
+    undo: Mapping[str, Order] = field(default_factory=dict)
 
     def elapsed_s(self, here: Process, mono_s: float, now: dt.datetime) -> float:
         """The run second that it is now.
@@ -94,6 +96,7 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
         tried=tried,
         as_found={one.part: Answer(Order(one.part, one.kind), True, one.body["body"]) for one in reversed(found)},
         left=left_in(suite, store.stages(run.id), last_s),
+        undo=pending(store.log(run.id)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import platform
@@ -48,6 +49,8 @@ from burnin.transport.shell import Shell
 from burnin.transport.ssh import Dialer, closing
 from burnin.verdict.document import canonical
 
+FLUSH_S = 3.0
+"""How long a controller that is told to end waits for its disk."""
 COMPLETE, STOPPED, REFUSED = "COMPLETE", "STOPPED", "REFUSED"
 """How a run may end; REFUSED: another controller holds the rack."""
 
@@ -107,7 +110,8 @@ async def execute(
     """Run and judge: the verdict, and False when it was interrupted (a run that is stopped in other ways has a verdict too).
 
     `before`: go on with a run that earlier sessions left.
-    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept. Raises StoreError when evidence cannot be kept,
+    SIGINT and SIGTERM end it in order: load off, trays left, evidence kept; but SIGTERM leaves a detached stage as it is (the
+    machine is rebooted, say), and ends this process at once. Raises StoreError when evidence cannot be kept,
     InputError before anything was begun when a secret cannot be read, NotReady when another run uses this database.
     """
     stop, verdict = Stop(), None
@@ -263,13 +267,22 @@ async def _run(
         guard=guard,
         leases=leases,
         left=before.left if before else None,
+        undo=before.undo if before else {},
         tried=before.tried if before else {},
         as_found=before.as_found if before else {},
         replan=replan if before else None,
     )
+    leaving: list[asyncio.Task[None]] = []
+
+    def terminated() -> None:
+        if leases.detached is None:
+            stop.interrupt()
+        elif not leaving:
+            leaving.append(asyncio.create_task(_leave_detached(keep, leases.detached.stage, now_s())))
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.interrupt)
+    loop.add_signal_handler(signal.SIGINT, stop.interrupt)
+    loop.add_signal_handler(signal.SIGTERM, terminated)
     left = False
     try:
         await guard.start()
@@ -284,6 +297,17 @@ async def _run(
         await bmcs.close()
         await dial.close()
         await keep.close()
+
+
+async def _leave_detached(keep: Keep, stage: str, now_s: float) -> None:
+    """Nothing is ended but this process, when what it knows is kept."""
+    text = f"the controller was told to end and leaves stage {stage} detached"
+    keep.event(LogLine("rack", now_s, "detached", "left", text, "controller"))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_S):
+            await keep.flush()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _knock(dial: Dialer, part: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnin.checks import CHECKS
 from burnin.checks.base import RACK, Answer, Check, Context, Order
@@ -21,6 +21,9 @@ from burnin.run import alone
 from burnin.run.job import Job, Kept
 from burnin.run.plan import Leg, Plan
 from burnin.suites.schema import Step
+
+if TYPE_CHECKING:
+    from burnin.run.undo import Undo
 
 STOPPED = "the run was stopped"
 MOST_ROUNDS = 200
@@ -40,8 +43,10 @@ def parts(leg: Leg, step: Step, plan: Plan) -> list[str]:
 class Steps:
     """Asks, and hands every attempt to the job's keeper."""
 
-    def __init__(self, job: Job, delays: Callable[[Sequence[str]], Mapping[str, float]] = lambda parts: {}) -> None:
-        self._job, self._delays = job, delays
+    def __init__(
+        self, job: Job, delays: Callable[[Sequence[str]], Mapping[str, float]] = lambda parts: {}, undo: Undo | None = None
+    ) -> None:
+        self._job, self._delays, self._undo = job, delays, undo
 
     def _now(self) -> float:
         return self._job.clock.now() - self._job.start_s
@@ -87,7 +92,13 @@ class Steps:
             if why := forbidden(check, context, orders):
                 return why, answers
             orders = [eased(order, delays, follows=bool(answers) and check.scope != "rack") for order in orders]
+            if self._undo is not None:
+                await self._undo.before(orders)  # how to put back what they change is kept, or they are not given
+                if self._job.stop.is_set():
+                    return STOPPED, answers
             answers.append(tuple(await asyncio.gather(*(self._ask(order, loadable) for order in orders))))
+            if self._undo is not None:
+                self._undo.after(answers[-1])
             if self._job.stop.is_set():
                 return STOPPED, answers
             failed = [str(answer.body) for answer in answers[-1] if not answer.ok]

@@ -85,15 +85,13 @@ class Left:
         (pid,) = named(self.process.pid, b"burnin.run.guard_process")
         return pid
 
-    def kill(self, *, guard: bool = True) -> set[int]:
-        """Once it is detached: SIGKILL to the run and its guard. The load that it leaves, and whom it belongs to."""
+    def kill(self, *signals: signal.Signals) -> set[int]:
+        """Once it is detached: these signals to the run and, before, to its guard. The load that it leaves."""
         wait_for(self.detached, LOADED_S, "it was never detached")
         time.sleep(2)  # real time: a second's lease has gone out
-        watching = self.guard()
-        kill(self.process.pid, signal.SIGKILL)
-        if guard:
-            kill(watching, signal.SIGKILL)
-        self.process.wait()
+        for pid, number in reversed(list(zip((self.process.pid, self.guard()), signals, strict=False))):
+            kill(pid, number)
+        assert self.process.wait(30) == -signals[0]
         return self.load()
 
     def ended(self) -> tuple[int, dict[str, Any]]:
@@ -129,7 +127,7 @@ def test_killed_with_its_guard_and_resumed_it_says_what_it_would_have_said(twin:
         enable_policy(like)
         whole = Left(like, tmp_path / "whole")  # beside the other: both mostly wait
         run = Left(twin, tmp_path / "left")
-        load = run.kill()
+        load = run.kill(signal.SIGKILL, signal.SIGKILL)
         assert len(load) == 8
         time.sleep(LEASE_S + 3)  # real time: the lease of an attached stage would be over, and load dead
         assert run.load() == load
@@ -177,7 +175,8 @@ def test_its_guard_watches_on_alone_and_an_emergency_stop_needs_neither(twin: Tw
     run = Left(twin, tmp_path)
     wait_for(run.detached, LOADED_S, "it was never detached")
     watching = run.guard()
-    load = run.kill(guard=False)
+    load = run.kill(signal.SIGTERM)
+    assert run.asked("SELECT 1 FROM log WHERE kind = 'detached' AND code = 'left'")
     assert len(load) == 8
     time.sleep(LEASE_S + 3)  # real time: as above
     assert run.load() == load
@@ -192,7 +191,7 @@ def test_its_guard_watches_on_alone_and_an_emergency_stop_needs_neither(twin: Tw
     wait_for(lambda: not alive(watching), 30, "a guard without load stays")
     os.unlink(run.db)
     run = Left(twin, tmp_path)
-    load = run.kill()
+    load = run.kill(signal.SIGTERM, signal.SIGTERM)  # a reboot, its guard first
     assert len(load) == 8
     begin = time.monotonic()
     stopped = burnin("stop", "last", "--emergency", "--db", str(run.db))

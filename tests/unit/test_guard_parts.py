@@ -186,6 +186,17 @@ async def test_ready_when_everything_that_is_there_is_watched() -> None:
         await waiting
 
 
+async def test_it_is_told_what_is_detached_and_tells_whom_it_relieved(monkeypatch: pytest.MonkeyPatch) -> None:
+    side, said = Side(), list[Any]()
+    monkeypatch.setattr(side.one, "_say", said.append)
+    side.one.detach(600)
+    side.one.detach(0)
+    assert said == [{"detached": 600}, {"detached": 0}]
+    assert not side.one.relieved
+    side.one._hear({"relieved": 1})
+    assert side.one.relieved
+
+
 def test_a_dead_guard_stops_the_run_once_and_refuses_load() -> None:
     side = Side()
     side.one._died("the guard's process ended with status -9")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from burnin.assess.case import gather
 from burnin.assess.coverage import holes
@@ -17,10 +19,11 @@ from burnin.errors import StoreError
 from burnin.events import Attached, LogLine, Severity, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
 from burnin.run import plan
 from burnin.run.owed import owed
-from burnin.run.resume import proof
+from burnin.run.resume import left_in, proof
 from burnin.store import Session, Store, Voided, open_store
 from burnin.suites.schema import Suite
 from burnin.verdict.document import canonical, document
+from burnin.views.verdict import show
 from tests import build
 from tests.unit.test_assess import METRICS, TRAYS, Story
 
@@ -148,6 +151,51 @@ def test_a_stage_in_pieces_is_covered_by_all_of_them(tmp_path: Path) -> None:
             story._attempts("load", [step.check for step in suite.stages[2].steps], build.rack(TRAYS).compute(), 119.0)
             store.keep([StageEnded(2, "load", 119.0, Status.COMPLETE)])
             assert (holes(gather(store, "r1")) == {}) == measured
+
+
+# ---------------------------------------------------------------- detached
+
+
+@pytest.mark.parametrize("readings", [{}, HOT])
+def test_a_detached_stage_that_is_taken_up_is_one_stage_and_says_what_it_would_have_said(tmp_path: Path, readings: Any) -> None:
+    suite = build.suite()
+    suite.stages[2] = suite.stages[2].model_copy(update={"detach": 600.0})
+    with closing(open_store(tmp_path / "whole.db")) as store:
+        undisturbed = Story(store, suite=suite, readings=readings).tell()
+        (whole,) = [row for row in store.stages("r1") if row.name == "load"]
+    path, trays, begin, half = tmp_path / "left.db", build.rack(TRAYS).compute(), whole.t0_s, 9
+    with closing(open_store(path)) as store:
+        story = Story(store, suite=suite, until="load", end=None, readings=readings)
+        story.tell()
+        store.keep([StageBegan(2, "load", "load", 24.0, begin)])
+        story._sample("load", begin, half, trays)
+        store.flush()
+        store.keep([LogLine("t00", begin + half, "note", "", "the last that was kept", "agent")])
+    with closing(open_store(path)) as store:
+        left = left_in(suite, store.stages("r1"), store.last_moment("r1"))
+        assert left is not None and left.t0_s == begin
+        store.continue_run("r1", session(2, begin + 15), store.config("r1"), left.stage)
+        assert proof(store, "r1", {}, 0.0).stages[-1].t1_s is None
+        story = Story(store, suite=suite, readings=readings)
+        store.keep([StageBegan(2, "load", "load", 24.0, begin)])
+        story._sample("load", begin + half, 24 - half, trays)  # what agents recorded meanwhile, and what they read since
+        store.keep([LogLine("rack", begin + 16, "unguarded", "7.0", "7 s without a guard", "controller")])
+        story._attempts("load", [step.check for step in suite.stages[2].steps], trays, begin + 24)
+        store.keep([StageEnded(2, "load", begin + 24, Status.COMPLETE)])
+        story._leave(trays)
+        store.end_run("r1", "2026-11-21T10:01:00Z", "COMPLETE")
+        verdict = judge(gather(store, "r1"))
+        assert [row for row in store.stages("r1") if row.name == "load"] == [whole]
+    assert (verdict.word, said(verdict)) == (undisturbed.word, said(undisturbed))
+    assert verdict.steps == undisturbed.steps
+    assert verdict.coverage == undisturbed.coverage
+    first, second = document(verdict)["sessions"]
+    assert "unguarded_s" not in first
+    assert (second["unguarded_s"], second["gap_s"]) == (7.0, pytest.approx(6.0, abs=0.01))
+    out = Console(file=io.StringIO(), width=200)
+    show(document(verdict), out)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "2 sessions, 0.00 h between them without a controller; load went on for 0.00 h without a guard" in text
 
 
 # ---------------------------------------------------------------- replaced
