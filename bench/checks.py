@@ -423,6 +423,9 @@ else).
 A small healthy twin leaves open, and no row counts: a BMC's leak policy as delivered (`leak.policy`), an IMEX domain of fewer
 trays than the profile's rack (`imex.domain`; a dead tray makes it FAIL), links to absent switch trays (`link.joined`).
 
+`together` measures what its load processes get done: where this machine starves them (a load average of 20 on two cores), fewer
+copies flow than the limit asks for, healthy or not, and the check says UNKNOWN `not_attained`, never FAIL. Its row is then WRONG.
+
 | check | way | planted | said | neighbour | | commit |
 |---|---|---|---|---|---|---|
 """

@@ -50,6 +50,7 @@ MATRIX: dict[str, set[str]] = {
     "rtd_offset:cdu:1.5": {"return"},
     "shelf_lost:p4": {"p4", "p4.u2", "p5"},
     "psu_imbalance:p4.u2:0.4": {"p4", "p4.u2"},
+    "psu_trip:p4.u2:1": set(),
     "cpu_hot:t00.c1:20": {"cpu1"},
     "switch_flow:s3:0.9": {"s3 asic"},
     "tray_flow:t00:0.5": {"t00 flow", "gpu.temp", "flow"},
