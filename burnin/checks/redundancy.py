@@ -176,8 +176,20 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     out = list(_while_off(context, evidence, args, part, before, during))
     if isinstance(after, str):
         return [*out, BACK.unknown(part, "lost", f"nobody knows whether it is on again: {after}")]
-    still = [name for name in before if not after.get(name)]
-    return [*out, asked.bad(BACK, part, 0.0, f"not at work again: {', '.join(still)}") if still else asked.good(BACK, part, 1.0)]
+    still = _named(args, answers[0], [name for name in before if not after.get(name)])
+    back = [asked.bad(BACK, one, 0.0, f"not at work again: {', '.join(names)}") for one, names in still.items()]
+    return [*out, *(back or [asked.good(BACK, part, 1.0)])]
+
+
+def _named(args: Args, first: Sequence[Answer], names: Sequence[str]) -> dict[str, list[str]]:
+    """Part -> which of these names are its own: each supply is its bay's, and pumps are the CDU's. Who was switched off is not to
+    blame for another that went off as well."""
+    bodies, out = _bodies(first), dict[str, list[str]]()
+    supplies = facility.shelf(bodies).supplies if args.service != "cdu" and not isinstance(bodies, str) else ()
+    bays = {one.name: f"{args.service}.u{one.number}" for one in supplies if one.number is not None}
+    for name in names:
+        out.setdefault(bays.get(name, args.service), []).append(name)
+    return out
 
 
 def _seen(args: Args, answers: Sequence[Sequence[Answer]], number: int) -> dict[str, bool | None] | str:
@@ -205,9 +217,12 @@ def _while_off(
         yield OFF.unknown(part, "not_attained", f"it was told to go off, and did not; off is {', '.join(gone)}")
     else:
         yield asked.good(OFF, part, 1.0)
-    others = [name for name in gone if name != mine]
-    why = f"with one off, these did not work either: {', '.join(others)}"
-    yield asked.bad(HELD, part, float(len(gone)), why, "= 1 off") if others else asked.good(HELD, part, 1.0, "= 1 off")
+    others = _named(args, evidence.answers[0], [name for name in gone if name != mine])
+    for one, names in others.items():
+        why = f"with {part} off, it did not work either: {', '.join(names)}"
+        yield asked.bad(HELD, one, float(len(gone)), why, "= 1 off")
+    if not others:
+        yield asked.good(HELD, part, 1.0, "= 1 off")
     begin, end = (float(answers[0].body["t_s"]) if answers[0].ok else 0.0 for answers in evidence.answers[1:5:3])
     yield from _braked(context, evidence, begin, end)
     if args.service == "cdu":

@@ -67,6 +67,7 @@ class Facility:
         self._load_s: float | None = None
         self._volts: dict[str, list[float]] = {}
         self._shares: list[float] = []
+        self._alone_s: dict[str, float] = {}
         self._heats = [0.0] * len(self._parts)
         for row in state.trays:
             row["power_w"] = row["liquid_w"] = self._idle_w
@@ -186,6 +187,17 @@ class Facility:
         shelf, psu = plant.part.split(".")
         self._shares[int(shelf[1:]) * self._housing.psus + int(psu[1:])] *= 1 - plant.severity
 
+    def _trip(self, plant: Plant, since_s: float, dt_s: float) -> None:
+        """Off for good, so long after another of its shelf went off."""
+        shelf, psu = plant.part.split(".")
+        first, own = int(shelf[1:]) * self._housing.psus, int(psu[1:])
+        alone_s = self._alone_s.get(plant.part, 0.0)
+        others = (self.state.psus[first + n]["off"] for n in range(self._housing.psus) if n != own)
+        if alone_s <= plant.severity:
+            self._alone_s[plant.part] = alone_s + dt_s if any(others) else 0.0
+        else:
+            self._shares[first + own] = 0.0
+
     # ---- what everybody sees
 
     def _publish(self, activity: float) -> None:
@@ -234,5 +246,6 @@ _ACTS: dict[str, Callable[[Facility, Plant, float, float], None]] = {
     "rtd_offset": Facility._rtd,
     "shelf_lost": Facility._shelf_lost,
     "psu_imbalance": Facility._imbalance,
+    "psu_trip": Facility._trip,
 }
 """Faults that happen here; each is done anew at every step, on a healthy rack."""

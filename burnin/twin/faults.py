@@ -323,6 +323,11 @@ KINDS: dict[str, Kind] = {
             "A power supply that carries less than its neighbours.", starts=True,
         ),
         Kind(
+            "psu_trip", (PSU,), "seconds that it goes on when another of its shelf is off", 2, 0, 600,
+            "A power supply that trips soon after another of its shelf went off: the shelf has nothing to spare.",
+            starts=True, seams=(LIVE,),
+        ),
+        Kind(
             "proc_stuck", (GPU,), _AFTER, 12, 0, 864000,
             "The driver does not come back to the processes that work on the GPU: not even SIGKILL ends them.", seams=(LIVE,),
         ),

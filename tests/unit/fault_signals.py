@@ -138,6 +138,7 @@ PROCESSES: dict[str, tuple[str, str]] = {
     "wrong_host_key": ("SSH host key", "test_a_slow_tray_and_one_with_another_key"),
     "clock_skew": ("clock of the day", "test_a_full_disk_and_a_wrong_clock_are_the_trays_own"),
     "proc_stuck": ("CUDA calls", "test_a_process_in_a_stuck_driver_outlives_its_kill_and_ends_with_the_tray"),
+    "psu_trip": ("the shelf's other supplies, once one is off", "test_a_supply_that_trips_when_another_of_its_shelf_is_off"),
     "host_bits": ("stress-ng, STREAM", "test_what_is_planted_is_found_on_its_part"),
     "tray_disk_full": ("writes to the home", "test_a_full_disk_and_a_wrong_clock_are_the_trays_own"),
 }

@@ -121,7 +121,7 @@ def test_what_is_redundant_passes_and_is_on_again(args: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("rig", "expected"),
     [
-        (Rig(also="5"), ("p4.u2", "redundancy.held", Result.FAIL)),
+        (Rig(also="5"), ("p4.u4", "redundancy.held", Result.FAIL)),  # who went off with it, not who was told to
         (Rig(dead=True), ("p4.u2", "redundancy.back", Result.FAIL)),
         (Rig(stuck=True), ("p4.u2", "redundancy.off", Result.UNKNOWN)),
         (Rig(broken="6"), ("p4.u2", "redundancy.off", Result.UNKNOWN)),

@@ -78,10 +78,10 @@ class Client:
         module = self.get("cuModuleLoadDataEx", VOID, c.cast(image, VOID), 0, None, None)
         return VOID(self.get("cuModuleGetFunction", VOID, VOID(module), name))
 
-    def launch(self, function: c.c_void_p, iters: int, block: int = 256) -> int:
+    def launch(self, function: c.c_void_p, iters: int, block: int = 256, stream: c.c_void_p | None = None) -> int:
         values = (U64(1), U64(2), INT(iters), UINT(3))
         pointers = (VOID * 4)(*[c.cast(c.byref(v), VOID) for v in values])
-        return self("cuLaunchKernel", function, 160, 1, 1, block, 1, 1, 0, None, pointers, None)
+        return self("cuLaunchKernel", function, 160, 1, 1, block, 1, 1, 0, stream, pointers, None)
 
 
 @pytest.fixture
@@ -219,6 +219,26 @@ def test_memory_has_an_end_and_shows_in_the_state(client: Client) -> None:
     assert slot["mem_bytes"] - before == 200 << 30
     assert client("cuMemAlloc_v2", c.byref(U64()), 100 << 30) == 2
     assert client("cuMemsetD32Async", big, 1, (200 << 30) // 4, None) == 0
+
+
+def test_copies_of_another_stream_go_on_beside_kernels(client: Client) -> None:
+    """What is on one stream goes in order; the GPU is busy as long as either is, not as both together."""
+    client.enter()
+    at, function = client.get("cuMemAlloc_v2", U64, 1 << 30), client.function()
+    client.tray.state.gpus[1]["clock_busy_mhz"] = 2070
+    one, other = (VOID(client.get("cuStreamCreate", VOID, 1)) for _ in range(2))
+    host, now = VOID(client.get("cuMemHostAlloc", VOID, 1 << 30, 0)), time.monotonic_ns()
+    assert client.launch(function, 2_000_000, stream=one) == 0
+    assert client("cuMemcpyHtoDAsync_v2", at, host, 1 << 30, other) == 0
+    ((_, slot),) = client.tray.state.slots()
+    assert 2e9 <= slot["end_ns"] - now < 3e9
+    assert slot["busy_ns"] == pytest.approx(2e9, rel=0.2)
+    assert client("cuStreamSynchronize", other) == 0
+    assert client("cuStreamQuery", one) == 600
+    assert client("cuMemcpyHtoDAsync_v2", at, host, 1 << 30, one) == 0
+    assert slot["end_ns"] - now > 2e9, "behind the kernel of its own stream"
+    assert client("cuStreamQuery", other) == 0
+    assert client("cuStreamQuery", None) == 600, "without a stream everything is meant"
 
 
 def test_a_launch_takes_its_time_and_counts_as_work(client: Client) -> None:

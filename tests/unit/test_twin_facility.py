@@ -50,6 +50,7 @@ MATRIX: dict[str, set[str]] = {
     "rtd_offset:cdu:1.5": {"return"},
     "shelf_lost:p4": {"p4", "p4.u2", "p5"},
     "psu_imbalance:p4.u2:0.4": {"p4", "p4.u2"},
+    "psu_trip:p4.u2:1": set(),
     "cpu_hot:t00.c1:20": {"cpu1"},
     "switch_flow:s3:0.9": {"s3 asic"},
     "tray_flow:t00:0.5": {"t00 flow", "gpu.temp", "flow"},
@@ -220,3 +221,22 @@ def test_a_hung_tray_has_power_and_does_nothing(tmp_path: Path) -> None:
     reset = "/redfish/v1/Systems/System_0/Actions/ComputerSystem.Reset"
     assert rack.ask("t00.bmc", reset, "POST", {"ResetType": "ForceOff"}).status == 204
     assert rack.get("t00.bmc", "/redfish/v1/Systems/System_0")["PowerState"] == "Off"
+
+
+@pytest.mark.parametrize("holds_s", [1.0, 3.0])
+def test_a_supply_that_trips_when_another_of_its_shelf_is_off(tmp_path: Path, holds_s: float) -> None:
+    """It works as ever until then, goes off so much later, and does not come back with the other."""
+    rack = ward(tmp_path / "rack", f"psu_trip:p4.u3:{holds_s}")
+    psus = rack.state.psus
+    psus[5 * 6]["off"] = 1.0  # of another shelf
+    rack.run(5)
+    assert psus[27]["out_w"] > 0
+    psus[26]["off"] = 1.0
+    rack.run(holds_s - 0.3)
+    assert psus[27]["out_w"] > 0
+    rack.run(0.8)
+    assert psus[27]["out_w"] == 0
+    psus[26]["off"] = 0.0
+    rack.run(2)
+    assert psus[26]["out_w"] > 0
+    assert psus[27]["lost"] == 1

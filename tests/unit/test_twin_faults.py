@@ -38,7 +38,7 @@ def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
     names += " cpu_hot leak leak_decay cdu_lowdp supply_warm pump_osc flowmeter_gain rtd_offset shelf_lost psu_imbalance"
     names += " bmc_dead bmc_slow bmc_errors boot_intermittent tray_hang slow_ssh wrong_host_key switch_flow"
     names += " clock_skew tray_disk_full proc_stuck"
-    names += " other_firmware hbm_bits host_bits reset_lost nic_down"
+    names += " other_firmware hbm_bits host_bits reset_lost nic_down psu_trip"
     assert set(KINDS) == set(names.split())
     assert all(kind.about.endswith(".") and kind.parts and kind.unit for kind in KINDS.values())
     assert all(kind.least <= kind.default <= kind.most for kind in KINDS.values())

@@ -218,16 +218,16 @@ def _stream(cuda: Cuda, stream: Any) -> Context:
 
 def _synchronize(cuda: Cuda, stream: Any = None) -> None:
     context = _stream(cuda, stream)
-    cuda.wait(context, context.slot["end_ns"])
+    cuda.wait(context, cuda.done_ns(context, stream))
 
 
 def _query(cuda: Cuda, stream: Any) -> int:
-    return NOT_READY if _stream(cuda, stream).slot["end_ns"] > time.monotonic_ns() else 0
+    return NOT_READY if cuda.done_ns(_stream(cuda, stream), stream) > time.monotonic_ns() else 0
 
 
 def _record(cuda: Cuda, event: Any, stream: Any) -> None:
     context = _stream(cuda, stream)
-    cuda.thing(Event, event).at_ns = max(context.slot["end_ns"], time.monotonic_ns())
+    cuda.thing(Event, event).at_ns = max(cuda.done_ns(context, stream), time.monotonic_ns())
 
 
 def _event_synchronize(cuda: Cuda, event: Any) -> None:
@@ -262,8 +262,7 @@ def _launch(cuda: Cuda, function: Any, *rest: Any) -> None:
     slot = context.slot
     lasts_ns = nanoseconds(str(kernel), context, cuda.facts["rates"], number(rest[0]), Parameters(parameters))
     slot["activity_ppm"] = int(1e6 * cuda.facts["kernels"].get(str(kernel), _OTHER_KERNEL))
-    slot["end_ns"] = max(slot["end_ns"], time.monotonic_ns()) + lasts_ns  # first: work is never counted before its time
-    slot["busy_ns"] += lasts_ns
+    cuda.queue(context, stream, "sm", lasts_ns)
 
 
 def _error_name(cuda: Cuda, code: Any, out: Any) -> int:

@@ -60,6 +60,10 @@ class Context:
         self.device, self.slot = device, slot
         self.poisoned = device.row["poisoned"]
         self.memory = Memory((device.facts["memory_mib"] - device.facts["reserved_mib"] << 20) - CONTEXT_BYTES)
+        self.engines = {"sm": 0, "copy": 0}
+        """When each has done what is queued, CLOCK_MONOTONIC."""
+        self.held_ns = 0
+        """Until then a collective has the whole GPU."""
         self.peers: set[int] = set()
         """Handles of the contexts whose memory this one may touch."""
         slot["mem_bytes"] = CONTEXT_BYTES
@@ -131,6 +135,24 @@ class Cuda:
             pass
         raise Refuse(UNKNOWN)
 
+    def queue(self, context: Context, stream: Any, engine: str, lasts_ns: int) -> None:
+        """Behind what the stream and the engine have to do; without a stream behind everything of this process on the GPU."""
+        slot, now_ns, own = context.slot, time.monotonic_ns(), self.things.get(address(stream)) if stream is not None else None
+        before_ns = max(own.end_ns, context.held_ns) if isinstance(own, Stream) else slot["end_ns"]
+        end_ns = max(now_ns, before_ns, context.engines[engine]) + lasts_ns
+        context.engines[engine] = end_ns
+        if isinstance(own, Stream):
+            own.end_ns = end_ns
+        longer_ns = end_ns - max(slot["end_ns"], now_ns)  # what two engines do at once is counted once
+        if longer_ns > 0:
+            slot["end_ns"] = end_ns  # first: work is never counted before its time
+            slot["busy_ns"] += longer_ns
+
+    def done_ns(self, context: Context, stream: Any) -> int:
+        """When a stream has done what is queued on it; without a stream, when everything has."""
+        own = self.things.get(address(stream)) if stream is not None else None
+        return max(own.end_ns, context.held_ns) if isinstance(own, Stream) else int(context.slot["end_ns"])
+
     def wait(self, context: Context, until_ns: int) -> None:
         """Sleep until then; refuses as soon as the context dies."""
         while True:
@@ -150,7 +172,9 @@ class Module(frozenset[str]):
 
 
 class Stream:
-    """A stream; all streams of a process share its GPU's one queue."""
+    """A stream: what is queued on it goes in order. Kernels of all streams share the SMs, copies the copy engine."""
+
+    end_ns: int = 0
 
 
 class Event:

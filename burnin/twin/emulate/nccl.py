@@ -110,7 +110,7 @@ class Comm:
             if self.began is not None:
                 self.began.at_ns = self.seen[id(self.began)] = start
             slot["activity_ppm"] = int(1e6 * _WEIGHT)
-            slot["end_ns"] = self.end_ns = start + body["ns"]
+            slot["end_ns"] = self.end_ns = self.context.held_ns = start + body["ns"]
             slot["busy_ns"] += body["ns"]
             self.code = 0
 

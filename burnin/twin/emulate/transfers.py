@@ -1,7 +1,7 @@
 """The emulated driver's memory calls: allocation, copies that take the time of their bandwidth, peers.
 
-A copy is queued behind what the process queued before it. One of more than memory.BACKED bytes moves nothing: it only
-takes its time, because no twin has the memory of a rack.
+A copy is queued behind what its stream and the copy engine have to do, beside the kernels of other streams. One of more than
+memory.BACKED bytes moves nothing: it only takes its time, because no twin has the memory of a rack.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def _held(memory: Memory, start: int, size: int) -> None:
         raise Refuse(INVALID_VALUE)
 
 
-def _queue(cuda: Cuda, context: Context, way: str, size: int, *ends: Device) -> None:
-    """Behind what is queued: `size` bytes at the rate of `way`, as far as the GPUs at its ends have it left."""
+def _queue(cuda: Cuda, context: Context, stream: Any, way: str, size: int, *ends: Device) -> None:
+    """By the copy engine: `size` bytes at the rate of `way`, as far as the GPUs at its ends have it left."""
     gbps = cuda.facts["rates"][way]
     for device in ends:
         gbps *= (1 - device.row["bw_lost_ppm"] / 1e6) * Random(f"{device.own['uuid']}/{way}").gauss(1, _SPREAD)
@@ -89,8 +89,7 @@ def _queue(cuda: Cuda, context: Context, way: str, size: int, *ends: Device) -> 
     weight = int(1e6 * _COPY_WEIGHT)
     beside = slot["end_ns"] > time.monotonic_ns()  # copies go on beside a kernel, and the kernel with them
     slot["activity_ppm"] = max(weight, slot["activity_ppm"]) if beside else weight
-    slot["end_ns"] = max(slot["end_ns"], time.monotonic_ns()) + lasts_ns
-    slot["busy_ns"] += lasts_ns
+    cuda.queue(context, stream, "copy", lasts_ns)
 
 
 def to_device(cuda: Cuda, to: Any, source: Any, size: Any, stream: Any = None) -> None:
@@ -98,7 +97,7 @@ def to_device(cuda: Cuda, to: Any, source: Any, size: Any, stream: Any = None) -
     _held(context.memory, number(to), count)
     if count <= BACKED:
         context.memory.write(number(to), c.string_at(address(source, count), count))
-    _queue(cuda, context, "h2d_gbps", count, context.device)
+    _queue(cuda, context, stream, "h2d_gbps", count, context.device)
 
 
 def to_device_now(cuda: Cuda, to: Any, source: Any, size: Any) -> None:
@@ -111,7 +110,7 @@ def to_host(cuda: Cuda, to: Any, source: Any, size: Any, stream: Any = None) -> 
     _held(context.memory, number(source), count)
     if count <= BACKED:
         c.memmove(address(to, count), context.memory.read(number(source), count), count)
-    _queue(cuda, context, "d2h_gbps", count, context.device)
+    _queue(cuda, context, stream, "d2h_gbps", count, context.device)
 
 
 def to_host_now(cuda: Cuda, to: Any, source: Any, size: Any) -> None:
@@ -126,7 +125,7 @@ def device_to_device(cuda: Cuda, to: Any, source: Any, size: Any, stream: Any) -
     _held(context.memory, number(to), count)
     _held(context.memory, number(source), count)
     context.memory.copy(number(to), context.memory, number(source), count)
-    _queue(cuda, context, "d2d_gbps", count, context.device)
+    _queue(cuda, context, stream, "d2d_gbps", count, context.device)
 
 
 def memset32(cuda: Cuda, to: Any, value: Any, count: Any, stream: Any) -> None:
@@ -161,7 +160,7 @@ def peer_copy(cuda: Cuda, to: Any, to_ctx: Any, source: Any, from_ctx: Any, size
     _held(out_of.memory, number(source), count)
     into.memory.copy(number(to), out_of.memory, number(source), count)
     direct = address(to_ctx) in out_of.peers or address(from_ctx) in into.peers
-    _queue(cuda, context, "p2p_gbps" if direct else "d2h_gbps", count, into.device, out_of.device)
+    _queue(cuda, context, stream, "p2p_gbps" if direct else "d2h_gbps", count, into.device, out_of.device)
     if direct:
         _count(cuda, out_of.device, "tx_bytes", count)
         _count(cuda, into.device, "rx_bytes", count)
