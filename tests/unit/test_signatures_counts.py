@@ -234,6 +234,40 @@ def test_links_are_named_by_what_they_share(bad: Sequence[str], want: Mapping[st
     assert {f.signature for f in found} <= {signature}
 
 
+PORTS = {link: f"s{k % 18 // 2}.a{k % 2}.p{k // 18}" for k, link in enumerate(LINKS)}
+"""Of this rack: link number n of every GPU ends in chip n."""
+
+
+@pytest.mark.parametrize(
+    ("bad", "want"),
+    [
+        ([f"{gpu}.l9" for gpu in GPUS[:40]], {"s4.a1": "HOLD"}),
+        ([f"{gpu}.l{n}" for gpu in GPUS[:60] for n in (8, 9)], {"s4": "HOLD"}),
+        ([f"{gpu}.l9" for gpu in GPUS[:10]], {f"{gpu}.l9": "FAIL" for gpu in GPUS[:10]}),
+        ([*(f"{gpu}.l9" for gpu in GPUS[:40]), *of("t17.g3", 5)], {"s4.a1": "HOLD", "t17.g3": "HOLD"}),
+        (LINKS[: 18 * 60], {"rack": "HOLD"}),
+    ],
+)
+def test_where_links_end_is_named_where_it_was_read(bad: Sequence[str], want: Mapping[str, str]) -> None:
+    telemetry = links(dict.fromkeys(bad, 2.0), "nvlink.effective_errors", 5.0)
+    found = signatures.find(telemetry, racks.topology(), ROWS, {}, ports=PORTS)
+    assert {f.part: str(f.severity) for f in found} == dict(want)
+    for one in found:
+        assert (one.fru == "NVLink switch tray") == one.part.startswith("s")
+        assert ".l" not in one.part or PORTS[one.part] in one.why
+
+
+def test_ports_that_are_not_in_the_order_of_link_numbers_are_no_hindrance() -> None:
+    """Each GPU's links end in other chips than its neighbour's do: link numbers say nothing then, chips do."""
+    turned = {f"{gpu}.l{(n + i) % 18}": f"s{n // 2}.a{n % 2}.p{i}" for i, gpu in enumerate(GPUS) for n in range(18)}
+    weak = {link: 0.0 for link, port in turned.items() if port.startswith("s4.a1.")}
+    telemetry = margins(7, worse=dict.fromkeys(weak, 4.0))
+    found = signatures.find(telemetry, racks.topology(), ROWS, {}, ports=turned)
+    assert {(f.part, str(f.severity)) for f in found if f.severity is not Severity.WATCH} == {("s4.a1", "HOLD")}
+    blind = {f.part for f in signatures.find(telemetry, racks.topology(), ROWS, {}) if f.severity is not Severity.WATCH}
+    assert "s4.a1" not in blind
+
+
 def test_a_link_that_came_back_is_held_and_one_that_stays_down_fails() -> None:
     t = np.arange(10.0)
     state = np.ones(10)
