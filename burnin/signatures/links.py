@@ -271,16 +271,27 @@ def _decades(readings: Readings, load: Stretch) -> Floats:
 
 
 def lost_db(decades: Floats) -> Floats:
-    """log10 of raw bit error rates -> margin lost in dB, but for a constant: against Gaussian noise ln(rate) goes with the power
-    ratio, whatever the modulation, so healthy links that are normal in dB are so here and not in decades."""
-    out: Floats = -10 * np.log10(-math.log(10) * np.where(decades < 0, decades, np.nan))
+    """log10 of raw bit error rates -> margin lost in dB, but for a constant.
+
+    A receiver of PAM4 in Gaussian noise errs at 3/8 erfc(x), x^2 going with the power ratio: healthy links that are normal in dB
+    are so here, and not in decades, nor by the logarithm of decades, in which they look heavy-tailed. x by fixed point, with
+    erfc(x) = 2 exp(-x^2) / (sqrt(pi) (x + sqrt(x^2 + 4 / pi))) to 1 %, hence 0.01 dB.
+    """
+    level = -math.log(10) * np.where(decades < _CHANCE, decades, np.nan) + math.log(0.75 / math.sqrt(math.pi))
+    square = level.copy()
+    for _ in range(12):
+        square = np.maximum(level - np.log(np.sqrt(square) + np.sqrt(square + 4 / math.pi)), 0.01)
+    out: Floats = -10 * np.log10(square)
     return out
+
+
+_CHANCE = math.log10(0.375)
 
 
 def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floats) -> dict[str, Seen]:
     """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it; values stay decades."""
     count, least, ber = decades.shape[2], number(row, "sigma_min"), lost_db(decades)
-    per_db = -median(decades.ravel()) * math.log(10) / 10
+    per_db = (10 ** (-median(ber.ravel()) / 10) + 0.5) / 10  # d log10(rate) / d dB of 3/8 erfc
 
     def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
         family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)

@@ -11,7 +11,11 @@ from burnin import signatures
 from burnin.events import Finding, LogLine, Severity
 from burnin.rack.load import load_catalogue
 from burnin.signatures import fusion
+from burnin.signatures.links import lost_db
+from burnin.signatures.robust import sigma
+from burnin.signatures.tails import GAUSS, tail_of
 from burnin.telemetry.series import Series, Stretch, Telemetry
+from burnin.twin.laws import raw_ber
 from tests import racks
 from tests.soaks import AGAIN, GPUS, LINKS, LOAD, margins
 
@@ -303,6 +307,15 @@ def test_lost_margin_is_named_in_its_place(worse: Mapping[str, float], part: str
     found = [f for f in look(margins(7, worse=worse)) if f.severity is not Severity.WATCH]
     assert {(f.part, f.signature) for f in found} == {(part, "nvlink.margin")}
     assert "dB less margin" in found[0].why
+
+
+def test_links_that_are_normal_in_db_are_so_by_their_error_rates() -> None:
+    """3 dB lost are 3 dB; and 200,000 healthy links do not look heavy-tailed (by -10 log10(-ln(rate)) they were t30)."""
+    lost = lost_db(np.log10([raw_ber(21.6 - x) for x in (0.0, 1.5, 3.0)]))
+    assert lost - lost[0] == pytest.approx([0.0, 1.5, 3.0], abs=0.02)
+    many = lost_db(np.log10(raw_ber(np.random.default_rng(3).normal(21.6, 0.45, 200_000))))
+    assert tail_of(many, sigma(many, 0.0)) == GAUSS
+    assert np.isnan(lost_db(np.array([-0.3, 0.0, np.nan]))).all(), "what errs by chance has no margin to speak of"
 
 
 def test_a_rate_of_nothing_is_not_a_measurement() -> None:
