@@ -79,8 +79,8 @@ def _healthy(found: Tables) -> list[str]:
     out = [
         "### False alarms",
         "",
-        "Share of healthy racks, %, in which anybody is named. *Sound*: without what is said of links that really lost code words,",
-        "as t5 tails make some; the vendor's rule fails those, and is right. *By* is of sound parts, too.",
+        "Share of healthy racks, %, in which anybody is named. *Sound*: without what is said of links that really lost code",
+        "words, as t5 tails make some; the vendor's rule fails those, and is right. *By* is of sound parts, too.",
         "",
         "| parts | judge, baseline | n | FAIL | HOLD | sound FAIL | sound HOLD | by |",
         "|---|---|---|---|---|---|---|---|",
