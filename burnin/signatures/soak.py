@@ -32,6 +32,7 @@ def drift(readings: Readings, row: SignatureRow) -> list[Finding]:
     if soak is None:
         return []
     t, apart = soak
+    apart = apart - medians(apart)[:, :, None]  # a tray shares how its GPUs move; a median of where they are follows one of them
     tray = medians(apart.transpose(0, 2, 1))
     trays = _creeping(readings, row, "tray", {name: line(t, y) for name, y in zip(readings.trays, tray, strict=True)})
     apart = _less_their_trays(readings, apart, tray, set(trays))
@@ -111,7 +112,7 @@ def step(readings: Readings, row: SignatureRow) -> list[Finding]:
     if soak is None:
         return []
     t, apart = soak
-    apart = apart - medians(apart)[:, :, None]  # so that a neighbour which is lost takes no level with it
+    apart = apart - medians(apart)[:, :, None]  # nor does a neighbour that is lost take its level with it
     rows = apart.transpose(0, 2, 1)
     alone = (rows - np.nan_to_num(others(rows.reshape(-1, rows.shape[2])), nan=0.0).reshape(rows.shape)).transpose(0, 2, 1)
     out = []
