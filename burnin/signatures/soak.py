@@ -58,7 +58,7 @@ def _soak(readings: Readings, row: SignatureRow) -> tuple[Floats, Floats] | None
         return None
     temp, power = np.concatenate(many, axis=3)
     usual = medians(power)[:, :, None]
-    values = np.where((usual > 0) & (np.abs(power / usual - 1) <= number(row, "equal_power")), temp, np.nan)
+    values = np.where((usual > 0) & (np.abs(power / usual - 1) <= number(row, "equal_power", 0.05)), temp, np.nan)
     if np.count_nonzero((~np.isnan(values)).any(axis=(1, 2))) < MIN_TRAYS:
         return None
     middle = medians(values.reshape(-1, values.shape[2]).T)

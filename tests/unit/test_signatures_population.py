@@ -16,6 +16,7 @@ from burnin.signatures.tails import UNKNOWN
 from burnin.signatures.zones import Seen, Zone
 from burnin.telemetry.series import Series, Stretch, Telemetry
 from tests import racks
+from tests.soaks import margins, soak
 
 ROWS = load_catalogue().signatures
 PART = "t07.g2"
@@ -177,6 +178,19 @@ def test_a_signature_that_the_kept_catalogue_does_not_name_is_not_run() -> None:
     rows = {name: row for name, row in ROWS.items() if name.startswith("thermal.")}
     kept = signatures.find(racks.telemetry(one), racks.topology(), rows, {})
     assert {f.signature for f in kept} <= set(rows)
+
+
+def test_catalogues_of_older_runs_still_judge_them() -> None:
+    """Limits that came in later are what they were before."""
+    later = {"sensor.offset": "cold", "thermal.drift": "equal_power", "thermal.step": "equal_power", "nvlink.margin": "sure_gpu"}
+    rows = dict(ROWS)
+    for name, limit in later.items():
+        rows[name] = ROWS[name].model_copy(update={"limits": {k: v for k, v in ROWS[name].limits.items() if k != limit}})
+    cold = racks.rack(3)
+    cold.temp_offset[racks.cell(PART)] -= 11.0
+    for telemetry in (racks.telemetry(cold), soak(1), margins(7)):
+        now, then = (signatures.find(telemetry, racks.topology(), some, {}) for some in (ROWS, rows))
+        assert [(f.part, f.signature, f.severity) for f in now] == [(f.part, f.signature, f.severity) for f in then]
 
 
 def test_gpus_that_were_not_loaded_are_not_compared_under_load() -> None:
