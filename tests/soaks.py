@@ -18,7 +18,12 @@ SOAK = (Stretch("load-1", "load", 0.0, 23 * 3600.0, 600.0), Stretch("load-2", "l
 
 
 def soak(
-    seed: int, plant: dict[str, Floats] | None = None, rho: float = 0.5, every_s: float = 120.0, inlet_k: float = 0.8
+    seed: int,
+    plant: dict[str, Floats] | None = None,
+    rho: float = 0.5,
+    every_s: float = 120.0,
+    inlet_k: float = 0.8,
+    spread_k: float = 2.0,
 ) -> Telemetry:
     """Two long loads in whole degrees; every GPU's noise remembers itself, and the inlet drifts for all, by `inlet_k` a day.
 
@@ -34,7 +39,7 @@ def soak(
             noise = np.convolve(shock, rho ** np.arange(12), "full")[: t.size] + 0.3 * rng.standard_normal(t.size)
             creep = 0.05 * rng.standard_t(5) * math.sqrt(0.6) * t / 86400
             inlet = inlet_k * t / 86400 + np.sin(t / 4000)
-            value = 60 + rng.normal(0, 2) + noise + creep + inlet
+            value = 60 + rng.normal(0, spread_k) + noise + creep + inlet
             for name in (part, part[:3]):
                 if plant and name in plant:
                     value = value + plant[name]

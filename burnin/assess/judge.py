@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from burnin.assess import exchanges, soak
+from burnin.assess import exchanges, link_view, soak
 from burnin.assess import findings as found
 from burnin.assess.baseline import key_of_case, said
 from burnin.assess.case import Case, gather
@@ -73,7 +73,8 @@ def signatures(case: Case) -> list[Finding]:
     """What the early-failure signatures find, with serials and slots."""
     rows = case.catalogue.signatures
     same, _ = said(case.baseline, key_of_case(case))
-    weak = find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log, case.baseline, same)
+    ends = link_view.ports(case)
+    weak = find(case.telemetry, case.profile.topology, rows, unloaded(case), case.log, case.baseline, same, ends)
     return [found.named(case, one) for one in [*weak, *exchanges.find(case, same)]]
 
 

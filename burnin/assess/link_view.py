@@ -46,6 +46,16 @@ def links(case: Case) -> Links:
     return Links(stage.stage, tuple(rows), tuple(whys if asked else [f"no stage of this run did {NAME}", *whys]))
 
 
+def ports(case: Case) -> dict[str, str]:
+    """Link -> the switch port at its other end, where the run read who is plugged where; empty where it did not."""
+    count = case.profile.topology.links_per_gpu
+    stage, step, attempt = next(_tries(case), (None, None, 0))
+    if not count or stage is None or step is None:
+        return {}
+    rows, _ = link_ends.rows_of(*given(case, stage, last(case.stages, stage.stage), step, RACK, attempt), count)
+    return {row.link: row.port for row in rows if row.link is not None and row.port is not None}
+
+
 def _tries(case: Case) -> Iterator[tuple[Stage, Step, int]]:
     """Attempts at the check, the last one first."""
     for stage in reversed(case.suite.stages):

@@ -114,15 +114,18 @@ def find(
     log: Iterable[LogLine] = (),
     baseline: Baseline | None = None,
     same: bool = True,
+    ports: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Everything the signatures of `rows` find in one run, sorted by part and signature.
+
+    `ports`: link -> switch port at its other end, as far as it was read: what ends in one chip is then named on that chip.
 
     `baseline`: what other racks were like, and whether they were the `same` in SKU, revision and firmware.
 
     `unloaded`: stage -> GPUs whose load was not reached there; `log`: the run's events, of which XIDs are read. A signature
     that is not in `rows` is not run: a run is judged by the catalogue that is kept with it.
     """
-    return look(Readings(telemetry, topology, unloaded, baseline, same), rows, log)
+    return look(Readings(telemetry, topology, unloaded, baseline, same, ports=ports), rows, log)
 
 
 def look(readings: Readings, rows: Mapping[str, SignatureRow], log: Iterable[LogLine] = ()) -> list[Finding]:

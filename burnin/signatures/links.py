@@ -1,8 +1,9 @@
 """NVLink, link by link: down, wrong, flapping, or with less margin than its peers. Parents first, and never one end alone.
 
 The readings are those of the GPU's end. What many links of a GPU show is the GPU's, what the GPUs of a tray show is the
-tray's connector or seat, what one link number shows on GPUs of many trays is a switch plane or cartridge (which one a link
-number belongs to is not public, so the rack is named and the number said), and what is left is one link between two ends.
+tray's connector or seat, and what is left is one link between two ends. Where a link ends is not public: where it was read
+(check `link-ends`), what links of many trays share is the chip or the switch tray that they end in; else it is a link number, so
+the rack is named and the number said.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from burnin.events import Finding, Severity
-from burnin.rack.parts import parent
+from burnin.rack.parts import parent, tray_of
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
-from burnin.signatures.readings import Readings
+from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.signatures.robust import median, medians, own, without_slots
 from burnin.signatures.zones import Seen, Zone, number
 from burnin.telemetry.series import Floats, Series, Stretch
@@ -152,15 +154,29 @@ def _named(
         example = bad[links[0]][2]
         why = f"{len(links)} links share it ({what}); {links[0]}: {example}"
         one = zones.policy(name, row, part, Severity.HOLD, float(len(links)), why, links=links[:24])
-        out.append(zones.doing(one, _ACTIONS[what.split()[0]].format(part=part)))
+        out.append(_of_switch(zones.doing(one, _ACTIONS[what.split()[0]].format(part=part))))
         for link in links:
             left.pop(link, None)
-    out += [zones.policy(name, row, link, grade, value, text) for link, (grade, value, text) in sorted(left.items())]
+    for link, (grade, value, text) in sorted(left.items()):
+        port = readings.ports.get(link)
+        text = f"{text}; its other end is {port}" if port else text
+        out.append(zones.policy(name, row, link, grade, value, text, **({"port": port} if port else {})))
     return out
+
+
+def _of_switch(one: Finding) -> Finding:
+    """With the switch tray as what is pulled, where a chip or a switch tray is named."""
+    return replace(one, fru="NVLink switch tray") if is_switch(one.part) else one
+
+
+def is_switch(part: str) -> bool:
+    """True for a switch tray and its chips."""
+    return part.startswith("s")
 
 
 _ACTIONS = {
     "most": "look at fabric manager, switch trays and their power before any single part",
+    "ends": "look at power, coolant and firmware of {part}, reset it, run again; if it stays, swap it with another switch tray",
     "link": "look at the switch plane and cartridge behind this link number; swap a switch tray to tell them apart",
     "GPUs": "re-seat {part} in its cartridge connectors once, then run again; if it stays, inspect pins, then the board",
     "links": "reset {part} and run again; compare the far ends of its links, then swap trays before replacing the board",
@@ -175,6 +191,9 @@ def _parents(readings: Readings, bad: list[str], known: Collection[str]) -> Iter
     if len(whole) * 2 > len(of_gpu) and len(of_gpu) > _FEW:
         yield "rack", sorted(left), "most links of most GPUs"
         return
+    for part, links, what in _far_ends(readings, left, known):
+        left -= set(links)
+        yield part, links, what
     planes = Counter(link.rsplit(".", 1)[1] for link in left)
     measured = Counter(link.rsplit(".", 1)[1] for link in known)
     for plane, count in sorted(planes.items()):
@@ -195,6 +214,21 @@ def _parents(readings: Readings, bad: list[str], known: Collection[str]) -> Iter
                 left -= {link for link in left if link.startswith(gpu + ".")}
 
 
+def _far_ends(readings: Readings, bad: Collection[str], known: Collection[str]) -> list[tuple[str, list[str], str]]:
+    """Chips, or whole switch trays, in which so many bad links end that it is not theirs alone; none where no port was read."""
+    chips = {link: str(parent(readings.ports[link])) for link in known if link in readings.ports}
+    of, here = Counter(chips.values()), Counter(chips[link] for link in bad if link in chips)
+    hit = {chip for chip, count in here.items() if count > 2 * _FEW and count * 2 >= of[chip]}
+    out = []
+    for tray in sorted({tray_of(chip) for chip in hit}):
+        ends = [chip for chip in sorted(hit) if tray_of(chip) == tray]
+        whole = len(ends) > 1 and len(ends) == sum(tray_of(chip) == tray for chip in of)
+        for part in [tray] if whole else ends:
+            mine = sorted(link for link in bad if chips.get(link) in (ends if whole else [part]))
+            out.append((part, mine, f"ends in {'the chips of one switch tray' if whole else 'one NVSwitch chip'}"))
+    return out
+
+
 # ---------------------------------------------------------------- margin
 
 
@@ -205,8 +239,8 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
         ber = readings.once(MARGIN, load, partial(_decades, readings, load))
         if ber.size and readings.enough(medians(ber)):
             seen.append(_margins(readings, row, load, ber))
-    parts = [{part: one for part, one in stage.items() if "#" not in part} for stage in seen]
-    planes = [{part: one for part, one in stage.items() if "#" in part} for stage in seen]
+    parts = [{part: one for part, one in stage.items() if not _shared(part)} for stage in seen]
+    planes = [{part: one for part, one in stage.items() if _shared(part)} for stage in seen]
 
     def why(one: Seen) -> str:
         return f"raw bit error rate 10^{one.value:.1f}, {one.excess:.1f} dB less margin than its peers"
@@ -214,8 +248,18 @@ def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     shared = zones.findings(MARGIN, row, zones.collect(planes), why)
     return [
         *zones.findings(MARGIN, row, zones.collect(parts), why),
-        *(zones.on(one, "rack", f"link number {one.part.split('#')[1]} of all GPUs: ") for one in shared),
+        *(_named_plane(one) for one in shared),
     ]
+
+
+def _shared(part: str) -> bool:
+    return "#" in part or is_switch(part)
+
+
+def _named_plane(one: Finding) -> Finding:
+    if "#" in one.part:
+        return zones.on(one, "rack", f"link number {one.part.split('#')[1]} of all GPUs: ")
+    return zones.doing(_of_switch(zones.on(one, one.part, "the links that end in it: ")), _ACTIONS["ends"].format(part=one.part))
 
 
 def _decades(readings: Readings, load: Stretch) -> Floats:
@@ -227,29 +271,40 @@ def _decades(readings: Readings, load: Stretch) -> Floats:
 
 
 def lost_db(decades: Floats) -> Floats:
-    """log10 of raw bit error rates -> margin lost in dB, but for a constant: against Gaussian noise ln(rate) goes with the power
-    ratio, whatever the modulation, so healthy links that are normal in dB are so here and not in decades."""
-    out: Floats = -10 * np.log10(-math.log(10) * np.where(decades < 0, decades, np.nan))
+    """log10 of raw bit error rates -> margin lost in dB, but for a constant.
+
+    A receiver of PAM4 in Gaussian noise errs at 3/8 erfc(x), x^2 going with the power ratio: healthy links that are normal in dB
+    are so here, and not in decades, nor by the logarithm of decades, in which they look heavy-tailed. x by fixed point, with
+    erfc(x) = 2 exp(-x^2) / (sqrt(pi) (x + sqrt(x^2 + 4 / pi))) to 1 %, hence 0.01 dB.
+    """
+    level = -math.log(10) * np.where(decades < _CHANCE, decades, np.nan) + math.log(0.75 / math.sqrt(math.pi))
+    square = level.copy()
+    for _ in range(12):
+        square = np.maximum(level - np.log(np.sqrt(square) + np.sqrt(square + 4 / math.pi)), 0.01)
+    out: Floats = -10 * np.log10(square)
     return out
+
+
+_CHANCE = math.log10(0.375)
 
 
 def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floats) -> dict[str, Seen]:
     """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it; values stay decades."""
     count, least, ber = decades.shape[2], number(row, "sigma_min"), lost_db(decades)
-    per_db = -median(decades.ravel()) * math.log(10) / 10
+    per_db = (10 ** (-median(ber.ravel()) / 10) + 0.5) / 10  # d log10(rate) / d dB of 3/8 erfc
 
     def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
         family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
         return zones.parts(_of_level(row, what), load.stage, names, value.ravel(), family, per=per_db)
 
-    planes = medians(ber.reshape(-1, count).T)
-    rest = ber - planes[None, None, :]
+    numbers, group = _planes(readings, count)
+    planes = medians(_grouped(ber, group, len(numbers)))
+    rest = ber - planes[group].reshape(ber.shape)
     gpu = medians(rest)
     tray = medians(without_slots(gpu))
     tray = tray - median(tray)
-    numbers = [f"rack#{i}" for i in range(count)]
-    names = [name for gpus in readings.gpus for name in gpus]
-    out = among("plane", numbers, medians(decades.reshape(-1, count).T), planes - median(planes))
+    names = readings.all_gpus
+    out = among("plane", numbers, medians(_grouped(decades, group, len(numbers))), planes - median(planes))
     trays = among("tray", readings.trays, medians(medians(decades)), tray)
     for i, name in enumerate(readings.trays):
         if name in trays and trays[name].zone > Zone.FAMILY:
@@ -259,8 +314,9 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floa
     for link, s in among("link", links, decades, rest - medians(rest)[:, :, None]).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
         out[link] = replace(s, zone=Zone.HOLD) if near else s
-    hot = {part for part, s in out.items() if s.zone > Zone.FAMILY}
-    return {part: s for part, s in out.items() if not _under(part, hot)}
+    hot = [i for i, name in enumerate(numbers) if name in out and out[name].zone > Zone.FAMILY]
+    told = {links[i] for i in np.flatnonzero(np.isin(group, hot))} if hot else set()
+    return {part: s for part, s in out.items() if part not in told}
 
 
 def _of_level(row: SignatureRow, what: str) -> SignatureRow:
@@ -269,6 +325,22 @@ def _of_level(row: SignatureRow, what: str) -> SignatureRow:
     return row.model_copy(update={"limits": {**row.limits, "sure": own}}) if own is not None else row
 
 
-def _under(part: str, hot: set[str]) -> bool:
-    """True for a part whose link number is named already."""
-    return ".l" in part and f"rack#{part.rsplit('.l', 1)[1]}" in hot
+def _planes(readings: Readings, count: int) -> tuple[list[str], NDArray[np.int64]]:
+    """(what links share at their other ends, which of them each link has): chips where all ports are known, else link numbers."""
+    numbers = np.tile(np.arange(count), len(readings.all_gpus))
+    if len(readings.ports) < numbers.size:
+        return [f"rack#{i}" for i in range(count)], numbers
+    chips = [str(parent(readings.ports.get(f"{gpu}.l{i}", "rack"))) for gpu in readings.all_gpus for i in range(count)]
+    names = sorted(set(chips))
+    if "None" in names or len(names) < MIN_TRAYS:
+        return [f"rack#{i}" for i in range(count)], numbers
+    return names, np.array([names.index(chip) for chip in chips])
+
+
+def _grouped(values: Floats, group: NDArray[np.int64], groups: int) -> Floats:
+    """A row for each group, filled up with NaN."""
+    out = np.full((groups, int(np.bincount(group, minlength=groups).max(initial=0))), np.nan)
+    for i in range(groups):
+        mine = values.ravel()[group == i]
+        out[i, : mine.size] = mine
+    return out

@@ -53,7 +53,8 @@ class Readings:
     """One run's telemetry by tray and slot; means are computed once. `unloaded`: stage -> GPUs whose load was not reached.
 
     `baseline`: what other racks were like; `same`: they were of this SKU, revision and firmware. `learned` is what this rack
-    would add to one: (comparison, kind of phase) -> grids, one per look. `like`: the same telemetry, looked at before.
+    would add to one: (comparison, kind of phase) -> grids, one per look. `like`: the same telemetry, looked at before. `ports`:
+    link -> the switch port at its other end, where that was read.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Readings:
         baseline: Baseline | None = None,
         same: bool = True,
         like: Readings | None = None,
+        ports: Mapping[str, str] | None = None,
     ) -> None:
         self.telemetry, self.topology, self.unloaded = telemetry, topology, unloaded
-        self.baseline, self.same = baseline, same
+        self.baseline, self.same, self.ports = baseline, same, dict(ports or {})
         self.learned: dict[tuple[str, str], list[Floats]] = {}
         self.trays = topology.trays()
         self.gpus = [topology.gpus(tray) for tray in self.trays]

@@ -35,7 +35,7 @@ def offset(readings: Readings, row: SignatureRow) -> list[Finding]:
         agrees = np.abs(slope.own) <= number(row, "slope_z") * slope.sigma
         apart = readings.family(OFFSET, idle.phase, temp, number(row, "sigma_min"))
         for sign in (1.0, -1.0):
-            allowed = agrees if sign > 0 else agrees & (apart.own <= -number(row, "cold"))
+            allowed = agrees if sign > 0 else agrees & (apart.own <= -number(row, "cold", number(row, "sure")))
             seen = zones.among(readings, row, idle.stage, temp, apart, allowed, sign, sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     seen_of = zones.collect(many)

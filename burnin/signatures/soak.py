@@ -32,6 +32,7 @@ def drift(readings: Readings, row: SignatureRow) -> list[Finding]:
     if soak is None:
         return []
     t, apart = soak
+    apart = apart - medians(apart)[:, :, None]  # a tray shares how its GPUs move; a median of where they are follows one of them
     tray = medians(apart.transpose(0, 2, 1))
     trays = _creeping(readings, row, "tray", {name: line(t, y) for name, y in zip(readings.trays, tray, strict=True)})
     apart = _less_their_trays(readings, apart, tray, set(trays))
@@ -57,7 +58,7 @@ def _soak(readings: Readings, row: SignatureRow) -> tuple[Floats, Floats] | None
         return None
     temp, power = np.concatenate(many, axis=3)
     usual = medians(power)[:, :, None]
-    values = np.where((usual > 0) & (np.abs(power / usual - 1) <= number(row, "equal_power")), temp, np.nan)
+    values = np.where((usual > 0) & (np.abs(power / usual - 1) <= number(row, "equal_power", 0.05)), temp, np.nan)
     if np.count_nonzero((~np.isnan(values)).any(axis=(1, 2))) < MIN_TRAYS:
         return None
     middle = medians(values.reshape(-1, values.shape[2]).T)
@@ -111,7 +112,7 @@ def step(readings: Readings, row: SignatureRow) -> list[Finding]:
     if soak is None:
         return []
     t, apart = soak
-    apart = apart - medians(apart)[:, :, None]  # so that a neighbour which is lost takes no level with it
+    apart = apart - medians(apart)[:, :, None]  # nor does a neighbour that is lost take its level with it
     rows = apart.transpose(0, 2, 1)
     alone = (rows - np.nan_to_num(others(rows.reshape(-1, rows.shape[2])), nan=0.0).reshape(rows.shape)).transpose(0, 2, 1)
     out = []

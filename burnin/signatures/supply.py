@@ -51,6 +51,8 @@ def balance(readings: Readings, row: SignatureRow) -> list[Finding]:
         if min(idle.judged[1] - idle.judged[0], load.judged[1] - load.judged[0]) < steady:
             continue
         (cold_w, cold_h, _), (hot_w, hot_h, per_k) = (_heat(readings.telemetry, row, s) for s in (idle, load))
+        if not (hot_w > 0 and hot_w != cold_w and per_k > 0):  # no power, no flow: there is nothing to compare
+            continue
         gains.append((hot_h - cold_h) / ((hot_w - cold_w) * number(row, "share")))
         offsets.append((cold_h - (cold_w / hot_w) * hot_h) / per_k)
     gain, offset = median(np.array(gains)), median(np.array(offsets))
@@ -87,9 +89,9 @@ def shares(readings: Readings, row: SignatureRow) -> list[Finding]:
         means = {shelf: median(np.array([watts[part] for part in units])) for shelf, units in shelves.items()}
         for shelf, units in shelves.items():
             for part in units if len(units) > 2 else ():
-                seen.setdefault(part, []).append(watts[part] / means[shelf] - 1)
+                seen.setdefault(part, []).append(_above(watts[part], means[shelf]))
             if len(shelves) > 2:
-                seen.setdefault(shelf, []).append(means[shelf] / median(np.array(list(means.values()))) - 1)
+                seen.setdefault(shelf, []).append(_above(means[shelf], median(np.array(list(means.values())))))
     out = []
     for part, off in sorted(seen.items()):
         middle = median(np.array(off))
@@ -97,6 +99,11 @@ def shares(readings: Readings, row: SignatureRow) -> list[Finding]:
             why = f"it gives {100 * middle:+.0f} % against its neighbours under load"
             out.append(zones.policy(SHARES, row, part, Severity.HOLD, middle, why, phases=len(off)))
     return out
+
+
+def _above(value: float, usual: float) -> float:
+    """By which share; NaN where the usual is nothing."""
+    return value / usual - 1 if usual else math.nan
 
 
 def leak(readings: Readings, row: SignatureRow) -> list[Finding]:
@@ -139,7 +146,7 @@ def pump(readings: Readings, row: SignatureRow) -> list[Finding]:
     first: float | None = None
     for load in readings.telemetry.phase("load"):
         turns, flow = _of_rack(readings.telemetry, "pump.speed", load), _of_rack(readings.telemetry, "coolant.flow", load)
-        effort = turns / flow
+        effort = turns / flow if flow else math.nan
         if effort == effort and effort > 0:
             first = first or effort
             if effort / first - 1 >= number(row, "floor"):
@@ -154,7 +161,7 @@ def flow_law(readings: Readings, row: SignatureRow) -> list[Finding]:
     Needs two loads between which the rack's flow differs by `apart`.
     """
     looks = [(load, _of_rack(readings.telemetry, "coolant.flow", load)) for _, load in readings.pairs()]
-    known = [(load, flow) for load, flow in looks if flow == flow]
+    known = [(load, flow) for load, flow in looks if flow > 0]
     if len(known) < 2:
         return []
     (high, most), (low, least) = max(known, key=lambda x: x[1]), min(known, key=lambda x: x[1])

@@ -48,8 +48,13 @@ class Seen:
     edge: float
 
 
-def number(row: SignatureRow, name: str) -> float:
-    """One limit of a signature, whichever bound it has. Raises ValueError where it has none."""
+def number(row: SignatureRow, name: str, otherwise: float | None = None) -> float:
+    """One limit of a signature, whichever bound it has. Raises ValueError where it has none.
+
+    `otherwise`: for limits that catalogues which are kept with older runs do not have.
+    """
+    if otherwise is not None and name not in row.limits:
+        return otherwise
     one = row.limits[name]
     for bound in (one.min, one.max, one.equals):
         if isinstance(bound, float | int):

@@ -35,12 +35,12 @@ def test_a_wrong_part_is_a_miss_and_a_false_alarm_and_relatives_are_neither() ->
 def test_a_healthy_rack_counts_once_and_lost_code_words_are_told_apart() -> None:
     lines = [
         line(None, ("t01.g0", "thermal.rth", "HOLD"), ("t02.g0", "power.leak", "HOLD"), tails="t5"),
-        line(None, ("t01.g0.l3", "nvlink.errors", "FAIL"), tails="t5", lossy=1),
+        line(None, ("t01.g0.l3", "nvlink.errors", "FAIL"), ("t01.g0.l3", "nvlink.margin", "HOLD"), tails="t5", lossy=1),
         line(None, ("t01.g0.l3", "nvlink.errors", "FAIL"), tails="t5"),
         line(None, tails="t5"),
     ]
     said = tables(lines)[None, "t5"]["none"].said
-    assert (said["HOLD"], said["FAIL"], said["statistics FAIL"]) == (1, 2, 1)
+    assert (said["HOLD"], said["FAIL"], said["sound HOLD"], said["sound FAIL"]) == (2, 2, 1, 1)
 
 
 def test_every_line_is_measured_about_evenly_whenever_it_ends() -> None:

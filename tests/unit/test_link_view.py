@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from burnin.assess import link_view
+from burnin.assess.case import gather
+from burnin.assess.judge import signatures
 from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.checks.link_table import End, Row
@@ -29,8 +32,11 @@ SUITE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def keep(place: Path, mute: str = "", asked: bool = True) -> None:
-    """A run that looked at both ends, in burnin.db of this folder; the port of t04.g1.l3 counts errors."""
+def keep(place: Path, mute: str = "", asked: bool = True, bad: str = "") -> None:
+    """A run that looked at both ends, in burnin.db of this folder; the port of t04.g1.l3 counts errors.
+
+    `bad`: a chip; the GPUs at the other ends of its links count errors.
+    """
     tray, port = end("t04.g1.l3")
     rack, at = (
         Switches(place / "twin", [Plant("switchport_margin", port.part(tray), 4.0)], TRAYS),
@@ -59,7 +65,8 @@ def keep(place: Path, mute: str = "", asked: bool = True) -> None:
         for one in TRAYS:
             links = [f"{one}.g{g}.l{n}" for g in range(4) for n in range(18)]
             columns = tuple((link, m) for link in links for m in ("nvlink.state", "nvlink.symbol_errors"))
-            store.keep([Tick(one, t, columns, (1.0, 3.0) * len(links)) for t in (2.0, 9.0)])
+            grown = tuple(x for link in links for x in (1.0, 3.0 + 5.0 * bool(bad and TRUTH[link].startswith(bad))))
+            store.keep([Tick(one, 2.0, columns, (1.0, 3.0) * len(links)), Tick(one, 9.0, columns, grown)])
         if asked:
             brought = [
                 _evidence("idle", "link-ends", "rack", 1, 0, answer(order)) for order in CHECKS["link-ends"].orders(at, [])
@@ -91,6 +98,18 @@ def test_an_end_that_was_not_read_is_unknown(tmp_path: Path, capsys: pytest.Capt
     assert len(document["rows"]) == 1296 and len(alone) == 144
     assert {row["result"] for row in alone} == {"UNKNOWN"} and {TRUTH[row["link"]][:2] for row in alone} == {"s4"}
     assert "missing: s4: s4: link lost" in text and "UNKNOWN" in text
+
+
+@pytest.mark.parametrize(("asked", "part"), [(True, "s3.a1"), (False, "rack")])
+def test_what_ends_in_one_chip_is_named_on_it_where_the_run_knows_who_is_plugged_where(
+    tmp_path: Path, asked: bool, part: str
+) -> None:
+    keep(tmp_path, asked=asked, bad="s3.a1.")
+    with closing(open_store(tmp_path / "burnin.db")) as store:
+        case = gather(store, "r1")
+    assert link_view.ports(case) == (TRUTH if asked else {})
+    (found,) = [one for one in signatures(case) if one.signature == "nvlink.errors"]
+    assert (found.part, found.value) == (part, 72.0)
 
 
 def test_a_run_that_asked_no_switch_tray_shows_the_gpus_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

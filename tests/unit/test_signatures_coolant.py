@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from burnin import signatures
 from burnin.events import Severity
 from burnin.rack.load import load_catalogue
 from burnin.signatures import coolant
 from burnin.signatures.readings import Readings
 from burnin.telemetry.series import Series, Stretch, Telemetry
 from tests import racks
+
+ROWS = load_catalogue().signatures
 
 ROW = load_catalogue().signatures[coolant.VIRTUAL]
 IDLE, LOAD = Stretch("idle", "idle", 0, 600, 60), Stretch("load", "load", 600, 1800, 300)
@@ -58,3 +61,15 @@ def test_a_sensor_of_the_loop_is_compared_and_only_a_large_gap_holds() -> None:
 def test_half_a_rack_that_was_not_loaded_says_nothing() -> None:
     assert coolant.read(readings(loaded=8), ROW) is None
     assert coolant.read(Readings(Telemetry({}, (IDLE, LOAD)), racks.topology(), {}), ROW) is None
+
+
+def test_a_meter_that_reads_nothing_and_a_shelf_without_power_break_nothing() -> None:
+    """Until 2026-11-21 a flow of 0 or a shelf of 0 W ended judging with a division by zero."""
+    whole = racks.telemetry(racks.rack(3))
+    t = whole.of("t07.g2", "gpu.power").t_s
+    around = {("cdu", f"coolant.{name}"): 0.0 for name in ("flow", "supply_temp", "return_temp")}
+    around |= {("cdu", "pump.speed"): 3000.0}
+    around |= {(f"p{i}.u{j}", "psu.power"): 0.0 if i == 1 else 3000.0 for i in range(4) for j in range(6)}
+    series = {**whole.series, **{key: Series(t, np.full(t.size, value)) for key, value in around.items()}}
+    found = signatures.find(Telemetry(series, whole.stretches), racks.topology(), ROWS, {})
+    assert {f.part for f in found if f.signature == "psu.share"} == {"p1"}

@@ -11,7 +11,11 @@ from burnin import signatures
 from burnin.events import Finding, LogLine, Severity
 from burnin.rack.load import load_catalogue
 from burnin.signatures import fusion
+from burnin.signatures.links import lost_db
+from burnin.signatures.robust import sigma
+from burnin.signatures.tails import GAUSS, tail_of
 from burnin.telemetry.series import Series, Stretch, Telemetry
+from burnin.twin.laws import raw_ber
 from tests import racks
 from tests.soaks import AGAIN, GPUS, LINKS, LOAD, margins
 
@@ -234,6 +238,40 @@ def test_links_are_named_by_what_they_share(bad: Sequence[str], want: Mapping[st
     assert {f.signature for f in found} <= {signature}
 
 
+PORTS = {link: f"s{k % 18 // 2}.a{k % 2}.p{k // 18}" for k, link in enumerate(LINKS)}
+"""Of this rack: link number n of every GPU ends in chip n."""
+
+
+@pytest.mark.parametrize(
+    ("bad", "want"),
+    [
+        ([f"{gpu}.l9" for gpu in GPUS[:40]], {"s4.a1": "HOLD"}),
+        ([f"{gpu}.l{n}" for gpu in GPUS[:60] for n in (8, 9)], {"s4": "HOLD"}),
+        ([f"{gpu}.l9" for gpu in GPUS[:10]], {f"{gpu}.l9": "FAIL" for gpu in GPUS[:10]}),
+        ([*(f"{gpu}.l9" for gpu in GPUS[:40]), *of("t17.g3", 5)], {"s4.a1": "HOLD", "t17.g3": "HOLD"}),
+        (LINKS[: 18 * 60], {"rack": "HOLD"}),
+    ],
+)
+def test_where_links_end_is_named_where_it_was_read(bad: Sequence[str], want: Mapping[str, str]) -> None:
+    telemetry = links(dict.fromkeys(bad, 2.0), "nvlink.effective_errors", 5.0)
+    found = signatures.find(telemetry, racks.topology(), ROWS, {}, ports=PORTS)
+    assert {f.part: str(f.severity) for f in found} == dict(want)
+    for one in found:
+        assert (one.fru == "NVLink switch tray") == one.part.startswith("s")
+        assert ".l" not in one.part or PORTS[one.part] in one.why
+
+
+def test_ports_that_are_not_in_the_order_of_link_numbers_are_no_hindrance() -> None:
+    """Each GPU's links end in other chips than its neighbour's do: link numbers say nothing then, chips do."""
+    turned = {f"{gpu}.l{(n + i) % 18}": f"s{n // 2}.a{n % 2}.p{i}" for i, gpu in enumerate(GPUS) for n in range(18)}
+    weak = {link: 0.0 for link, port in turned.items() if port.startswith("s4.a1.")}
+    telemetry = margins(7, worse=dict.fromkeys(weak, 4.0))
+    found = signatures.find(telemetry, racks.topology(), ROWS, {}, ports=turned)
+    assert {(f.part, str(f.severity)) for f in found if f.severity is not Severity.WATCH} == {("s4.a1", "HOLD")}
+    blind = {f.part for f in signatures.find(telemetry, racks.topology(), ROWS, {}) if f.severity is not Severity.WATCH}
+    assert "s4.a1" not in blind
+
+
 def test_a_link_that_came_back_is_held_and_one_that_stays_down_fails() -> None:
     t = np.arange(10.0)
     state = np.ones(10)
@@ -269,6 +307,15 @@ def test_lost_margin_is_named_in_its_place(worse: Mapping[str, float], part: str
     found = [f for f in look(margins(7, worse=worse)) if f.severity is not Severity.WATCH]
     assert {(f.part, f.signature) for f in found} == {(part, "nvlink.margin")}
     assert "dB less margin" in found[0].why
+
+
+def test_links_that_are_normal_in_db_are_so_by_their_error_rates() -> None:
+    """3 dB lost are 3 dB; and 200,000 healthy links do not look heavy-tailed (by -10 log10(-ln(rate)) they were t30)."""
+    lost = lost_db(np.log10(raw_ber(21.6 - np.array([0.0, 1.5, 3.0]))))
+    assert lost - lost[0] == pytest.approx([0.0, 1.5, 3.0], abs=0.02)
+    many = lost_db(np.log10(raw_ber(np.random.default_rng(3).normal(21.6, 0.45, 200_000))))
+    assert tail_of(many, sigma(many, 0.0)) == GAUSS
+    assert np.isnan(lost_db(np.array([-0.3, 0.0, np.nan]))).all(), "what errs by chance has no margin to speak of"
 
 
 def test_a_rate_of_nothing_is_not_a_measurement() -> None:

@@ -14,8 +14,9 @@ from burnin.signatures import zones
 from burnin.signatures.readings import Readings
 from burnin.signatures.tails import UNKNOWN
 from burnin.signatures.zones import Seen, Zone
-from burnin.telemetry.series import Series, Telemetry
+from burnin.telemetry.series import Series, Stretch, Telemetry
 from tests import racks
+from tests.soaks import margins, soak
 
 ROWS = load_catalogue().signatures
 PART = "t07.g2"
@@ -179,6 +180,19 @@ def test_a_signature_that_the_kept_catalogue_does_not_name_is_not_run() -> None:
     assert {f.signature for f in kept} <= set(rows)
 
 
+def test_catalogues_of_older_runs_still_judge_them() -> None:
+    """Limits that came in later are what they were before."""
+    later = {"sensor.offset": "cold", "thermal.drift": "equal_power", "thermal.step": "equal_power", "nvlink.margin": "sure_gpu"}
+    rows = dict(ROWS)
+    for name, limit in later.items():
+        rows[name] = ROWS[name].model_copy(update={"limits": {k: v for k, v in ROWS[name].limits.items() if k != limit}})
+    cold = racks.rack(3)
+    cold.temp_offset[racks.cell(PART)] -= 11.0
+    for telemetry in (racks.telemetry(cold), soak(1), margins(7)):
+        now, then = (signatures.find(telemetry, racks.topology(), some, {}) for some in (ROWS, rows))
+        assert [(f.part, f.signature, f.severity) for f in now] == [(f.part, f.signature, f.severity) for f in then]
+
+
 def test_gpus_that_were_not_loaded_are_not_compared_under_load() -> None:
     one = racks.rack(100)
     one.voltage[racks.cell(PART)] *= 1.3
@@ -272,3 +286,26 @@ def test_grids_keep_parts_in_their_place() -> None:
     assert got.shape == (18, 4)
     want = telemetry.window("t11.g3", "gpu.power", racks.LOAD).v.mean()
     assert got[11, 3] == pytest.approx(float(want))
+
+
+@pytest.mark.parametrize(
+    ("lost", "noise", "held"),
+    [
+        ((0.019, 0.019, 0.019, 0.019), 0.0045, {PART}),  # 4.2 sigmas of a run, 8.4 of the mean of four
+        ((0.022, 0.0, 0.0, 0.0), 0.002, set()),  # one odd run of four is not the part's
+        ((0.022, 0.0), 0.002, set()),  # until 2026-11-21 it was HOLD, once of two
+    ],
+)
+def test_looks_at_one_locked_clock_are_averaged(lost: tuple[float, ...], noise: float, held: set[str]) -> None:
+    """Work per clock: it is parts that are compared, and the noise is the runs'."""
+    rng, t = np.random.default_rng(5), np.arange(0.0, 200.0 * (len(lost) + 1), 5.0)
+    loads = [Stretch(f"held-{i}", f"load@1500-{i}", 200 * i, 200 * i + 200) for i in range(1, len(lost) + 1)]
+    series: dict[tuple[str, str], Series] = {}
+    for gpu in (f"t{i:02}.g{j}" for i in range(18) for j in range(4)):
+        pace = 1000 * (1 + noise * rng.standard_normal(len(lost) + 1)) * (1 - np.array([0, *lost]) * (gpu == PART))
+        done = np.floor(np.cumsum(np.where(t < 200, 0.0, pace[(t // 200).astype(int)]) * 5))
+        series[gpu, "load.launches"] = Series(t, done)
+        series[gpu, "gpu.clock_sm"] = Series(t, np.full(t.size, 1500.0))
+        series[gpu, "gpu.power"] = Series(t, np.where(t < 200, 180.0, 900.0))
+    found = look(Telemetry(series, (Stretch("idle", "idle", 0, 100), *loads)))
+    assert {f.part for f in found if f.signature == "perf.slow" and f.severity is Severity.HOLD} == held

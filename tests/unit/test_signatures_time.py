@@ -44,6 +44,20 @@ def test_a_gpu_that_creeps_is_named_with_its_rate(rate: float) -> None:
     assert "noise correlation" in drift.why
 
 
+@pytest.mark.parametrize("seed", [20, 21, 22, 23])
+def test_a_gpu_that_creeps_does_not_take_its_tray_along(seed: int) -> None:
+    """It begins 0.5 K below the middle of its tray and ends above: what its tray shares is how they move, not where they are."""
+    levels = {"t07.g0": -3.0, "t07.g1": 0.0, "t07.g3": 3.0}
+    found = look(
+        soak(
+            seed,
+            {"t07.g2": 1.5 * times() / 86400 - 0.5} | {gpu: level + 0 * times() for gpu, level in levels.items()},
+            spread_k=0.1,
+        )
+    )
+    assert {f.part for f in found if f.signature == "thermal.drift"} == {"t07.g2"}
+
+
 def test_a_tray_that_creeps_is_the_tray_and_not_its_gpus() -> None:
     found = [f for f in look(soak(11, {"t11": 2.0 * times() / 86400})) if f.signature == "thermal.drift"]
     assert [(f.part, f.severity) for f in found] == [("t11", Severity.HOLD)]
