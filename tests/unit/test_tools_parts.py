@@ -98,6 +98,14 @@ def test_hpl(old: str, new: str, outcome: Outcome) -> None:
     assert outcome_of("hpl", HPL.replace(old, new)) is outcome
 
 
+def test_a_second_hpl_that_was_cut_is_not_covered_by_the_first() -> None:
+    """A launcher that runs it twice into one file: both must have come to their end."""
+    assert outcome_of("hpl", HPL + HPL) is P
+    assert outcome_of("hpl", HPL + HPL.replace("PASSED", "FAILED")) is F
+    for end in range(HPL.index("T/V"), HPL.index("End of Tests."), 40):
+        assert outcome_of("hpl", HPL + HPL[:end]) is E, end
+
+
 MXP = (
     "****** HPL MxP Result    ******\n\n   EPS   . . . =    2.000000E-16\n"
     "||Ax-b||_oo / (EPS * (||A||_oo * ||x||_oo + ||b||_oo) * N) =    5.599413E-04 ...... PASSED\n\n"

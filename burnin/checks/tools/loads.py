@@ -95,6 +95,9 @@ def _read_hpl(text: str) -> Page:
     ended = False
     for line in text.split("\n"):
         line = line.strip()[:400]
+        if ended and (_HPL.fullmatch(line) or _NVIDIA.fullmatch(line)):  # another run into the same output
+            _hpl_summary(page, finished, counts, results, residuals)
+            results, residuals, finished, counts, ended = 0, 0, None, {}, False
         if match := _HPL.fullmatch(line):
             known, page.version = True, page.version or f"HPL {match[1]}"
             if not match[1].startswith("2."):
