@@ -126,7 +126,7 @@ def tail_of(values: Floats, scale: float, least: int = TAIL_PARTS, doubt: float 
 
 
 def learned_tail(values: Floats, scale: float) -> float:
-    """What a baseline knows of its parts' tail: `tail_of`, but UNKNOWN where it shows neither a heavy tail nor that there is none.
+    """What a baseline knows of its parts' tail: `tail_of`, but UNKNOWN where it shows neither a heavy one nor that there is none.
 
     Ten racks do not tell t7 from a Gaussian: to take them for Gaussian held a third of heavy-tailed healthy racks. "Shown" is two
     and a half standard errors below what t7 reaches, whose quantile and MAD scatter by a quarter more than a Gaussian's.
