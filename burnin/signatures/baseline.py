@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from burnin.rack.data import Data
 from burnin.signatures.robust import median, medians, others, shrinkage, sigma, without_slots
-from burnin.signatures.tails import GAUSS, tail_of
+from burnin.signatures.tails import GAUSS, learned_tail
 from burnin.telemetry.series import Floats
 
 FORMAT = 1
@@ -32,7 +32,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class Learned(Data):
     """One comparison in one kind of phase. `slots` and `positions` are what a place adds; spreads are robust sigmas of parts
     (`own`), of what trays share (`trays`), of GPUs within trays (`within`); `level`, `levels`: the racks' median and its spread;
-    `tail`: degrees of freedom of the parts' distribution, null where it is Gaussian or not known."""
+    `tail`: degrees of freedom of the parts' distribution, null where it is Gaussian, 0 where they are too few to tell."""
 
     racks: int = Field(ge=1)
     parts: int = Field(ge=1)
@@ -43,7 +43,7 @@ class Learned(Data):
     own: Finite = Field(ge=0)
     trays: Finite = Field(ge=0)
     within: Finite = Field(ge=0)
-    tail: Finite | None = Field(default=None, ge=2)
+    tail: Finite | None = Field(default=None, ge=0)
 
 
 class Key(Data):
@@ -140,7 +140,7 @@ def _spread(
     grids: Sequence[Floats], levels: Floats, own: Floats, slots: list[float], positions: list[float], trays: float, within: float
 ) -> Learned:
     spread = sigma(own.ravel(), 0.0)
-    tail = tail_of(own.ravel(), spread) if spread > 0 else GAUSS
+    tail = learned_tail(own.ravel(), spread) if spread > 0 else GAUSS
     return Learned(
         racks=len(grids),
         parts=int(np.count_nonzero(~np.isnan(own))),

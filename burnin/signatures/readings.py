@@ -241,8 +241,8 @@ class Readings:
         if learned is None:
             return Family(own, here, dof, tail)
         if learned.parts >= TAIL_PARTS:
-            told = learned.tail or GAUSS
-            tail = told if tail == UNKNOWN else min(tail, told)
+            told = GAUSS if learned.tail is None else learned.tail
+            tail = told if tail == UNKNOWN else tail if told == UNKNOWN else min(tail, told)
         known = worth(learned) * (1.0 if self.same else OTHER_WORTH)
         fleet = max(least, fleet) * float(np.sqrt(1 + 1 / learned.racks))
         if not self.same:

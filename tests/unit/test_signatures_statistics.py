@@ -316,3 +316,17 @@ def test_heavy_parts_are_seen_and_never_claimed_heavier_than_t5() -> None:
 def test_few_parts_say_nothing_of_their_tail() -> None:
     assert tails.tail_of(np.random.default_rng(1).standard_t(3, 500), 1.0) == tails.GAUSS
     assert tails.unless_heavy(72) == pytest.approx(tails.limit(72, 0.005))
+
+
+@pytest.mark.parametrize(
+    ("dof", "parts", "gauss"), [(5, 720, 0.02), (6, 720, 0.03), (6, 10_800, 0.0), (math.inf, 10_800, 0.95), (math.inf, 720, 0.5)]
+)
+def test_a_baseline_of_few_parts_does_not_take_heavy_ones_for_normal(dof: float, parts: int, gauss: float) -> None:
+    """Share of 200 baselines that claim a Gaussian: hardly any of heavy parts, most of normal ones where parts are many."""
+    rng = np.random.default_rng(11)
+    told = []
+    for _ in range(200):
+        x = rng.standard_normal(parts) if math.isinf(dof) else rng.standard_t(dof, parts)
+        told.append(tails.learned_tail(x, robust.sigma(x, 0.0)))
+    share = sum(tail == tails.GAUSS for tail in told) / len(told)
+    assert share >= gauss if math.isinf(dof) else share <= gauss
