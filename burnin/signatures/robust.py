@@ -73,6 +73,7 @@ def shrinkage(within: float, between: float, n: int) -> float:
     """
     if n < 2 or not between > 0:
         return 0.0
+    within, between = within / max(within, between), between / max(within, between)  # a ratio: readings of 1e300 have no square
     of_median, left = _OF_MEDIANS.get(n, (1.2533 / n**0.5, 1 - 1.3 / n))
     spread = within / left
     shared = max(0.0, between**2 - (of_median * spread) ** 2)
