@@ -154,7 +154,7 @@ class Handles:
                 return
             self.xid_reason = None
             why = self.nvml.watch_xids(self._saw_xid, lambda: self._ending() or self.grip.let_go)
-            self.xid_reason = "missing" if self.grip.let_go else why
+            self.xid_reason = LET_GO if self.grip.let_go else why
         self._note(f"XID events are no longer watched: {self.xid_reason}")
 
     def _watch_again(self) -> None:
@@ -195,7 +195,7 @@ class Handles:
                 self._watch_again()
                 raise ValueError(f"NVML is not let go: {why}")
             nvml.shut()
-            self.nvml, self.reason, self.xid_reason = None, LET_GO, "missing"
+            self.nvml, self.reason, self.xid_reason = None, LET_GO, LET_GO
         self._note(f"NVML is {LET_GO}: its metrics are missing until it is taken again")
         return LET_GO
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from burnin.agent.grip import LET_GO
 from burnin.assess.case import Case, last_state, row_of
 from burnin.assess.went import cut, last, stretch
 from burnin.checks import ALWAYS, CHECKS
@@ -156,5 +157,6 @@ def _sources(case: Case, tray: str) -> dict[str, str | None]:
     out: dict[str, str | None] = {}
     for line in case.log:
         if line.kind == "source" and line.part == tray:
-            out[line.code] = out.get(line.code) or line.text or None
+            known = out.setdefault(line.code, None)
+            out[line.code] = (line.text or known) if known in (None, LET_GO) else known
     return {source: out.get(source, "missing") for source in ("xid", "kmsg")}

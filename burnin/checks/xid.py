@@ -3,10 +3,13 @@
 XIDs come from two sources that both must be watched: NVML's events, which miss what happened before they were asked
 for, and the kernel log, which the driver always writes. A log that could not be opened is UNKNOWN. What an XID means
 is in the catalogue; one that the catalogue does not know holds the rack until a person has looked.
+
+While NVML is let go by order (a GPU reset, a program that wants the driver for itself) the kernel log alone is enough.
 """
 
 from __future__ import annotations
 
+from burnin.agent.grip import LET_GO
 from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.events import LogLine, Measurement, Result
 
@@ -28,6 +31,9 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
 
 def _watched(tray: str, quantity: Quantity, source: str, evidence: Evidence) -> Measurement:
     reason = evidence.sources.get(source, "missing") or ("lost" if evidence.lost else None)
+    if reason == LET_GO and not evidence.lost and evidence.sources.get("kmsg", "missing") is None:
+        why = f"{reason} for a time, when the kernel log was read alone"
+        return Measurement(quantity.name, tray, "watched", "1", "watched", Result.PASS, None, why)
     if reason is not None:
         known = reason if reason in ("no_permission", "not_supported", "lost", "hung") else "missing"
         return quantity.unknown(tray, known, f"it was not watched: {reason}", "watched")

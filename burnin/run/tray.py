@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from burnin import wire
+from burnin.agent.grip import LET_GO
 from burnin.errors import AgentBusy, HostKeyError, LoginRefused, TrayError, TrayUnfit
 from burnin.events import Attached, LogLine, Tick, TrayState
 
@@ -351,11 +352,11 @@ class TraySession:
             self._emit(LogLine(part, t_s, "note", "", str(body["text"]), "agent", seq))
 
     def _watched(self, body: Mapping[str, Any]) -> None:
-        """A source that was once not watched stays so in the record: what it missed is gone."""
+        """A source that was once not watched stays so in the record: what it missed is gone. Let go by order is the least."""
         for source in ("xid", "kmsg"):
             if source in body:
                 first = not self._said_hello and self.sources[source] == "missing"
-                if first or (body[source] is not None and self.sources[source] is None):
+                if first or (body[source] not in (None, self.sources[source]) and self.sources[source] in (None, LET_GO)):
                     self.sources[source] = body[source]
                     self._emit(LogLine(self.tray, self.now_s(), "source", source, body[source] or "", "agent"))
 

@@ -173,6 +173,7 @@ def test_nvml_is_let_go_and_taken_again_and_the_counters_go_on(rig: Callable[...
     assert {v for (_, metric), v in row.items() if not metric.startswith("load.")} == {None}
     assert one.rows(SLOW)[-1][("", "host.load1")] is not None, "the host is read on"
     assert one.give("identify")["result"]["nvml"] == "let go by order"
+    assert one.holder._handles.xid_reason == "let go by order"
     assert "NVML is let go" in one.give("state")["error"]
     assert "no GPU is being sampled" in one.give("load", gpus=["g0"], kernel="fma_burn", cutoff_margin_c=1, max_s=9)["error"]
     assert one.give("release")["ok"], "twice is once"

@@ -360,6 +360,20 @@ def test_a_log_that_could_not_be_read_holds(story: Story, source: str) -> None:
     assert (verdict.word, named(verdict)) == (Word.HOLD, {"t03": "HOLD"})
 
 
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        (["", "let go by order"], Word.PASS),
+        (["", "let go by order", "lost"], Word.HOLD),
+        (["", "lost", "let go by order"], Word.HOLD),
+        (["let go by order"], Word.PASS),
+    ],
+)
+def test_events_that_were_let_go_by_order_hold_nothing_and_hide_nothing(story: Story, said: list[str], word: Word) -> None:
+    story.log = [LogLine("t03", 0.1 + 3 * i, "source", "xid", text, "agent") for i, text in enumerate(said)]
+    assert story.tell().word is word
+
+
 def test_a_log_that_was_lost_for_a_while_holds_although_it_came_back(story: Story) -> None:
     story.log = [LogLine("t03", t, "source", "xid", text, "agent") for t, text in ((0.1, ""), (9.0, "lost"), (12.0, ""))]
     assert story.tell().word is Word.HOLD

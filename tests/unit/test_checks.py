@@ -268,6 +268,22 @@ def test_a_log_that_could_not_be_opened_is_unknown(source: str, name: str) -> No
     assert "xid" not in {m.name for m in got}, "nothing is said about XIDs that could not be seen"
 
 
+@pytest.mark.parametrize(
+    ("sources", "lost", "unknown"),
+    [
+        ({"kmsg": None}, False, set()),
+        ({"kmsg": "no_permission"}, False, {"log.nvml", "log.kernel"}),
+        ({}, False, {"log.nvml", "log.kernel"}),
+        ({"kmsg": None}, True, {"log.nvml", "log.kernel"}),
+    ],
+)
+def test_while_nvml_is_let_go_the_kernel_log_is_enough(sources: dict[str, str | None], lost: bool, unknown: set[str]) -> None:
+    got = judge("xid", sources={"xid": "let go by order", **sources}, lost=lost)
+    assert {m.name for m in got if m.result is Result.UNKNOWN} == unknown
+    assert any("kernel log was read alone" in (m.why or "") for m in got) is not bool(unknown)
+    assert ("xid" in {m.name for m in got}) is not bool(unknown), "nothing is said about XIDs that could not be seen"
+
+
 def test_a_link_that_was_lost_leaves_no_clean_log() -> None:
     assert {m.result for m in judge("xid", lost=True)} == {Result.UNKNOWN}
 

@@ -550,3 +550,14 @@ async def test_a_log_that_was_once_not_watched_stays_so() -> None:
     assert rig.session.sources == {"xid": "lost", "kmsg": None}
     assert rig.session.loaded == {"t07.g0"}
     rig.life.cancel()
+
+
+async def test_a_log_that_was_let_go_by_order_can_still_be_lost() -> None:
+    rig = Rig()
+    await settle()
+    for said in ("let go by order", None, "lost", "let go by order"):
+        rig.agent.say("beat", load=[], xid=said, kmsg=None)
+    assert rig.session.sources == {"xid": "lost", "kmsg": None}
+    told = [e.text for e in rig.events if isinstance(e, LogLine) and (e.kind, e.code) == ("source", "xid")]
+    assert told == ["", "let go by order", "lost"]
+    rig.life.cancel()
