@@ -171,6 +171,7 @@ def gaps(db: Path) -> None:
             assert max(steps) < GAP_S, f"{key} was not read for {max(steps):.1f} s"
 
 
+@pytest.mark.long
 def test_its_guard_watches_on_alone_and_an_emergency_stop_needs_neither(twin: Twin, tmp_path: Path) -> None:
     run = Left(twin, tmp_path)
     wait_for(run.detached, LOADED_S, "it was never detached")

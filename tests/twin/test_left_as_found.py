@@ -105,7 +105,11 @@ ENDS: dict[str, tuple[Callable[[Held], object], int]] = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
+IN_CI = "killed and resumed"
+"""One that has most of the others in it; all of them: `make test-long`."""
+
+
+@pytest.mark.parametrize("end", [end if end == IN_CI else pytest.param(end, marks=pytest.mark.long) for end in ENDS])
 def test_however_it_ends(twin: Twin, tmp_path: Path, end: str) -> None:
     how, code = ENDS[end]
     run = Held(twin, tmp_path)
@@ -116,6 +120,7 @@ def test_however_it_ends(twin: Twin, tmp_path: Path, end: str) -> None:
     assert left - {"holder.sock"} == set()  # a holder whose controller is gone stays for ten minutes, to be asked
 
 
+@pytest.mark.long
 def test_at_its_end_and_when_its_agents_were_killed_by_the_next_agents(twin: Twin, tmp_path: Path) -> None:
     run = Held(twin, tmp_path, 45)
     agents_killed(run)
