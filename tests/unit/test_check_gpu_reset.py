@@ -113,9 +113,10 @@ def test_only_where_it_is_allowed_and_at_rest(stage: str, allow: tuple[str, ...]
 def test_the_twins_nvidia_smi_says_what_is_read_here() -> None:
     class State:
         def __init__(self, lost: int) -> None:
-            self.gpus = [{"lost": int(i == lost), "hung": 0, "remap_pending": 1, "recovery_action": 1} for i in range(4)]
+            row = {"hung": 0, "remap_pending": 1, "recovery_action": 1, "resets": 0, "reset_ppm": 0}
+            self.gpus = [{"lost": int(i == lost), **row} for i in range(4)]
 
-    facts = {"gpus": [{"bdf": bdf, "position": i} for i, bdf in enumerate(BDFS)]}
+    facts = {"chassis": "C", "gpus": [{"bdf": bdf, "position": i} for i, bdf in enumerate(BDFS)]}
     state: Any = State(-1)
     assert nvidia_smi(["--gpu-reset"], facts, state, {}) == (DONE, "", 0) and state.gpus[0]["remap_pending"] == 0
     text = nvidia_smi(["--gpu-reset"], facts, State(2), {})  # type: ignore[arg-type]

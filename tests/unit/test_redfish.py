@@ -147,7 +147,7 @@ async def test_what_goes_wrong_is_one_sentence(
 ) -> None:
     monkeypatch.setattr(https, "RETRY_S", (0.0, 0.0))
     service.trouble[ROOT] = trouble
-    async with client(service) as bmc:
+    async with client(service, 60.0) as bmc:
         with pytest.raises(RedfishError, match=says) as caught:
             await bmc.get(ROOT)
     assert caught.value.status == status and "\n" not in str(caught.value)

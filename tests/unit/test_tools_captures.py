@@ -132,49 +132,49 @@ def test_a_hundred_megabytes_are_refused_in_under_a_second(tool: str) -> None:
 
 
 HOSTILE = {
-    "deep json": '{"a":' * 200_000,
-    "deep lists": '{"DCGM Diagnostic": ' + "[" * 200_000,
-    "long number": '{"nvbandwidth": ' + "9" * 100_000 + "}",
+    "deep json": '{"a":' * 60_000,
+    "deep lists": '{"DCGM Diagnostic": ' + "[" * 60_000,
+    "long number": '{"nvbandwidth": ' + "9" * 30_000 + "}",
     "twice": '{"smartctl": {}, "smartctl": {}}',
     "nan": '{"fio version": NaN}',
-    "one line": "| " + "a" * 500_000 + " |",
-    "spaces": " " * 500_000 + "x",
-    "hashes": "# " * 300_000,
-    "pipes": "|" * 500_000,
-    "dashes": "-" * 500_000 + "\n" + "+-" * 200_000,
-    "numbers": "1 2 float " * 100_000,
-    "words": "Link 0: " + "9" * 300_000,
-    "bars": "||Ax-b||_oo/(" * 30_000,
-    "burn": "50.0%  proc'd: " + "1 (1 Gflop/s) - " * 30_000,
-    "open": "\n".join(["{"] * 100_000),
-    "rows": "+====================+====================+\n" + "| x                         | Pass - All  \n" * 20_000,
+    "one line": "| " + "a" * 150_000 + " |",
+    "spaces": " " * 150_000 + "x",
+    "hashes": "# " * 90_000,
+    "pipes": "|" * 150_000,
+    "dashes": "-" * 150_000 + "\n" + "+-" * 60_000,
+    "numbers": "1 2 float " * 30_000,
+    "words": "Link 0: " + "9" * 90_000,
+    "bars": "||Ax-b||_oo/(" * 9_000,
+    "burn": "50.0%  proc'd: " + "1 (1 Gflop/s) - " * 9_000,
+    "open": "\n".join(["{"] * 30_000),
+    "rows": "+====================+====================+\n" + "| x                         | Pass - All  \n" * 6_000,
     "laughs": '<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v13.dtd" [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
     "<nvidia_smi_log>&b;</nvidia_smi_log>",
-    "deep xml": '<?xml version="1.0"?><nvidia_smi_log>' + "<a>" * 100_000 + "</nvidia_smi_log>",
+    "deep xml": '<?xml version="1.0"?><nvidia_smi_log>' + "<a>" * 30_000 + "</nvidia_smi_log>",
     "one message": "+====================+====================+\n| a                         | Fail                        |\n"
     "| Warning                   | x                           |\n"
     + "|                           | more and more            |\n"
-    * 30_000,
+    * 9_000,
     "messages": "+====================+====================+\n"
     "| a                         | Pass                        |\n"
-    + "| Warning                   | x                           |\n" * 20_000
-    + "|                           | GPU0: Pass               |\n" * 20_000,
-    "cards": "".join(f"CA 'a{n}'\n" for n in range(60_000)),
-    "gpus": '<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v13.dtd"><nvidia_smi_log>' + "<gpu/>" * 100_000 + "</nvidia_smi_log>",
-    "gpus of text": "NVSMI LOG\n" + "GPU 00000000:01:00.0\n    Product Name : x\n" * 40_000,
-    "gpus with links": "".join(f"GPU {n}: x (UUID: a)\n" for n in range(30_000)) + "Link 0: 1 GB/s\n" * 60_000,
-    "nodes": '{"status": "UP", "nodes": {' + ",".join(f'"{n}": {{}}' for n in range(60_000)) + "}}",
+    + "| Warning                   | x                           |\n" * 6_000
+    + "|                           | GPU0: Pass               |\n" * 6_000,
+    "cards": "".join(f"CA 'a{n}'\n" for n in range(18_000)),
+    "gpus": '<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v13.dtd"><nvidia_smi_log>' + "<gpu/>" * 30_000 + "</nvidia_smi_log>",
+    "gpus of text": "NVSMI LOG\n" + "GPU 00000000:01:00.0\n    Product Name : x\n" * 12_000,
+    "gpus with links": "".join(f"GPU {n}: x (UUID: a)\n" for n in range(9_000)) + "Link 0: 1 GB/s\n" * 18_000,
+    "nodes": '{"status": "UP", "nodes": {' + ",".join(f'"{n}": {{}}' for n in range(18_000)) + "}}",
     "sizes": "# size count type redop root time algbw busbw #wrong time algbw busbw #wrong\n"
-    + "8 2 float sum -1 1 1 1 0 1 1 1 0\n" * 20_000,
-    "nul": "\x00" * 100_000,
-    "escapes": "\x1b[" * 200_000,
+    + "8 2 float sum -1 1 1 1 0 1 1 1 0\n" * 6_000,
+    "nul": "\x00" * 30_000,
+    "escapes": "\x1b[" * 60_000,
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_text_is_refused_and_costs_little(kind: str) -> None:
-    """Never good, and linear: below 4 s of CPU for each parser on two cores that others use too."""
+    """Never good, and linear: below 1.5 s of CPU for each parser on two cores that others use too."""
     for tool, parse in PARSERS.items():
         began = time.process_time()
         assert sound(parse(HOSTILE[kind], 0)).outcome in (Outcome.ERROR, Outcome.FAIL)
-        assert time.process_time() - began < 4.0, tool
+        assert time.process_time() - began < 1.5, tool

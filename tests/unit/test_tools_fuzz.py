@@ -140,7 +140,7 @@ FIELDS = st.sampled_from(["exit", "signal", "stdout", "stderr", "ended", "cut", 
 
 @pytest.mark.parametrize("tool", toolbox.TOOLS, ids=lambda tool: tool.name)
 @given(bodies=st.lists(st.dictionaries(FIELDS, ANY, max_size=6) | ANY, min_size=1, max_size=3))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 def test_an_answer_that_is_anything_never_raises_and_never_passes(tool: Any, bodies: list[Any]) -> None:
     rounds = [[Answer(Order("t07", "identify"), True, WHO)], *([Answer(Order("t07", "program"), True, body)] for body in bodies)]
     got = CHECKS[tool.name].judge(context(tool.name), Evidence(answers=rounds))
