@@ -22,6 +22,8 @@ from burnin.errors import ProtocolError
 
 PROTOCOL = 1
 MARK = b"burnin-agent-stream\n"
+LET_GO = "let go by order"
+"""Why NVML, and its XID events, are not watched while a reset or a program has the driver for itself."""
 MAX_LINE = 1 << 20
 MAX_NOISE = 1 << 16
 """Bytes of login-shell chatter tolerated before MARK, and of one line after it."""

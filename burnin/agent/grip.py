@@ -14,8 +14,8 @@ from typing import Any
 
 from burnin.agent.fields import Group, Reading
 from burnin.agent.nvml import Gpu, Gpus
+from burnin.wire import LET_GO
 
-LET_GO = "let go by order"
 _SAYS = {
     12: "no libnvidia-ml.so.1",
     9: "the NVIDIA driver is not loaded",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from burnin.agent.grip import LET_GO
 from burnin.assess.case import Case, last_state, row_of
 from burnin.assess.went import cut, last, stretch
 from burnin.checks import ALWAYS, CHECKS
@@ -17,6 +16,7 @@ from burnin.store.records import Attempt
 from burnin.store.records import Stage as Went
 from burnin.suites.schema import Stage
 from burnin.suites.schema import Step as Asked
+from burnin.wire import LET_GO
 
 LEAVE = "leave"
 _LEAVE_STAGE = Stage.model_validate({"stage": LEAVE, "steps": list(ALWAYS)})

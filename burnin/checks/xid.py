@@ -9,9 +9,9 @@ While NVML is let go by order (a GPU reset, a program that wants the driver for 
 
 from __future__ import annotations
 
-from burnin.agent.grip import LET_GO
 from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.events import LogLine, Measurement, Result
+from burnin.wire import LET_GO
 
 XID = Quantity("xid", "1", "XID of the driver, from NVML events and the kernel log")
 KERNEL_LOG = Quantity("log.kernel", "1", "the kernel log was read during the whole stage")

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from burnin import wire
-from burnin.agent.grip import LET_GO
 from burnin.errors import AgentBusy, HostKeyError, LoginRefused, TrayError, TrayUnfit
 from burnin.events import Attached, LogLine, Tick, TrayState
+from burnin.wire import LET_GO
 
 CATCH_UP_S = 0.1
 BEAT_LOST_S = 5.0

@@ -18,7 +18,7 @@ from burnin.twin.state import State
 from burnin.twin.up import Twin, running
 from tests.twin.runs import LOADED_S, ROOM_S, burnin, kill, wait_for, workers
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 LEASE_S = 5.0
 SUITE = f"""
@@ -105,11 +105,7 @@ ENDS: dict[str, tuple[Callable[[Held], object], int]] = {
 }
 
 
-IN_CI = "killed and resumed"
-"""One that has most of the others in it; all of them: `make test-long`."""
-
-
-@pytest.mark.parametrize("end", [end if end == IN_CI else pytest.param(end, marks=pytest.mark.long) for end in ENDS])
+@pytest.mark.parametrize("end", ENDS)
 def test_however_it_ends(twin: Twin, tmp_path: Path, end: str) -> None:
     how, code = ENDS[end]
     run = Held(twin, tmp_path)
@@ -120,7 +116,6 @@ def test_however_it_ends(twin: Twin, tmp_path: Path, end: str) -> None:
     assert left - {"holder.sock"} == set()  # a holder whose controller is gone stays for ten minutes, to be asked
 
 
-@pytest.mark.long
 def test_at_its_end_and_when_its_agents_were_killed_by_the_next_agents(twin: Twin, tmp_path: Path) -> None:
     run = Held(twin, tmp_path, 45)
     agents_killed(run)
