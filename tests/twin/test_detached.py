@@ -27,7 +27,7 @@ from burnin.twin.up import Twin, running
 from tests.twin.runs import LOADED_S, ROOM_S, alive, burnin, kill, wait_for, workers
 from tests.twin.test_resume import nothing_twice, said
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 LEASE_S, DETACH_S, LOAD_S = 5.0, 120.0, 80.0
 GAP_S = 3.5
@@ -171,7 +171,6 @@ def gaps(db: Path) -> None:
             assert max(steps) < GAP_S, f"{key} was not read for {max(steps):.1f} s"
 
 
-@pytest.mark.long
 def test_its_guard_watches_on_alone_and_an_emergency_stop_needs_neither(twin: Twin, tmp_path: Path) -> None:
     run = Left(twin, tmp_path)
     wait_for(run.detached, LOADED_S, "it was never detached")

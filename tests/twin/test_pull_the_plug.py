@@ -87,6 +87,7 @@ def test_every_plug_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "again.json").read_text() == (tmp_path / "verdict.json").read_text()
 
 
+@pytest.mark.long
 def test_the_controller_is_killed(tmp_path: Path) -> None:
     with running("gb300-nvl72", 12, [], where=tmp_path, trays=2, switches=0) as twin:
         run = start(twin, tmp_path, LEASE_S)
