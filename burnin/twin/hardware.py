@@ -16,7 +16,7 @@ from burnin.twin.links import Links, link_row
 from burnin.twin.model import Model
 from burnin.twin.physics import Tray, TrayDraw
 from burnin.twin.rackstate import FloatRow
-from burnin.twin.state import Event, Row, State
+from burnin.twin.state import Event, Row, State, starved
 
 LOADED = 0.2
 """Activity of a GPU from which on its tray counts as loaded."""
@@ -24,6 +24,8 @@ SOON_S = 4.0
 """When ecc_ue and xid happen, after the tray's first load began."""
 _LONGEST_STEP_S = 20.0
 _SWEEP_NS = 1_000_000_000
+_LATE_NS = 500_000_000
+"""A queue ran dry so lately: where its process only waits for a core of this machine, the GPU goes on."""
 _XID_EVENT = 0x8
 _DRAIN_AND_RESET = 4
 _NOBODY = "pid='<unknown>', name=<unknown>"
@@ -59,10 +61,13 @@ class Hardware:
         seed: int,
         around: Around | None = None,
         port: FloatRow | None = None,
+        starved: Callable[[int], bool] = starved,
     ) -> None:
-        """`port`: where the tray meets the rack's loop; without one its coolant is as drawn, for ever."""
+        """`port`: where the tray meets the rack's loop; without one its coolant is as drawn, for ever. `starved`: whether a
+        process (its id) waits for a core of this machine.
+        """
         self.name, self._model, self._state, self._log = name, model, state, log
-        self._around, self._port = around, port
+        self._around, self._port, self._starved = around, port, starved
         chance = Random(f"{model.profile}/{seed}/{name}/noise")
         self._tray = Tray(model, draw, chance)
         self._take_coolant()
@@ -148,7 +153,10 @@ class Hardware:
         for number, slot in self._state.slots():
             key = (number, slot["pid"], slot["born"])
             before = self._done.get(key, 0)
-            done[key] = max(before, slot["busy_ns"] - max(0, slot["end_ns"] - now_ns))
+            left_ns = slot["end_ns"] - now_ns
+            if left_ns < -_LATE_NS or (left_ns < 0 and not self._starved(slot["pid"])):
+                left_ns = 0
+            done[key] = max(before, slot["busy_ns"] - left_ns)
             hashed[key] = slot["cpu_ns"]
             self._cpu_ns += max(hashed[key] - self._hashed.get(key, 0), 0)
             if not self._state.gpus[slot["gpu"]]["lost"]:

@@ -186,9 +186,19 @@ def _size(gpus: int) -> int:
 
 def born(pid: int) -> int:
     """Start time of a living process in clock ticks since boot; 0 when it is dead or a zombie."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in "ZX" else 0
+
+
+def starved(pid: int) -> bool:
+    """Whether a process could run: where it does not, this machine has no core for it, which its tray would have had."""
+    return _stat(pid)[:1] == ["R"]
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel says of a process from its state on; empty where there is none."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
+            return file.read().rpartition(")")[2].split()
     except OSError:
-        return 0
-    return int(fields[19]) if fields and fields[0] not in "ZX" else 0
+        return []

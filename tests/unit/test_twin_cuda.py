@@ -261,6 +261,24 @@ def test_a_launch_takes_its_time_and_counts_as_work(client: Client) -> None:
     assert (slot["gpu"], slot["activity_ppm"]) == (1, 1_000_000)
 
 
+def test_a_gpu_does_not_idle_because_this_machine_wakes_a_process_late(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.enter()
+    function, sleep = client.function(), time.sleep
+    client.tray.state.gpus[1]["clock_busy_mhz"] = 2070
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds + 0.1))
+    assert client.launch(function, 20_000) == 0
+    ((_, slot),) = client.tray.state.slots()
+    one = slot["busy_ns"]
+    assert client("cuStreamSynchronize", None) == 0
+    assert client.launch(function, 20_000) == 0
+    assert 2 * one + 100e6 <= slot["busy_ns"] < 2 * one + 200e6, "as if it had gone on"
+    monkeypatch.undo()
+    sleep(0.15)
+    busy = slot["busy_ns"]
+    assert client.launch(function, 20_000) == 0
+    assert slot["busy_ns"] == busy + one, "nobody waited, so nobody was late"
+
+
 def test_launches_queue_up(client: Client) -> None:
     client.enter()
     function = client.function(b"other")

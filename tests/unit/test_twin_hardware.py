@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from burnin.twin.state import FIELDS
+from burnin.twin.state import FIELDS, born, starved
 from tests.unit.twin_tray import Bench, bench
 
 ME = os.getpid()
@@ -56,6 +57,34 @@ def test_half_the_time_busy_is_half_the_activity(tmp_path: Path) -> None:
         slot["busy_ns"] += 50_000_000
         tray.run(0.1)
     assert row(tray, 0)["util_pct"] == 50
+
+
+def test_a_process_that_this_machine_starves_keeps_its_gpu_busy_but_not_for_long(tmp_path: Path) -> None:
+    tray = bench(tmp_path)
+    tray.queue(ME, 0, seconds=1)
+    tray.run(1)
+    tray.starved.add(ME)
+    tray.run(0.4)
+    assert row(tray, 0)["util_pct"] == 100
+    tray.starved.clear()
+    tray.run(0.2)
+    assert row(tray, 0)["util_pct"] == 0, "it sleeps: nothing is queued"
+    tray.starved.add(ME)
+    tray.run(0.4)
+    assert row(tray, 0)["util_pct"] == 0, "the queue is dry for a second"
+
+
+def test_only_a_process_that_could_run_is_starved() -> None:
+    assert starved(os.getpid())
+    asleep = subprocess.Popen(["sleep", "60"])
+    try:
+        while starved(asleep.pid):
+            os.sched_yield()
+        assert born(asleep.pid)
+    finally:
+        asleep.kill()
+        asleep.wait()
+    assert not starved(asleep.pid)
 
 
 def test_capped_time_counts_on_top_of_what_was_there(tmp_path: Path) -> None:

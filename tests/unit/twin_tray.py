@@ -35,6 +35,8 @@ class Bench:
     facts: dict[str, Any]
     kmsg: Path
     clock: Clock
+    starved: set[int]
+    """Processes that wait for a core of this machine."""
 
     def run(self, seconds: float) -> bool:
         """Let time pass; False once the tray has gone dark."""
@@ -59,6 +61,7 @@ def bench(where: Path, *plants: str, profile: str = "gb300-nvl72", seed: int = 1
     drawn = physics.weaken(physics.draw(model, seed), planted)["t00"]
     (where / "root/dev").mkdir(parents=True)
     state, clock = State.create(str(where / "state"), model.topology.gpus_per_tray), Clock()
-    hardware = Hardware("t00", model, drawn, planted, state, KernelLog(where, clock), seed)
+    starved: set[int] = set()
+    hardware = Hardware("t00", model, drawn, planted, state, KernelLog(where, clock), seed, starved=starved.__contains__)
     facts = identity.for_emulation(model, identity.swap(model, rack, seed, planted)["t00"], rack.cluster_uuid)
-    return Bench(state, hardware, facts, where / "root/dev/kmsg", clock)
+    return Bench(state, hardware, facts, where / "root/dev/kmsg", clock, starved)

@@ -38,6 +38,8 @@ NAMES = {
 CONTEXT_BYTES = 512 << 20
 """What a context takes of the GPU's memory (assumption)."""
 _NAP_S = 0.05
+_LATE_NS = 500_000_000
+"""A machine with too few cores wakes a process late, by so much at most; a frozen one is later."""
 
 
 OPENED: WeakSet[Cuda] = WeakSet()
@@ -64,6 +66,8 @@ class Context:
         """When each has done what is queued, CLOCK_MONOTONIC."""
         self.held_ns = 0
         """Until then a collective has the whole GPU."""
+        self.late_ns = 0
+        """How late its process was woken when it last waited: its tray's own cores would have been on time."""
         self.peers: set[int] = set()
         """Handles of the contexts whose memory this one may touch."""
         slot["mem_bytes"] = CONTEXT_BYTES
@@ -143,7 +147,9 @@ class Cuda:
         context.engines[engine] = end_ns
         if isinstance(own, Stream):
             own.end_ns = end_ns
-        longer_ns = end_ns - max(slot["end_ns"], now_ns)  # what two engines do at once is counted once
+        dry_ns = max(now_ns - slot["end_ns"], 0)
+        longer_ns = end_ns - slot["end_ns"] - max(dry_ns - context.late_ns, 0)  # what two engines do at once is counted once
+        context.late_ns = 0
         if longer_ns > 0:
             slot["end_ns"] = end_ns  # first: work is never counted before its time
             slot["busy_ns"] += longer_ns
@@ -161,6 +167,8 @@ class Cuda:
             if left_s <= 0:
                 return
             time.sleep(min(left_s, _NAP_S))
+            late_ns = time.monotonic_ns() - until_ns
+            context.late_ns = late_ns if 0 < late_ns <= _LATE_NS else 0
 
 
 class Function(str):
