@@ -183,7 +183,8 @@ def calibration() -> list[str]:
         "",
         f"Means over {len(SEEDS)} healthy racks (seeds {SEEDS[0]} to {SEEDS[-1]}), at rest. Figures of the *reference* are",
         "those of a study's twin (signatures, section 4), not measured on Blackwell. At which coolant temperature the idle",
-        "trays were captured is not known; the twin's supply is 30 Cel.",
+        "trays were captured is not known: the twin's is set so that its GPUs are as warm, and told. Power of a rack is what",
+        "its supplies take in; what they lose warms the air.",
         "",
         "| quantity | published or captured | twin | off by | source |",
         "|---|---|---|---|---|",
@@ -208,18 +209,32 @@ def captured(profile: str, name: str) -> Iterator[Figure]:
     if not file.is_file():
         return
     text = file.read_text(errors="replace")
-    _, rests = _rests(profile, 0.0)
 
     def span(tag: str, unit: str) -> tuple[float, float]:
         values = [float(v) for v in re.findall(rf"<{tag}>\s*(-?[\d.]+) {unit}\s*</{tag}>", text)]
         return (min(values), max(values)) if values else (float("nan"), float("nan"))
 
-    source = f"captured, `{name}`, idle"
+    source, warm = f"captured, `{name}`, idle", span("gpu_temp", "C")
+    supply_c = _supply_of(profile, statistics.mean(warm))
+    _, rests = _rests(profile, 0.0, supply_c)
+    yield Figure(
+        f"{profile}: coolant that idle GPUs as warm as captured take", "Lenovo: inlet 2 to 50 Cel", 2, 50, supply_c, "Cel"
+    )
     yield Figure(f"{profile}: GPU power, idle", source, *_gpu_power(text), _mean(rests, lambda r: r.power), "W")
-    yield Figure(f"{profile}: GPU temperature, idle", source, *span("gpu_temp", "C"), _mean(rests, lambda r: r.die), "Cel")
+    yield Figure(f"{profile}: GPU temperature, idle", source, *warm, _mean(rests, lambda r: r.die), "Cel")
     memory = span("memory_temp", "C")
     if memory[0] == memory[0]:
         yield Figure(f"{profile}: memory temperature, idle", source, *memory, _mean(rests, lambda r: r.hbm), "Cel")
+
+
+def _supply_of(profile: str, die_c: float) -> float:
+    """The supply temperature at which idle GPUs are so warm, Cel."""
+    low, high = 0.0, die_c
+    for _ in range(12):
+        supply_c = (low + high) / 2
+        _, rests = _rests(profile, 0.0, supply_c)
+        low, high = (supply_c, high) if _mean(rests, lambda r: r.die) < die_c else (low, supply_c)
+    return supply_c
 
 
 def _gpu_power(text: str) -> tuple[float, float]:
@@ -260,8 +275,8 @@ def rack_figures() -> Iterator[Figure]:
         def total(metric: str, one: Recorded = one, soak: object = soak) -> float:
             return float(sum(one.window(part, metric, soak).mean() for part in one.parts(metric)))  # type: ignore[arg-type]
 
-        power = total("psu.power")
-        air = housing.tray_air_w * 18
+        power = total("psu.power") / housing.psu_efficiency
+        air = housing.tray_air_w * 18 + power * (1 - housing.psu_efficiency)
         flow = total("coolant.flow")
         rise = total("coolant.return_temp") - total("coolant.supply_temp")
         source = "HPE 132 kW, Lenovo 135 kW (TDP)" if profile.startswith("gb300") else "HPE 115 kW liquid and 17 kW air"
