@@ -3,6 +3,8 @@ r"""The words between controller and agent: one JSON array per line, in both dir
 Down (controller -> agent)        ["order", id, verb, {arguments}]      idempotent: the same id is answered, not done, again
                                   ["lease", seconds, stored_seq]        keeps the load alive; records up to stored_seq may go
                                   ["lease", seconds, stored_seq, stage] the same of a detached stage: nobody else's meanwhile
+A channel is sent what was recorded from its first order or lease on, but for `clock` and for a lease with HELD_BACK; `clock` is
+answered out of the sequence, at once.
 Up (agent -> controller)          [kind, boot_id, seq, mono_ns, {body}]
 
 `seq` counts a holder's records from 0 without gaps; `mono_ns` is the tray's CLOCK_MONOTONIC; a changed `boot_id` means
@@ -21,6 +23,8 @@ from typing import Any, NamedTuple, Union
 from burnin.errors import ProtocolError
 
 PROTOCOL = 1
+HELD_BACK = -2
+"""`stored_seq` of a lease that leaves what was recorded where it is: first the clock is asked for, on a quiet channel."""
 MARK = b"burnin-agent-stream\n"
 LET_GO = "let go by order"
 """Why NVML, and its XID events, are not watched while a reset or a program has the driver for itself."""

@@ -47,6 +47,10 @@ class Owner(Protocol):
         """One line from the controller."""
         ...
 
+    def clock(self, ident: str) -> bytes:
+        """The reply to a `clock` order, out of the sequence."""
+        ...
+
     def end(self) -> None:
         """Unload and leave."""
         ...
@@ -66,7 +70,7 @@ class Attachment:
         self._lines = wire.Lines()
         self._out = b""
         self._seq = 0
-        self.guard = False
+        self._flows = self.guard = False
 
     def attach(self) -> bool:
         """Answer the attach line; False when this channel may not stay, and was told why.
@@ -120,7 +124,12 @@ class Attachment:
         try:
             data = self.socket.recv(65536)
             for line in self._lines.feed(data):
-                self._owner.hear(wire.read_down(line))
+                down = wire.read_down(line)
+                if isinstance(down, wire.Order) and down.verb == "clock":
+                    self._out += self._owner.clock(down.id)  # what is out are whole lines, or the end of some
+                    continue
+                self._flows |= not isinstance(down, wire.Lease) or down.stored_seq != wire.HELD_BACK
+                self._owner.hear(down)
         except BlockingIOError:
             return True
         except (OSError, ProtocolError):
@@ -131,7 +140,7 @@ class Attachment:
         """Give what the socket takes; False when the channel is gone."""
         try:
             while True:
-                if not self._out:
+                if not self._out and self._flows:
                     self._out, self._seq = self._owner.spool.lines(self._seq)
                 if not self._out:
                     return True

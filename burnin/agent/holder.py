@@ -180,6 +180,10 @@ class Holder:
         }  # fmt: skip
         return self._unnumbered("hello", body)
 
+    def clock(self, ident: str) -> bytes:
+        """The reply to a `clock` order, out of the sequence: what was recorded before does not delay it."""
+        return self._unnumbered("reply", {"id": ident, "ok": True, "result": {"mono_ns": self._now_ns()}})
+
     def _unnumbered(self, kind: str, body: dict[str, Any]) -> bytes:
         return wire.encode(wire.Record(kind, self._boot_id, -1, self._now_ns(), body))
 
@@ -243,7 +247,7 @@ class Holder:
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
             "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload,
-            "clock": self._clock, "ports": self._ports, "bye": self._bye, "clear": self._halted.clear,
+            "ports": self._ports, "bye": self._bye, "clear": self._halted.clear,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -455,9 +459,6 @@ class Holder:
         from burnin.agent import traffic
 
         return traffic.ports(self._at)
-
-    def _clock(self) -> dict[str, int]:
-        return {"mono_ns": self._now_ns()}
 
     def _unload(self, gpus: list[str] | None = None) -> list[str]:
         if self._programs is not None and (gpus is None or set(gpus) & set(self._programs.gpus)):

@@ -16,7 +16,8 @@ from burnin.events import LogLine
 from burnin.rack.parts import fold, tray_of
 from burnin.run import ramp
 from burnin.run.job import Job
-from burnin.run.sync import Tie, tie
+from burnin.run.placing import Tie
+from burnin.run.sync import tie
 from burnin.suites.schema import Load, Pulse
 
 UNLOAD_S = 5.0

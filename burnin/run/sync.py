@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from burnin.errors import TrayError
+from burnin.run.placing import Tie, between
 from burnin.run.tray import Clock
 
 ROUNDS = 9
@@ -20,18 +20,6 @@ class Asked(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Tie:
-    """`offset_s`: tray's monotonic seconds less ours. `within_s`: it is off by no more."""
-
-    offset_s: float
-    within_s: float
-
-    def mono_ns(self, ours_s: float) -> int:
-        """A moment of our clock in the tray's own nanoseconds."""
-        return round((ours_s + self.offset_s) * 1e9)
-
-
 async def tie(session: Asked, clock: Clock) -> Tie:
     """Ask a tray for its clock. Raises TrayError when it does not say."""
     best: Tie | None = None
@@ -43,6 +31,6 @@ async def tie(session: Asked, clock: Clock) -> Tie:
         if not isinstance(mono_ns, int):
             raise TrayError(f"its agent answered {said!r}")
         if best is None or got - sent < 2 * best.within_s:
-            best = Tie(mono_ns / 1e9 - (sent + got) / 2, (got - sent) / 2)
+            best = between(sent, got, mono_ns / 1e9)
     assert best is not None
     return best

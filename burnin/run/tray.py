@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from burnin import wire
 from burnin.errors import AgentBusy, HostKeyError, LoginRefused, TrayError, TrayUnfit
 from burnin.events import Attached, LogLine, Tick, TrayState
-from burnin.wire import LET_GO
+from burnin.run.placing import Placing
+from burnin.wire import HELD_BACK, LET_GO
 
 CATCH_UP_S = 0.1
 BEAT_LOST_S = 5.0
 """A beat comes every second; a channel that is silent for so long leads nowhere, whatever TCP thinks."""
 RETRY_S = (1.0, 2.0, 4.0, 8.0)
-_OFFSETS = 64
-"""Live records that the clock offset is taken over: about half a minute, so that it follows drifting clocks."""
+ASK_S, ASK_AGAIN_S = 1.0, (5.0, 60.0)
+"""How long a tray's clock is asked for before its records are placed; how often later, while it is known poorly and well."""
+WELL_S, POORLY_S = 0.01, 0.25
+"""Placed within so much, a clock is known well; beyond the other, what was recorded meanwhile says so."""
+_ASKS = 9
+ORDER_S = 0.001
+"""Between readings of a table whose clock was found to be earlier than thought: they keep their order."""
 _HOPELESS = (HostKeyError, LoginRefused, TrayUnfit, AgentBusy)
 
 CONNECTING, READY, LOST, REFUSED, DONE = "connecting", "ready", "LOST", "refused", "done"
@@ -112,7 +117,10 @@ class TraySession:
         self._tables: list[tuple[tuple[str, str], ...]] = []
         """(part, metric) of every column, one tuple a table: the store recognises it by identity."""
         self._absent: dict[int, dict[int, str]] = {}
-        self._offsets: deque[float] = deque(maxlen=_OFFSETS)
+        self._placing = Placing()
+        self._asking: asyncio.Future[None] | None = None
+        self._read_s: dict[int, float] = {}
+        """Table -> run second of its last reading: a better clock moves none before an earlier one."""
         self._replay_until = -1
         self._stop = asyncio.Event()
         self._leaving = False
@@ -164,12 +172,17 @@ class TraySession:
         if self._holder and hello["holder"] != self._holder:
             self._note("the agent that was here is gone, with its load and what it had not told; a new one has started")
         if hello["holder"] != self._holder:
-            self._holder, self.seen_seq, self._absent = hello["holder"], -1, {}
+            self._holder, self.seen_seq, self._absent, self._read_s = hello["holder"], -1, {}, {}
             self._logged_seq = self.stored_seq = self.read_seq = -1
-            self._offsets.clear()
+            self._placing = Placing()
         self._emit(Attached(self.tray, self.now_s(), self._holder))
-        self._offsets.append(self._clock.now() - record.mono_ns / 1e9)
+        self._placing.heard(self._clock.now(), record.mono_ns / 1e9)
+        self._link.lease(self.lease_s(), HELD_BACK, self.stage())
         self._replay_until = int(hello["next"]) - 1
+        await self._ask_clock(self._link)
+        if self._replay_until > self.seen_seq and not (within_s := self._placing.within_s(self._clock.now())) <= POORLY_S:
+            known = f"within {within_s:.1f} s" if within_s < 60 else "by when its agent was heard: it did not tell its clock"
+            self._note(f"what was recorded meanwhile is placed {known}")
         self._tables = self._columns(hello["tables"])
         self._watched(hello)
         self.goes_on = hello.get("stage", "")
@@ -188,6 +201,25 @@ class TraySession:
         self._take_early()
         self._said_hello = True
         self._become(READY, "" if hello["nvml"] is None else f"NVML: {hello['nvml']}")
+
+    async def _ask_clock(self, link: Link) -> None:
+        """Before anything is placed, and again later: one hello that a busy controller took late must not place an hour late."""
+        end_s = self._clock.now() + ASK_S
+        with contextlib.suppress(TrayError):
+            for _ in range(_ASKS):
+                sent_s = self._clock.now()
+                said = await link.order("clock", timeout_s=ASK_S)
+                got_s = self._clock.now()
+                if not isinstance(said, dict) or type(said.get("mono_ns")) is not int:
+                    return
+                self._placing.asked(sent_s, got_s, said["mono_ns"] / 1e9)
+                if self._placing.within_s(got_s) <= WELL_S or got_s >= end_s:
+                    return
+
+    def _ask_later(self, link: Link) -> None:
+        """Beside the lease, which waits for no answer."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask_clock(link))
 
     def _renew(self, link: Link) -> float:
         link.lease(lease_s := self.lease_s(), self.stored_seq, self.stage())
@@ -212,9 +244,12 @@ class TraySession:
     async def _keep(self) -> None:
         link = self._link
         assert link is not None
-        heard_s, blocked_s = link.heard_s, 0.0
+        heard_s, blocked_s, asked_s = link.heard_s, 0.0, self._clock.now()
         while not self._stop.is_set():
             lease_s = self._renew(link)
+            if self._clock.now() - asked_s >= ASK_AGAIN_S[self._placing.within_s(self._clock.now()) <= 2 * WELL_S]:
+                asked_s = self._clock.now()
+                self._ask_later(link)
             begin_s, pause_s = self._clock.now(), min(1.0, lease_s / 4)
             await self._pause_or_gone(link, pause_s)
             blocked_s += max(0.0, self._clock.now() - begin_s - 2 * pause_s)
@@ -238,6 +273,8 @@ class TraySession:
 
     async def _drop(self) -> None:
         link, self._link = self._link, None
+        if self._asking is not None:
+            self._asking.cancel()
         if link is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
@@ -313,17 +350,18 @@ class TraySession:
                 self._logged(record, t_s)
 
     def _time(self, record: wire.Record) -> float:
-        """Run second of a record: tray's monotonic time plus the smallest delay of recent live records."""
+        """Run second of a record, by the tray's monotonic clock."""
         mono_s = record.mono_ns / 1e9
         if record.seq > self._replay_until:
-            self._offsets.append(self._clock.now() - mono_s)
-        return mono_s + min(self._offsets) - self._run_start_s
+            self._placing.heard(self._clock.now(), mono_s)
+        return self._placing.ours_s(mono_s) - self._run_start_s
 
     def _sampled(self, record: wire.Record, t_s: float) -> None:
         table = int(record.body["c"])
         if table >= len(self._tables):
             return
         t_s += (record.body["n"] - record.mono_ns) / 1e9  # when it was read, not when it was written down
+        t_s = self._read_s[table] = max(t_s, self._read_s.get(table, float("-inf")) + ORDER_S)
         columns = self._tables[table]
         values = tuple(record.body["v"])
         for column, value in zip(columns, values, strict=True):

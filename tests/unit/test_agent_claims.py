@@ -117,6 +117,9 @@ class Holder:
     def hear(self, down: wire.Down) -> None:
         raise AssertionError(down)
 
+    def clock(self, ident: str) -> bytes:
+        raise AssertionError(ident)
+
     def end(self) -> None:
         self.ended = True
 

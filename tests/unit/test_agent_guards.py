@@ -151,6 +151,7 @@ def test_over_real_processes_a_guard_joins_a_holder_and_never_starts_one(tmp_pat
     guard = agent("guard", "run-1")
     assert b'"halted":{}' in until(guard, b'"hello"')
     assert guard.stdin is not None and run.stdin is not None
+    run.stdin.write(b'["lease",30,-1]\n')
     guard.stdin.write(b'["order","h1","halt",{"why":"leak"}]\n')
     assert b'"ok":true' in until(guard, b'"id":"h1"')
     until(run, b"load was ended and is refused from now on: leak")
@@ -181,6 +182,9 @@ def test_the_first_line_of_a_socket_says_who_it_is(word: str, tmp_path: Path) ->
 
         def hear(self, down: object) -> None:
             raise AssertionError(down)
+
+        def clock(self, ident: str) -> bytes:
+            raise AssertionError(ident)
 
         def end(self) -> None:
             self.ended = True

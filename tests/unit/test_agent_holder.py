@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from burnin import wire
 from burnin.agent import host
+from burnin.agent.attachment import Attachment
 from burnin.agent.holder import Holder
 from burnin.twin.emulate import nvml
 from tests.unit.twin_tray import Bench, bench
@@ -251,3 +254,46 @@ def test_a_halt_by_file_is_taken_once_and_answered_with_what_was_loaded(rig: Cal
     answer.unlink()
     one.holder.tick()
     assert not answer.exists()
+
+
+def test_a_clock_is_answered_on_a_quiet_channel_before_what_was_recorded(tmp_path: Path) -> None:
+    """What was recorded waits for an ordinary lease or an order; a clock is answered at once also between 64 kB and the next."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    at = host.Roots("/proc", str(empty), str(empty))
+    holder = Holder("run", "agent", lambda: None, lambda *_: None, at, 600.0, str(tmp_path / "clocks.json"))  # type: ignore[arg-type]
+    for number in range(40):
+        holder.tell("note", text=f"{number}:" + 9000 * "x")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20000)
+        ours.sendall(b'["attach","run","-",0]\n')
+        channel = Attachment(holder, theirs)
+        assert channel.attach()
+        heard = wire.Decoder()
+        heard.feed(wire.MARK)
+        records: list[wire.Record] = []
+
+        def turn(said: bytes = b"") -> list[wire.Record]:
+            ours.sendall(said)
+            assert channel.receive() and channel.send()
+            with contextlib.suppress(BlockingIOError):
+                data = ours.recv(1 << 16)
+                records.extend(heard.feed(data.removeprefix(b'["ok"]\n')))
+            return records
+
+        turn(wire.encode(wire.Lease(5.0, wire.HELD_BACK)) + wire.encode(wire.Order("c1", "clock", {})))
+        assert [(one.kind, one.seq) for one in records] == [("hello", -1), ("reply", -1)]
+        said = records[-1].body
+        assert said == {"id": "c1", "ok": True, "result": {"mono_ns": said["result"]["mono_ns"]}} and holder.leased
+        assert abs(said["result"]["mono_ns"] - time.monotonic_ns()) < 5e9
+        turn(wire.encode(wire.Lease(5.0)) + wire.encode(wire.Order("c2", "clock", {})))
+        turn(wire.encode(wire.Order("c3", "clock", {})))
+        for _ in range(100):
+            turn()
+    assert [one.seq for one in records if one.kind == "note"] == list(range(40)), "all, once, each a whole line"
+    asked = [one.body["id"] for one in records if one.kind == "reply"]
+    assert asked == ["c1", "c2", "c3"]
+    assert [one.kind for one in records].index("note") == 3, "c2 came with the lease, and was answered before"
+    assert [one.body.get("id") for one in records].index("c3") < 20, "not after all that was recorded"

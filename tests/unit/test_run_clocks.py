@@ -10,6 +10,7 @@ import pytest
 
 from burnin import wire
 from burnin.checks import CHECKS
+from burnin.errors import TrayError
 from burnin.events import LogLine, Tick
 from burnin.rack.load import load_catalogue
 from burnin.run import plan
@@ -70,6 +71,9 @@ class Rig:
 
     def lines(self) -> list[tuple[int | None, float]]:
         return [(e.seq, e.t_s) for e in self.events if isinstance(e, LogLine) and e.kind == "note"]
+
+    def said(self) -> list[str]:
+        return [e.text for e in self.events if isinstance(e, LogLine) and e.kind == "link"]
 
     async def end(self) -> None:
         self.life.cancel()
@@ -138,7 +142,64 @@ async def test_a_later_session_takes_what_is_not_on_the_disk_and_nothing_twice()
         else:
             rig.agent.say("note", text="x")
     taken = [wire.Record(r.kind, r.boot_id, r.seq, r.mono_ns, r.body) for r in rig.agent.spool]
-    rig.session._offsets.append(0.0)
+    rig.session._placing.heard(0.0, 0.0)
     rig.session._take(taken)
     assert [(type(e).__name__, e.seq) for e in rig.events if isinstance(e, (Tick, LogLine))] == [("Tick", 3), ("LogLine", 5)]
+    await rig.end()
+
+
+async def back(late_s: float, *trips_s: float) -> Rig:
+    """Six readings were recorded while nobody was there; hello is then taken late, and answers about the clock take so long."""
+    rig = Rig(("H1", -1, -1))
+    for _ in range(6):
+        rig.agent.sample(40.0, 30.0)
+        rig.clock.t += 1
+    rig.agent.hello["tables"] = [[["g0", "gpu.temp"], ["g0", "gpu.tlimit"]]]
+    rig.agent.late_s, rig.agent.trips_s = late_s, list(trips_s)
+    await settle()
+    return rig
+
+
+async def test_a_hello_that_a_busy_controller_took_late_does_not_place_what_was_recorded_late() -> None:
+    rig = await back(1.0, 0.9, 0.004)
+    assert [e.t_s for e in rig.events if isinstance(e, Tick)] == pytest.approx([0, 1, 2, 3, 4, 5], abs=0.003)
+    rig.agent.sample(41.0, 30.0)
+    assert rig.session.latest["t07.g0", "gpu.temp"][0] == pytest.approx(rig.clock.t - 100.0, abs=0.003)
+    await rig.end()
+
+
+async def test_an_answer_that_never_comes_quickly_places_within_half_its_time_and_later_ones_better() -> None:
+    """One second is all that is waited; readings that turn out to be earlier than those before keep their order."""
+    rig = await back(1.0, 1.2)
+    times = [e.t_s for e in rig.events if isinstance(e, Tick)]
+    assert times == pytest.approx([0.6, 1.6, 2.6, 3.6, 4.6, 5.6], abs=0.002)
+    assert rig.said() == ["t07: what was recorded meanwhile is placed within 0.6 s"]
+    rig.agent.trips_s = [0.002]
+    await rig.clock.pass_time(6.0)
+    rig.agent.sample(41.0, 30.0)
+    assert rig.session.latest["t07.g0", "gpu.temp"][0] == pytest.approx(rig.clock.t - 100.0, abs=0.002)
+    await rig.end()
+
+
+async def test_readings_keep_their_order_when_their_clock_turns_out_to_be_earlier() -> None:
+    rig = await back(1.0, 1.2)
+    for _ in range(3):
+        rig.clock.t += 0.1
+        rig.agent.sample(41.0, 30.0)
+    times = [e.t_s for e in rig.events if isinstance(e, Tick)]
+    assert times == sorted(set(times))
+    await rig.end()
+
+
+async def test_an_agent_of_an_older_version_is_placed_by_what_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers in sequence, after an hour of records: that is not waited for."""
+
+    async def no_answer(self: FakeLink, verb: str, **_: Any) -> Any:
+        self.agent.clock.t += 1.0
+        raise TrayError(f"no answer to `{verb}` within 1 s")
+
+    monkeypatch.setattr(FakeLink, "order", no_answer)
+    rig = await back(0.25)
+    assert [text.split(":")[-1] for text in rig.said()] == [" it did not tell its clock"]
+    assert [e.t_s for e in rig.events if isinstance(e, Tick)] == pytest.approx([0.25, 1.25, 2.25, 3.25, 4.25, 5.25])
     await rig.end()

@@ -269,6 +269,8 @@ class FakeAgent:
         self.slow = False
         """What was recorded comes when the test says so."""
         self.orders: list[str] = []
+        self.late_s, self.trips_s = 0.0, [0.002]
+        """How long after it was said hello is taken, and how long answers about the clock take, one after the other."""
 
     def connect(self, on_records: Callable[[list[wire.Record]], None]) -> FakeLink:
         self.links.append(FakeLink(self, on_records))
@@ -295,6 +297,7 @@ class FakeLink:
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.heard_s = 0.0
         self.up = False
+        self._replay: list[wire.Record] = []
 
     async def open(self, holder: str = "-", seq: int = 0) -> wire.Record:
         if self.agent.refuse is not None:
@@ -302,12 +305,17 @@ class FakeLink:
         self.up, self.heard_s = True, self.agent.clock.t
         body = {"holder": self.agent.holder, "next": len(self.agent.spool), "tables": [], "nvml": None, "xid": None, "kmsg": None}
         body |= self.agent.hello
-        replay = self.agent.spool[seq if holder == self.agent.holder else 0 :]
-        if not self.agent.slow:
-            asyncio.get_running_loop().call_soon(lambda: self.on_records(replay) if replay else None)
-        return wire.Record("hello", "boot", -1, self.agent.mono_ns(), body)
+        self._replay = self.agent.spool[seq if holder == self.agent.holder else 0 :] if not self.agent.slow else []
+        hello = wire.Record("hello", "boot", -1, self.agent.mono_ns(), body)
+        self.agent.clock.t += self.agent.late_s
+        return hello
 
     async def order(self, verb: str, *, timeout_s: float = 20, ident: str | None = None, **args: Any) -> Any:
+        if verb == "clock":
+            trip_s = self.agent.trips_s.pop(0) if len(self.agent.trips_s) > 1 else self.agent.trips_s[0]
+            said = {"mono_ns": self.agent.mono_ns()}  # all of it on the way back: the worst for whoever takes the middle
+            self.agent.clock.t += trip_s
+            return said
         self.agent.orders.append(verb)
         if verb == "bye":
             self.cut("")
@@ -316,6 +324,9 @@ class FakeLink:
     def lease(self, seconds: float, stored_seq: int, stage: str = "") -> None:
         self.agent.leases.append(self.agent.clock.t)
         self.agent.stages.append(stage)
+        replay, self._replay = self._replay, self._replay if stored_seq == wire.HELD_BACK else []
+        if replay and stored_seq != wire.HELD_BACK:
+            asyncio.get_running_loop().call_soon(lambda: self.on_records(replay))
 
     def cut(self, why: str = "connection lost") -> None:
         self.up = False
