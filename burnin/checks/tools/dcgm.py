@@ -91,7 +91,7 @@ _ROOTS = {"DCGM Diagnostic": "4", "DCGM GPU Diagnostic": "23"}
 def _read_json(text: str) -> Page:
     document = load_json(text)
     root, page = document.root, Page()
-    if said := complaint(document.around):
+    if said := document.beside:
         page.gap(f"beside the JSON: {said}")
     runs = root.get("iterations")
     if runs is None:
