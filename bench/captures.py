@@ -227,7 +227,7 @@ say no more (values are judged against limits elsewhere; in a text without an en
 FAIL: a verdict row says that something is bad, also when the rest was cut. UNKNOWN: a row that proves nothing (Skip, Warn, N/A).
 ERROR: it could not measure: missing, killed, cut, of an unknown version, exit status other than 0, link lost.
 Nothing but blanks, rules and notes after the last verdict may be missing from a PASS or a MEASURED: a cut that keeps one of these
-words has the same rows. Input beyond 8 Mi characters is not read: ERROR.
+words has the same rows. Input beyond 4 Mi characters, or 50,000 rows, is not read: ERROR.
 """
 
 

@@ -95,6 +95,54 @@ def test_a_skip_is_not_a_pass() -> None:
     assert set(got.values()) == {"UNKNOWN"}
 
 
+SLOW = "Max power did not reach the desired minimum"
+
+
+def warned(entity: int | None = None, summary: str = "", text: str = SLOW) -> str:
+    """A diag that passes, with a warning at one entity or in the summary."""
+    whole = json.loads(diag(("targeted_power", "Pass", ALL)))
+    (test,) = whole["DCGM Diagnostic"]["test_categories"][0]["tests"]
+    for at in (test["results"][entity] if entity is not None else None, test["test_summary"] if summary else None):
+        if at is not None:
+            said = text if at is not test["test_summary"] else summary
+            at["warnings"] = [{"warning": said, "error_id": 1, "error_category": 1, "error_severity": 1}]
+    return json.dumps(whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        (warned(2), "t07.g3"),  # the row's own entity tells
+        (warned(0), "t07.g1"),
+        (warned(2, SLOW), "t07.g3"),  # the summary says it again
+        (warned(1, text="GPU 1 sees errors from its peer GPU 3"), "t07.g0"),
+        (warned(summary=f"GPU 3 {SLOW}"), "t07.g2"),
+        (warned(summary=f"Persistence mode for GPU 3 is disabled. {SLOW}"), "t07.g2"),
+        (warned(summary=SLOW), "t07"),  # of nobody: one HOLD, on the tray
+        (warned(summary="GPU 9 was slow"), "t07"),  # none of this tray's
+    ],
+)
+def test_a_warning_holds_the_gpu_it_speaks_of_and_the_tray_where_it_speaks_of_none(text: str, held: str) -> None:
+    got = results(judge("dcgm", said(text)), "dcgm.verdict")
+    assert {part for part, result in got.items() if result != "PASS"} == {held} and got[held] == "UNKNOWN"
+    assert {f"t07.g{n}" for n in range(4)} <= set(got)
+
+
+def test_a_warning_of_dcgm_3_about_many_gpus_holds_the_tray_or_the_gpu_it_names() -> None:
+    many = [{"warning": f"GPU 0 said {n}"} for n in range(60)]
+    for more, held in (
+        ({"warnings": SLOW}, {"t07"}),
+        ({"warnings": "GPU 1 was slow"}, {"t07.g0"}),
+        ({"warnings": many}, {"t07.g1"}),
+    ):
+        tests = [{"name": "Targeted Power", "results": [{"gpu_ids": "0,1,2,3", "status": "Pass", **more}]}]
+        text = json.dumps(
+            {"DCGM GPU Diagnostic": {"version": "3.3.5", "test_categories": [{"category": "Stress", "tests": tests}]}}
+        )
+        got = results(judge("dcgm", said(text)), "dcgm.verdict")
+        assert {part for part, result in got.items() if result != "PASS"} == held
+
+
 @needs_captures
 @pytest.mark.parametrize(
     "file", ["dcgm423_r2_l40s_pcie_FAIL.txt", "dcgm339_r3_targeted_power_FAIL.txt", "glimmer_gb10-level2-partial-skip.json"]

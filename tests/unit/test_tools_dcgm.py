@@ -180,6 +180,16 @@ def test_an_object_inside_a_cut_object_is_not_taken_for_the_whole() -> None:
     assert diag(text).outcome is E
 
 
+def test_more_warnings_than_are_kept_and_a_gpu_without_a_row_are_not_dropped() -> None:
+    many = [{"warning": f"GPU 0 said {n}"} for n in range(60)]
+    reading = diag(json.dumps(document(case("Pass", result("Pass", warnings=many)))))
+    assert reading.outcome is U and any("and 20 more" in row.why for row in reading.rows)
+    old = {"name": "Memory", "results": [{"gpu_ids": "0,1", "status": "Pass", "warnings": "GPU 7 was slow"}]}
+    other = diag(json.dumps({"DCGM GPU Diagnostic": {"test_categories": [{"category": "D", "tests": [old]}]}}))
+    assert [(row.part, row.result) for row in other.rows] == [("GPU 0", P), ("GPU 1", P), ("GPU 7", U)]
+    assert other.outcome is U
+
+
 # --- several nodes ----------------------------------------------------------------------------------------------------
 
 

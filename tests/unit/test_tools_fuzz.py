@@ -6,8 +6,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -20,7 +18,6 @@ from bench.captures import Met
 from burnin.checks import CHECKS, toolbox
 from burnin.checks.base import Answer, Evidence, Order
 from burnin.checks.tools import PARSERS, Outcome
-from burnin.checks.tools.reading import LIMIT
 from burnin.events import Result
 from burnin.telemetry import bmc, facility
 from tests import build
@@ -231,28 +228,3 @@ def test_a_body_that_is_cut_is_no_body() -> None:
     with pytest.raises(ValueError, match=r"Unterminated|Expecting|delimiter"):
         json.loads(body[: len(body) // 2])
     assert bmc.sensors({"/redfish/v1/Chassis/a/Sensors/b": {"failed": "cut"}}) == []
-
-
-# ---------------------------------------------------------------- much of it
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("size", [100_000_000, 1_000_000], ids=["100 MB", "1 MB"])
-def test_much_of_what_a_tool_prints_costs_bounded_time_and_memory(texts: list[tuple[str, str]], size: int) -> None:
-    """Its own lines, again and again: beyond the limit nothing is read, below it time and memory are bounded by it."""
-    own = {**dict(texts), **{one.tool: text_of(one.file) for one in met()}}
-    for tool, text in sorted(own.items()):
-        much = text * (size // len(text) - 1 if size > LIMIT else (size - len(text)) // len(text)) + text[: 6 * len(text) // 10]
-        much += "x" * max(0, LIMIT + 1 - len(much)) if size > LIMIT else ""
-        tracemalloc.start()
-        began = time.process_time()
-        try:
-            reading = sound(PARSERS[tool](much, 0))
-            took_s, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        first = text.lstrip().startswith("{")  # one object is read, whatever stands behind it
-        assert reading.outcome is not Outcome.PASS or (first and size < LIMIT), tool
-        assert took_s < (1 if size > LIMIT else 120), (tool, took_s)  # tracing makes it three times slower
-        assert peak < (2**20 if size > LIMIT else 2**30), (tool, peak)

@@ -9,7 +9,7 @@ Sources: NVIDIA/DCGM dcgmi/Diag.cpp and testing/python3/dcgm_diag_schema.json.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from burnin.checks.tools.reading import (
@@ -54,26 +54,49 @@ def outcome_of(said: object) -> tuple[Outcome, str]:
     return RESULTS[name], _WHY.get(name, "")
 
 
-def judge(rows: list[Row], messages: list[str]) -> Iterator[Row]:
-    """The rows of one test with its warnings: beside the bad rows; if none is bad, the Pass is not one."""
-    if not messages:
-        yield from rows
-        return
+_WHOLE = ("", "All")
+Message = tuple[str, frozenset[str]]
+"""What was said, and of whom; of nobody is of the test as a whole."""
+
+
+def message(text: str, own: Sequence[str] = ()) -> Message:
+    """`own`: the parts of the result that it stood in. A result of one part needs no name; else the GPUs that it names."""
+    if len(own) == 1 and own[0]:
+        return text, frozenset(own)
+    first = re.match(r"(GPU|CPU) ?(\d{1,5})\b", text)
+    said = [first] if first else list(re.finditer(r"\b(GPU|CPU) ?(\d{1,5})\b", text[:4000]))
+    return text, frozenset(f"{one[1]} {one[2]}" for one in said)
+
+
+def judge(name: str, rows: list[Row], messages: list[Message]) -> Iterator[Row]:
+    """The rows of one test with its warnings. A Pass with a warning is not one: of the part that the warning speaks of, or of
+    the test where it speaks of nobody and no row is bad that it may explain."""
+    spoken = messages[:_MANY]
+    if len(messages) > _MANY:
+        spoken.append((f"and {len(messages) - _MANY} more", frozenset()))
     bad = any(row.result is not Outcome.PASS for row in rows)
-    spoken = [(m, _spoken_of(m)) for m in messages[:_MANY]]
+    there = {row.part for row in rows}
+    whole = {row.result for row in rows if row.part in _WHOLE}
+    if whole - {Outcome.PASS}:  # the test as a whole is bad: what is said of a part without a row of its own explains it
+        spoken = [(text, parts if parts <= there else frozenset()) for text, parts in spoken]
+    general = [text for text, parts in spoken if not parts]
     for row in rows:
-        mine = [m for m, part in spoken if part is None or row.part in ("", "All", part)]
-        if row.result is Outcome.PASS and not bad and mine:
-            yield Row(row.name, row.part, row.value, "", Outcome.UNKNOWN, "Pass, with a warning: " + "; ".join(mine))
-        elif row.result is not Outcome.PASS and mine:
-            yield Row(row.name, row.part, row.value, "", row.result, "; ".join([*([row.why] if row.why else []), *mine]))
+        mine = [text for text, parts in spoken if row.part in parts]
+        if row.result is not Outcome.PASS:
+            told = [*([row.why] if row.why else []), *mine, *general]
+            yield Row(row.name, row.part, row.value, "", row.result, "; ".join(told))
+        elif mine or (general and row.part in _WHOLE and not bad):
+            yield _warned(row.name, row.part, row.value, [*mine, *general] if row.part in _WHOLE else mine)
         else:
             yield row
+    if general and not whole and not bad:
+        yield _warned(name, "", "Pass", general)
+    for part in sorted({part for _, parts in spoken for part in parts} - there):
+        yield _warned(name, part, None, [text for text, parts in spoken if part in parts])
 
 
-def _spoken_of(message: str) -> str | None:
-    named = re.match(r"(GPU|CPU) ?(\d+)\b", message)
-    return f"{named[1]} {named[2]}" if named else None
+def _warned(name: str, part: str, value: float | str | None, said: list[str]) -> Row:
+    return Row(name, part, value, "", Outcome.UNKNOWN, "Pass, with a warning: " + "; ".join(said))
 
 
 def check_version(page: Page, version: str | None, known: str) -> None:
@@ -91,7 +114,7 @@ _ROOTS = {"DCGM Diagnostic": "4", "DCGM GPU Diagnostic": "23"}
 def _read_json(text: str) -> Page:
     document = load_json(text)
     root, page = document.root, Page()
-    if said := complaint(document.around):
+    if said := document.beside:
         page.gap(f"beside the JSON: {said}")
     runs = root.get("iterations")
     if runs is None:
@@ -139,12 +162,11 @@ def _read_root(page: Page, root: dict[str, Any]) -> None:
 
 def _test_of_json(page: Page, test: dict[str, Any], need_summary: bool) -> list[Row]:
     name = word(test.get("name")) or "?"
-    results, rows, messages = items(test.get("results")), [], list[str]()
+    results, rows, messages = items(test.get("results")), [], list[Message]()
     summary = test.get("test_summary")
     if isinstance(summary, dict):
         result, why = outcome_of(summary.get("status"))
         rows.append(Row(name, "", word(summary.get("status")), "", result, why))
-        messages += _warnings(summary)
     elif need_summary:
         page.gap(f"test {name!r} has no summary")
     if not results and not (rows and rows[0].result is not Outcome.PASS):
@@ -152,9 +174,12 @@ def _test_of_json(page: Page, test: dict[str, Any], need_summary: bool) -> list[
     for each in results:
         each = part_of(each)
         result, why = outcome_of(each.get("status"))
-        rows += [Row(name, part, word(each.get("status")), "", result, why) for part in _parts(each)]
-        messages += _warnings(each)
-    return list(judge(rows, list(dict.fromkeys(messages))))
+        parts = _parts(each)
+        rows += [Row(name, part, word(each.get("status")), "", result, why) for part in parts]
+        messages += [message(text, parts) for text in _warnings(each)]
+    told = {text for text, _ in messages}
+    messages += [message(text) for text in _warnings(part_of(summary)) if text not in told]
+    return list(judge(name, rows, list(dict.fromkeys(messages))))
 
 
 def _parts(result: dict[str, Any]) -> list[str]:
@@ -318,7 +343,7 @@ class _Table:
                 result = Outcome.FAIL if named else Outcome.ERROR
                 self.page.add(self.test or "Error", f"GPU {named[1]}" if named else "", "Error", "", result, said)
         if self.test is not None:
-            self.page.rows += judge(self.rows, messages)
+            self.page.rows += judge(self.test, self.rows, [message(said) for said in messages])
             if self.page.version is not None and self.page.version[0] == "4":
                 gpus = sum(row.part.startswith("GPU ") for row in self.rows)
                 passed = all(row.result is Outcome.PASS for row in self.rows)

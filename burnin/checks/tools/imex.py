@@ -104,7 +104,7 @@ def _read_json(text: str) -> Page:
     nodes = part_of(root, "nodes")
     if "nodes" not in root or "status" not in root:
         raise Unreadable("the JSON is not of nvidia-imex-ctl -N")
-    if said := complaint(document.around):
+    if said := document.beside:
         page.gap(f"beside the JSON: {said}")
     if not 0 < len(nodes) <= 4096:
         page.gap(f"{len(nodes)} nodes are in it")

@@ -62,7 +62,7 @@ def _read_mlxlink(text: str) -> Page:
             raise Unreadable("the JSON is not of mlxlink")
         if number(status.get("code")) != 0:
             page.gap(f"its status is {word(status.get('code'))}: {word(status.get('message')) or 'no message'}"[:200])
-        if said := complaint(document.around):
+        if said := document.beside:
             page.gap(f"beside the JSON: {said}")
         flat = {k: word(v) or "" for group in output for k, v in part_of(output, group).items() if group != "Operational Info"}
         _link(page, {k: word(v) or "" for k, v in part_of(output, "Operational Info").items()}, flat)
@@ -77,6 +77,8 @@ def _read_mlxlink(text: str) -> Page:
             sections.setdefault(section, {}).setdefault(match[1], match[2].strip())
         elif line and not line.startswith("-"):
             section = line[:80]
+            if section == "Operational Info" and section in sections:
+                page.gap("more than one link: only the first was read")
     if "Operational Info" not in sections:
         raise Unreadable(page.gaps[0]) if page.gaps else stranger("mlxlink", text)
     _link(

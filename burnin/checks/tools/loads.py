@@ -204,6 +204,8 @@ def _read_stream(text: str) -> Page:
             if not match[1].startswith("5."):
                 raise Unreadable(f"STREAM {match[1]} is not one that we know to read (5.x)")
         elif match := _KERNEL.fullmatch(line):
+            if match[1] in seen:
+                page.gap(f"{match[1]} is said twice: more than one run")
             seen.add(match[1])
             if not (rate := number(match[2])):
                 page.gap(f"{match[1]} has no rate")

@@ -16,7 +16,6 @@ from burnin.checks.tools.reading import (
     Page,
     Row,
     Unreadable,
-    complaint,
     items,
     load_json,
     number,
@@ -36,7 +35,7 @@ def _read_json(text: str) -> Page:
     root, page = document.root, Page()
     if _NAME not in root and root.get("name") != _NAME and _NAME not in root.values():
         raise Unreadable("the JSON is not of dcgmi mndiag")
-    if said := complaint(document.around):
+    if said := document.beside:
         page.gap(f"beside the JSON: {said}")
     if "runtime_error" in root:
         page.gap(f"the engine could not run it: {word(root['runtime_error'])}"[:300])

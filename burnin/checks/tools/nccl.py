@@ -171,6 +171,8 @@ def _read_json(text: str) -> Page:
     root, page = document.root, Page()
     if "results" not in root or "nccl_version" not in root:
         raise Unreadable("the JSON is not of nccl-tests")
+    if said := document.beside:
+        page.gap(f"beside the JSON: {said}")
     page.version = f"NCCL {word(root.get('nccl_version'))}, file {word(root.get('version'))}"
     if number(root.get("version")) not in (1, 2, 3, 4):
         raise Unreadable(f"file version {word(root.get('version'))} is not one that we know to read (1 to 4)")

@@ -152,6 +152,8 @@ def _read_json(text: str) -> Page:
     page.version = word(body.get("version")) or word(body.get("git_version"))
     if page.version is None or not _VERSION.fullmatch(page.version):
         raise Unreadable(f"nvbandwidth {page.version} is not one that we know to read (v0.x)")
+    if document.again:
+        page.gap(f"beside the JSON: {document.beside}")
     for line in document.around:
         if _PATTERN.search(line[:2000]):
             page.add("pattern", "", None, "", Outcome.FAIL, line.strip()[:200])

@@ -38,7 +38,7 @@ def read(tool: str, text: str) -> Shown:
     if re.search(r"^[ \t]*\{", text, re.MULTILINE):
         document = load_json(text)
         shown = Shown(document.root, _asked(document.around))
-        if said := complaint(document.around):
+        if said := document.beside:
             shown.gaps.append(f"beside the JSON: {said}")
         return shown
     return _table(tool, text)
@@ -82,6 +82,8 @@ def _rows(shown: Shown, lines: list[str], columns: list[tuple[int, int]]) -> lis
         if not line.strip():
             continue
         if _PROMPT.match(line[:300]):
+            if any(_RULE.fullmatch(below) for below in lines[i:] if len(below) < 4000):
+                shown.gaps.append("more than one table: only the first was read")
             break
         cells = _cells(line, columns)
         if cells is None:

@@ -26,8 +26,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-LIMIT = 8 * 2**20
+LIMIT = 4 * 2**20
 """Characters. The longest honest output seen is some hundred thousand; beyond this nothing is read: ERROR."""
+ROWS = 50_000
+"""Rows of one output, likewise; the longest honest one has some thousands."""
+_GAPS = 200
+"""Gaps that are told; one is enough to be no pass."""
 
 
 class Outcome(StrEnum):
@@ -88,12 +92,14 @@ class Page:
         self, name: str, part: str = "", value: float | str | None = None, unit: str = "",
         result: Outcome = Outcome.MEASURED, why: str = "",
     ) -> None:  # fmt: skip
-        """One row."""
+        """One row. Raises Unreadable beyond ROWS of them."""
+        if len(self.rows) >= ROWS:
+            raise Unreadable(f"more than {ROWS} rows: not read")
         self.rows.append(Row(name, part, value, unit, result, why))
 
     def gap(self, why: str) -> None:
         """Something that should be there is not, or was not understood."""
-        if why not in self.gaps[-1:]:
+        if why not in self.gaps[-1:] and len(self.gaps) < _GAPS:
             self.gaps.append(why)
 
 
@@ -107,17 +113,17 @@ def parser(
     """
 
     def parse(text: str, code: int | None = None, stderr: str = "") -> Reading:
+        if (size := len(text) + (len(stderr) if both else 0)) > LIMIT:
+            return _error(tool, f"{size} characters, more than {LIMIT}: not read")
         if both and stderr:
             text, stderr = f"{text}\n{stderr}", ""
-        if len(text) > LIMIT:
-            return _error(tool, f"{len(text)} characters, more than {LIMIT}: not read")
         said = plain(text)
         if not said.strip():
             return _error(tool, "it printed nothing", _exit(code, tolerates), _first(stderr))
         try:
             page = read(said)
         except Unreadable as error:
-            return _error(tool, str(error), _exit(code, tolerates), trouble(stderr[:LIMIT]))
+            return _error(tool, str(error), _exit(code, tolerates), trouble(stderr))
         except Exception as error:  # a defect of a reader must not become a verdict on hardware; tests look for this sentence
             return _error(tool, f"defect in the parser: {type(error).__name__}: {error}")
         return fold(tool, page, code, stderr, measures=measures, tolerates=tolerates)
@@ -131,7 +137,7 @@ def fold(
 ) -> Reading:  # fmt: skip
     """Many rows to one outcome: the table at the top of this module."""
     results = {row.result for row in page.rows}
-    against = [w for w in (_exit(code, tolerates), trouble(stderr[:LIMIT])) if w]
+    against = [w for w in (_exit(code, tolerates), trouble(stderr)) if w]
     if code is None:
         outcome = Outcome.ERROR
     elif Outcome.FAIL in results:
@@ -200,7 +206,9 @@ def plain(text: str) -> str:
 
 
 def trouble(stderr: str) -> str:
-    """The first line of stderr that speaks of an error, "" if none does."""
+    """The first line of stderr that speaks of an error, "" if none does. More than LIMIT of it is trouble, too."""
+    if len(stderr) > LIMIT:
+        return f"stderr: {len(stderr)} characters, more than {LIMIT}: not read"
     for line in stderr.split("\n"):
         if _TROUBLE.search(line[:2000]):
             return f"stderr: {line.strip()[:200]}"
@@ -255,6 +263,16 @@ class Document:
 
     root: dict[str, Any]
     around: tuple[str, ...]
+
+    @property
+    def again(self) -> bool:
+        """Something opens or closes an object behind it: two outputs in one text, or half of one."""
+        return any(line.lstrip()[:1] in ("{", "}") for line in self.around if line.strip())
+
+    @property
+    def beside(self) -> str:
+        """What around the object says that it is not the whole story, "" if nothing does."""
+        return complaint(self.around) or ("more than one JSON object: only the first was read" if self.again else "")
 
 
 def load_json(text: str) -> Document:

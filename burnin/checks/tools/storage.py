@@ -15,7 +15,6 @@ from burnin.checks.tools.reading import (
     Outcome,
     Page,
     Unreadable,
-    complaint,
     items,
     load_json,
     number,
@@ -87,7 +86,7 @@ def _read_smartctl(text: str) -> Page:
     page.version = ".".join(word(n) or "?" for n in items(tool.get("version")))[:20]
     if not page.version.startswith("7."):
         raise Unreadable(f"smartctl {page.version} is not one that we know to read (7.x)")
-    if said := complaint(document.around):
+    if said := document.beside:
         page.gap(f"beside the JSON: {said}")
     for message in items(tool.get("messages")):
         if part_of(message).get("severity") == "error":
@@ -149,7 +148,7 @@ def _read_nvme(text: str) -> Page:
     root, page = dict(document.root), Page()
     if "avail_spare" not in root or "critical_warning" not in root:
         raise Unreadable("the JSON is not of nvme smart-log")
-    if said := complaint(document.around):
+    if said := document.beside:
         page.gap(f"beside the JSON: {said}")
     if isinstance(root["critical_warning"], dict):
         root["critical_warning"] = root["critical_warning"].get("value")
@@ -174,7 +173,7 @@ def _read_fio(text: str) -> Page:
         raise Unreadable("the JSON is not of fio")
     if not re.fullmatch(r"fio-[23]\.[\w.+-]{1,40}", page.version):
         raise Unreadable(f"{page.version[:40]} is not one that we know to read (fio-2, fio-3)")
-    if said := complaint(document.around):
+    if said := document.beside:
         page.gap(f"beside the JSON: {said}")
     if not items(root.get("jobs")):
         page.gap("no job is in it")

@@ -1,0 +1,122 @@
+"""Much of what a tool prints: 100 MB are refused at no cost; as much as is read at all costs bounded time and memory."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from functools import cache
+from typing import Any
+
+import pytest
+
+from burnin.checks.tools import PARSERS, Outcome
+from burnin.checks.tools.reading import LIMIT, ROWS, Page, Unreadable, parser
+from tests.unit.test_tools_captures import GOOD, met, sound, text_of
+from tests.unit.test_tools_fuzz import printed
+
+HUGE = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An output of every tool that has one: the longest good capture, else what the twin's tool prints."""
+    found: dict[str, str] = dict(printed(tmp_path_factory.mktemp("much")))
+    for one in sorted(met(), key=lambda one: one.reading.outcome in GOOD):
+        found[one.tool] = text_of(one.file)
+    return found
+
+
+def much(text: str, size: int) -> str:
+    """The text again and again, then the first half of it: cut, as a runner cuts."""
+    return (text * (size // len(text) + 1))[: size - len(text) // 2] if size > 2 * len(text) else text[: len(text) // 2]
+
+
+@cache
+def of_x() -> str:
+    return "x" * HUGE
+
+
+@pytest.mark.parametrize("tool", PARSERS)
+def test_a_hundred_megabytes_of_its_own_lines_are_refused_at_no_cost(tool: str, own: dict[str, str]) -> None:
+    """Also where a whole good report stands in its first kilobytes, or on stderr."""
+    text = own.get(tool, "# nothing is known of its lines\n")
+    for out, err in ((much(text, HUGE), ""), (of_x(), text)):
+        tracemalloc.start()
+        began = time.process_time()
+        try:
+            reading = sound(PARSERS[tool](out, 0, err))
+            took_s, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert (reading.outcome, reading.rows) == (Outcome.ERROR, ()) and str(LIMIT) in reading.whys[0]
+        assert took_s < 1 and peak < 2**20
+
+
+@pytest.mark.parametrize("tool", PARSERS)
+def test_a_hundred_megabytes_on_stderr_turn_nothing_good(tool: str, own: dict[str, str]) -> None:
+    """What was not read may say anything, so nothing good can be said."""
+    text = own.get(tool, "")
+    began = time.process_time()
+    assert sound(PARSERS[tool](text, 0, of_x())).outcome not in GOOD
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("tool", PARSERS)
+def test_as_much_as_is_read_at_all_costs_bounded_time(tool: str, own: dict[str, str]) -> None:
+    """Its own lines up to the limit: seconds, on a machine that others use too; never a PASS."""
+    text = own.get(tool, "# nothing is known of its lines\n")
+    began = time.process_time()
+    reading = sound(PARSERS[tool](much(text, LIMIT), 0))
+    assert time.process_time() - began < 8
+    assert reading.outcome not in GOOD and len(reading.rows) <= ROWS and len(reading.whys) < 2 * ROWS
+
+
+def test_what_is_read_at_all_is_held_in_bounded_memory(own: dict[str, str]) -> None:
+    """The two tools with the most rows for a megabyte (tracing makes this slow, so not all of them)."""
+    for tool in ("nccl-tests", "nvidia-smi nvlink -s"):
+        if tool not in own:
+            pytest.skip("no captures beside the project: set BURNIN_CAPTURES")
+        text = much(own[tool], LIMIT)
+        tracemalloc.start()
+        try:
+            sound(PARSERS[tool](text, 0))
+            assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_rows_without_end_are_refused_and_gaps_are_not_kept_without_end() -> None:
+    def endless(text: str) -> Page:
+        page = Page()
+        for n in range(int(text)):
+            page.add("row", str(n), 1.0)
+            page.gap(f"gap {n}")
+        return page
+
+    parse = parser("endless", endless)
+    assert len(parse("4000", 0).whys) < 300
+    refused = parse(str(ROWS + 1), 0)
+    assert (refused.outcome, refused.rows, refused.whys) == (Outcome.ERROR, (), (f"more than {ROWS} rows: not read",))
+    with pytest.raises(Unreadable):
+        endless(str(ROWS + 1))
+
+
+SECOND: dict[str, Any] = {
+    "smartctl": '{"smartctl": {"version": [7, 2], "exit_status": 8}, "smart_status": {"passed": false}}',
+    "nvme smart-log": '{"critical_warning": 4, "media_errors": 9}',
+    "fio": '{"fio version": "fio-3.28", "jobs": [{"jobname": "a", "error": 5}]}',
+    "dcgmi diag": '{"DCGM Diagnostic": {}}',
+}
+
+
+@pytest.mark.parametrize("tool", SECOND)
+@pytest.mark.parametrize("again", [None, "", "}\n"], ids=["another", "itself", "a bracket"])
+def test_two_outputs_in_one_text_are_not_the_first_one(tool: str, again: str | None, own: dict[str, str]) -> None:
+    """Only the first object is read: a second, that may be bad, must not be passed over."""
+    good = [text_of(one.file) for one in met() if one.tool == tool and one.reading.outcome in GOOD]
+    text = next((text for text in [*good, own.get(tool, "")] if text.lstrip().startswith("{")), "")
+    if not text:
+        pytest.skip("no captures beside the project: set BURNIN_CAPTURES")
+    assert sound(PARSERS[tool](text, 0)).outcome in GOOD
+    behind = SECOND[tool] if again is None else again or text
+    assert sound(PARSERS[tool](f"{text.rstrip()}\n{behind}\n", 0)).outcome is Outcome.ERROR
