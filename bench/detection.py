@@ -17,6 +17,7 @@ fault is of; `others`: FAIL or HOLD on a part that has nothing to do with it.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import multiprocessing
@@ -135,6 +136,7 @@ _CHUNK = 10
 def _begin(folder: str, sizes: dict[str, int]) -> None:
     _FOLDER[:] = [Path(folder)]
     _SIZES.update(sizes)
+    gc.disable()  # a rack is twenty thousand series without a cycle; `_judge` collects now and then
 
 
 @cache
@@ -162,6 +164,8 @@ def _learn_all(each: Callable[..., Iterator[Any]], folder: Path, sizes: dict[str
 
 def _judge(job: Job) -> dict[str, Any]:
     name, tails, seed = job
+    if seed % 100 == 0:
+        gc.collect()
     plants = tuple(fault.plant() for fault in FAULTS if fault.name == name)
     (one,) = racks([seed], plants, tails)
     said = judged(one, {baseline: _baseline(baseline, tails) for baseline in _SIZES})

@@ -64,7 +64,8 @@ def _levels(readings: Readings) -> list[tuple[str, str, float]]:
 
     for idle, load in readings.pairs():
         note("slope", load.phase, readings.slopes(idle, load))
-        done = readings.of("load.launches", load, work.rate) / readings.mean("gpu.clock_sm", load)
+        done = readings.once("launch rate", load, lambda load=load: readings.of("load.launches", load, work.rate))  # type: ignore[misc]
+        done = done / readings.mean("gpu.clock_sm", load)
         note("work", load.phase, done)
         locked = "@" in load.phase
         metric = "gpu.power" if locked else "gpu.clock_sm"

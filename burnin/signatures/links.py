@@ -234,13 +234,18 @@ def _far_ends(readings: Readings, bad: Collection[str], known: Collection[str]) 
 
 def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Margin below that of peers, by raw bit errors: planes, trays, GPUs, then links, each less what is above it."""
-    seen: list[dict[str, Seen]] = []
-    for load in readings.telemetry.phase("load"):
-        ber = readings.once(MARGIN, load, partial(_decades, readings, load))
-        if ber.size and readings.enough(medians(ber)):
-            seen.append(_margins(readings, row, load, ber))
-    parts = [{part: one for part, one in stage.items() if not _shared(part)} for stage in seen]
-    planes = [{part: one for part, one in stage.items() if _shared(part)} for stage in seen]
+    looks = [(load, readings.once(MARGIN, load, partial(_decades, readings, load))) for load in readings.telemetry.phase("load")]
+    looks = [(load, ber) for load, ber in looks if ber.size and readings.enough(medians(ber))]
+    alone = [readings.once("links apart", load, partial(_alone, readings, ber)) for load, ber in looks]
+    far = (
+        np.flatnonzero(np.any([links.ravel() >= number(row, "floor") for links in alone], axis=0)) if looks else np.empty(0, int)
+    )
+    seen = [_margins(readings, row, load, ber, far) for load, ber in looks]
+    out = sorted({part for stage in seen for part, one in stage.items() if one.zone > Zone.FAMILY})  # of 1400 parts a few
+    parts, planes = (
+        [{part: stage[part] for part in out if part in stage and _shared(part) is shared} for stage in seen]
+        for shared in (False, True)
+    )
 
     def why(one: Seen) -> str:
         return f"raw bit error rate 10^{one.value:.1f}, {one.excess:.1f} dB less margin than its peers"
@@ -288,18 +293,21 @@ def lost_db(decades: Floats) -> Floats:
 _CHANCE = math.log10(0.375)
 
 
-def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floats) -> dict[str, Seen]:
-    """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it; values stay decades."""
-    count, least, ber = decades.shape[2], number(row, "sigma_min"), lost_db(decades)
+def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floats, far: NDArray[np.int64]) -> dict[str, Seen]:
+    """Planes (as rack#number), trays, GPUs and links, each against its peers less what is above it; values stay decades.
+    `far`: links that are beyond the floor in any stretch."""
+    count, least = decades.shape[2], number(row, "sigma_min")
+    ber = lost_db(decades)
     per_db = (10 ** (-median(ber.ravel()) / 10) + 0.5) / 10  # d log10(rate) / d dB of 3/8 erfc
 
-    def among(what: str, names: list[str], value: Floats, apart: Floats) -> dict[str, Seen]:
+    def among(
+        what: str, names: list[str], value: Floats, apart: Floats, only: NDArray[np.int64] | None = None
+    ) -> dict[str, Seen]:
         family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
-        return zones.parts(_of_level(row, what), load.stage, names, value.ravel(), family, per=per_db)
+        return zones.parts(_of_level(row, what), load.stage, names, value.ravel(), family, per=per_db, only=only)
 
     numbers, group = _planes(readings, count)
-    planes = medians(_grouped(ber, group, len(numbers)))
-    rest = ber - planes[group].reshape(ber.shape)
+    planes, rest = _less_planes(ber, numbers, group)
     gpu = medians(rest)
     tray = medians(without_slots(gpu))
     tray = tray - median(tray)
@@ -311,12 +319,25 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floa
             gpu[i] = gpu[i] - tray[i]
     out |= trays | among("gpu", names, medians(decades), own(gpu, least))
     links = [f"{name}.l{i}" for name in names for i in range(count)]
-    for link, s in among("link", links, decades, rest - medians(rest)[:, :, None]).items():
+    for link, s in among("link", links, decades, rest - medians(rest)[:, :, None], far).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
-        out[link] = replace(s, zone=Zone.HOLD) if near else s
+        out[link] = s._replace(zone=Zone.HOLD) if near else s
     hot = [i for i, name in enumerate(numbers) if name in out and out[name].zone > Zone.FAMILY]
     told = {links[i] for i in np.flatnonzero(np.isin(group, hot))} if hot else set()
     return {part: s for part, s in out.items() if part not in told}
+
+
+def _less_planes(ber: Floats, numbers: list[str], group: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """(what links have that share a far end, what each has beyond that), in dB."""
+    planes = medians(_grouped(ber, group, len(numbers)))
+    return planes, ber - planes[group].reshape(ber.shape)
+
+
+def _alone(readings: Readings, decades: Floats) -> Floats:
+    """What each link has beyond its far end and its GPU, in dB."""
+    _, rest = _less_planes(lost_db(decades), *_planes(readings, decades.shape[2]))
+    out: Floats = rest - medians(rest)[:, :, None]
+    return out
 
 
 def _of_level(row: SignatureRow, what: str) -> SignatureRow:

@@ -90,7 +90,8 @@ class Readings:
         for pack in self.packs("gpu", self.all_gpus, metric):
             a, b = pack.window(stretch)
             t_s = pack.t_s[a:b] - (stretch.at(pack.part)[0] - stretch.t0_s)
-            out[pack.rows] = [value(Series(t_s, row[a:b])) for row in pack.v]
+            at_once = _AT_ONCE.get(value) if b > a and not np.isnan(pack.v[:, a:b]).any() else None
+            out[pack.rows] = at_once(t_s, pack.v[:, a:b]) if at_once else [value(Series(t_s, row[a:b])) for row in pack.v]
         return out.reshape(len(self.gpus), -1)
 
     def once(self, name: str, stretch: Stretch, value: Callable[[], Floats]) -> Floats:
@@ -267,3 +268,37 @@ def share(series: Series) -> float:
     """By how many seconds a counter of seconds grew per second; NaN with fewer than two readings."""
     span = float(series.t_s[-1] - series.t_s[0]) if series.t_s.size > 1 else 0.0
     return series.growth() / span if span > 0 else float("nan")
+
+
+def unrest(power: Series) -> float:
+    """Standard deviation / mean: a power that jumps between readings has a mean that its readings do not know."""
+    known = power.known()
+    return float(known.std() / known.mean()) if known.size and known.mean() > 0 else float("nan")
+
+
+def _growths(t_s: Floats, v: Floats) -> Floats:
+    if t_s.size < 2:
+        return np.full(len(v), np.nan)
+    steps = np.diff(v)
+    out: Floats = np.where(steps >= 0, steps, v[:, 1:]).sum(axis=1)
+    return out
+
+
+def _shares(t_s: Floats, v: Floats) -> Floats:
+    span = float(t_s[-1] - t_s[0])
+    return _growths(t_s, v) / span if span > 0 else np.full(len(v), np.nan)
+
+
+def _unrest(t_s: Floats, v: Floats) -> Floats:
+    mean = v.mean(axis=1)
+    return np.where(mean > 0, v.std(axis=1) / np.where(mean > 0, mean, 1.0), np.nan)
+
+
+_AT_ONCE: Mapping[Callable[[Series], float], Callable[[Floats, Floats], Floats]] = {
+    Series.lowest: lambda t_s, v: v.min(axis=1),
+    Series.highest: lambda t_s, v: v.max(axis=1),
+    Series.growth: _growths,
+    share: _shares,
+    unrest: _unrest,
+}
+"""The same of many rows that were read at the same times, where nothing is missing: as right, and much faster."""

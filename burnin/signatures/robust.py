@@ -18,6 +18,10 @@ def median(values: Floats) -> float:
 def medians(values: Floats) -> Floats:
     """Median of the known values of each row (last axis); NaN for a row that has none."""
     ordered = np.sort(values, axis=-1)  # NaN last
+    count = values.shape[-1]
+    if count and not np.isnan(ordered[..., -1]).any():
+        middle: Floats = 0.5 * (ordered[..., (count - 1) // 2] + ordered[..., count // 2])
+        return middle
     known = np.count_nonzero(~np.isnan(values), axis=-1)[..., None]
     low, high = np.maximum(known - 1, 0) // 2, known // 2
     high = np.minimum(high, values.shape[-1] - 1)

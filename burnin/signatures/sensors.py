@@ -16,7 +16,7 @@ import numpy as np
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import silicon, zones
-from burnin.signatures.readings import MIN_RISE_W, Readings
+from burnin.signatures.readings import MIN_RISE_W, Readings, unrest
 from burnin.signatures.robust import median, own, sigma
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Floats, Series, Stretch
@@ -104,9 +104,9 @@ def meter(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Energy counter and power reading of one GPU that disagree more, either way, than those of its peers."""
     many = []
     for load in readings.telemetry.phase("load"):
-        ratio = readings.once(METER, load, partial(readings.grid, partial(_energy_over_power, readings, load)))
+        ratio = readings.once(METER, load, partial(_ratios, readings, load))
         apart = readings.family(METER, load.phase, zones.relative(ratio), number(row, "sigma_min"))
-        steady = readings.once("unrest", load, partial(readings.of, "gpu.power", load, _unrest)) <= number(row, "steady")
+        steady = readings.once("unrest", load, partial(readings.of, "gpu.power", load, unrest)) <= number(row, "steady")
         for sign in (1.0, -1.0):
             seen = zones.among(readings, row, load.stage, ratio, apart, steady, sign * median(ratio.ravel()), sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
@@ -116,10 +116,19 @@ def meter(readings: Readings, row: SignatureRow) -> list[Finding]:
     )  # fmt: skip
 
 
-def _unrest(power: Series) -> float:
-    """Standard deviation / mean: a power that jumps between readings has a mean that its readings do not know."""
-    known = power.known()
-    return float(known.std() / known.mean()) if known.size and known.mean() > 0 else math.nan
+def _ratios(readings: Readings, load: Stretch) -> Floats:
+    """Growth of the energy counter over what the power says, of every GPU; all at once where both were read together."""
+    energy, power = (readings.packs("gpu", readings.all_gpus, metric) for metric in ("gpu.energy", "gpu.power"))
+    if len(energy) == len(power) == 1 and energy[0].t_s is power[0].t_s and not load.own:
+        a, b = energy[0].window(load)
+        grown, watts = energy[0].v[:, a:b], power[0].v[:, a : b - 1]
+        mean = watts.mean(axis=1) if b - a > 1 else np.zeros(1)
+        if not np.isnan(grown).any() and (mean > 0).all():  # False for NaN
+            steps = np.diff(grown)
+            total = np.where(steps >= 0, steps, grown[:, 1:]).sum(axis=1)
+            out: Floats = (total / float(energy[0].t_s[b - 1] - energy[0].t_s[a]) / mean).reshape(len(readings.gpus), -1)
+            return out
+    return readings.grid(partial(_energy_over_power, readings, load))
 
 
 def _energy_over_power(readings: Readings, load: Stretch, gpu: str) -> float:

@@ -41,8 +41,9 @@ def _whose(readings: Readings, row: SignatureRow, metric: str, load: Stretch, to
     whole = Stretch(load.stage, load.phase, load.t0_s, load.t1_s)
     slowed: dict[str, dict[str, float]] = {}
     measured: dict[str, int] = {}
-    for tray, gpus in zip(readings.trays, readings.gpus, strict=True):
-        shares = {gpu: share(readings.telemetry.window(gpu, metric, whole)) for gpu in gpus}
+    held = readings.of(metric, whole, share).tolist()
+    for tray, gpus, row_of in zip(readings.trays, readings.gpus, held, strict=True):
+        shares = dict(zip(gpus, row_of, strict=True))
         measured[tray] = sum(value == value for value in shares.values())
         slowed[tray] = {gpu: value for gpu, value in shares.items() if value >= number(row, "floor")}
     known = [tray for tray in readings.trays if measured[tray]]

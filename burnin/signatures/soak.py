@@ -159,8 +159,9 @@ def swings(readings: Readings, row: SignatureRow) -> list[Finding]:
         if readings.enough(temp):
             middle = medians(temp.T)
             series = {"cdu": middle, **{tray: y - middle for tray, y in series.items()}}
+        watts = medians(power.T)
         for part, y in series.items():
-            found = _swing(row, part, y, medians(power.T), dt, len(series), load)
+            found = _swing(row, part, y, watts, dt, len(series), load)
             if found is not None and part not in out:
                 out[part] = found
     return [one for part, one in sorted(out.items()) if part == "cdu" or "cdu" not in out]

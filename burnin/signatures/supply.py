@@ -50,7 +50,10 @@ def balance(readings: Readings, row: SignatureRow) -> list[Finding]:
     for idle, load in readings.pairs():
         if min(idle.judged[1] - idle.judged[0], load.judged[1] - load.judged[0]) < steady:
             continue
-        (cold_w, cold_h, _), (hot_w, hot_h, per_k) = (_heat(readings.telemetry, row, s) for s in (idle, load))
+        (cold_w, cold_h, _), (hot_w, hot_h, per_k) = (
+            readings.once(f"heat {number(row, 'heat'):g}", s, lambda s=s: np.array(_heat(readings.telemetry, row, s))).tolist()  # type: ignore[misc]
+            for s in (idle, load)
+        )
         if not (hot_w > 0 and hot_w != cold_w and per_k > 0):  # no power, no flow: there is nothing to compare
             continue
         gains.append((hot_h - cold_h) / ((hot_w - cold_w) * number(row, "share")))

@@ -73,8 +73,10 @@ def transient(readings: Readings, row: SignatureRow) -> list[Finding]:
 
         def time(gpu: str, idle: Stretch = idle, load: Stretch = load) -> float:
             one = readings.telemetry.of(gpu, "gpu.temp").between(load.t0_s, load.t0_s + number(row, "window_s"))
+            if one.present < number(row, "window_s") / number(row, "every_s"):
+                return math.nan
             cold, hot = readings.telemetry.window(gpu, "gpu.temp", idle).mean(), one.between(load.t0_s + 30, math.inf).mean()
-            if one.present < number(row, "window_s") / number(row, "every_s") or not hot - cold > 10:
+            if not hot - cold > 10:
                 return math.nan
             above = np.flatnonzero(one.v >= cold + 0.632 * (hot - cold))
             return float(one.t_s[above[0]] - load.t0_s) if above.size else math.nan

@@ -11,8 +11,9 @@ is judged as if tails were normal, and no tail that the rack has, or may have, e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,7 @@ class Zone(IntEnum):
     FAIL = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """One part in one stretch: what was measured, by how much it exceeds its peers (unit of the floor), z, the zone, and the
     `edge`: what would have to be measured of it to be at the floor."""
 
@@ -113,18 +113,22 @@ def parts(
     where: NDArray[np.bool_] | None = None,
     per: float = 1.0,
     sign: float = 1.0,
+    only: NDArray[np.int64] | None = None,
 ) -> dict[str, Seen]:
-    """The same for any parts, by name."""
+    """The same for any parts, by name. `only`: places of those that anybody asks for, where most are known to be in family."""
     apart = sign * family.own.ravel()
     n = int(np.count_nonzero(~np.isnan(apart)))
+    if only is not None:
+        names, value, apart = [names[i] for i in only], value[only], apart[only]
+        where = None if where is None else where[only]
     out = {}
-    floor = number(row, "floor")
-    for i, excess in enumerate(apart.tolist()):
+    floor, family_zone = number(row, "floor"), Zone.FAMILY
+    allowed = apart >= floor if where is None else (apart >= floor) & where  # False for NaN
+    columns = (value, apart, apart / family.sigma, value - per * (apart - floor), allowed)
+    for name, seen, excess, z, edge, far in zip(names, *(column.tolist() for column in columns), strict=True):
         if excess == excess:
-            allowed = excess >= floor and (where is None or bool(where[i]))
-            z = excess / family.sigma
-            at = zone(row, n, excess, z, family.dof, family.tail) if allowed else Zone.FAMILY
-            out[names[i]] = Seen(stage, float(value[i]), excess, z, at, float(value[i]) - per * (excess - floor))
+            at = zone(row, n, excess, z, family.dof, family.tail) if far else family_zone
+            out[name] = Seen(stage, seen, excess, z, at, edge)
     return out
 
 
@@ -139,9 +143,9 @@ def collect(many: Sequence[Mapping[str, Seen]]) -> dict[str, list[Seen]]:
 
 def severity(seen: Sequence[Seen]) -> Severity | None:
     """One re-test decides: the zone that a part reached twice is its own; once, it is HOLD at most, and of many times WATCH."""
-    zones = sorted((one.zone for one in seen), reverse=True)
-    if not zones or zones[0] is Zone.FAMILY:
+    if not any(one.zone for one in seen):
         return None
+    zones = sorted((one.zone for one in seen), reverse=True)
     if len(zones) > 1 and zones[1] > Zone.FAMILY:
         return {Zone.FAIL: Severity.FAIL, Zone.HOLD: Severity.HOLD, Zone.WATCH: Severity.WATCH}[zones[1]]
     return Severity.HOLD if zones[0] >= Zone.HOLD and len(zones) < 3 else Severity.WATCH

@@ -109,8 +109,11 @@ class Telemetry:
         """Parts that have at least one reading of `metric`, sorted."""
         if not self._parts:
             found: dict[str, list[str]] = {}
+            read: dict[int, bool] = {}  # many parts may share one series
             for (part, name), one in self.series.items():
-                if one.v.size and (one.v[0] == one.v[0] or one.present):
+                if id(one) not in read:
+                    read[id(one)] = bool(one.v.size and (one.v[0] == one.v[0] or one.present))
+                if read[id(one)]:
                     found.setdefault(name, []).append(part)
             self._parts.update({name: sorted(parts) for name, parts in found.items()})
         return list(self._parts.get(metric, ()))

@@ -58,7 +58,7 @@ def rest(model: Model, silicon: Silicon, condition: Condition, supply_c: Floats)
     upstream = _upstream(model)
     coolant, cool = supply_c, limit
     for _ in range(_ROUNDS):
-        coolant = supply_c + (model.coolant.own_rise * power + model.coolant.preheat * (upstream @ power)) / branch
+        coolant = supply_c + (model.coolant.own_rise * power + model.coolant.preheat * _before(upstream, power)) / branch
         if busy:
             room = np.maximum(facts.max_operating_c - silicon.temp_offset_k - coolant, 0.0)
             cool = room / (r_core + r_plate)
@@ -73,12 +73,18 @@ def rest(model: Model, silicon: Silicon, condition: Condition, supply_c: Floats)
     return Rest(power, die, hbm, clock, held & (limit <= cool), held & (limit > cool), r_core, r_plate, r_loop)
 
 
+def _before(upstream: Floats, power: Floats) -> Floats:
+    """Power of those before each GPU in its loop, tray by tray: the whole rack's matrix is zeros but for its trays."""
+    out: Floats = np.matmul(upstream, power.reshape(-1, len(upstream), power.shape[1])).reshape(power.shape)
+    return out
+
+
 def _upstream(model: Model) -> Floats:
-    """Matrix that adds up, for each GPU, the power of those before it in its loop."""
+    """Matrix that adds up, for each GPU of a tray, the power of those before it in its loop."""
     per_tray = model.topology.gpus_per_tray
     one = np.zeros((per_tray, per_tray))
     for loop in model.coolant.loops:
         for before, position in pairwise(loop):
             one[position] = one[before]
             one[position, before] = 1.0
-    return np.kron(np.eye(model.topology.compute_trays), one).astype(float)
+    return one
