@@ -37,17 +37,17 @@ from typing import Any
 
 from burnin import wire
 from burnin.agent import clocks, host, kernel_log
+from burnin.agent.alone import Alone
 from burnin.agent.attachment import Attachment
 from burnin.agent.claims import Claims
-from burnin.agent.cost import Cost
-from burnin.agent.fields import Group
-from burnin.agent.grip import GroupSource, Handles
+from burnin.agent.grip import Handles
 from burnin.agent.guards import Guard, Guards
+from burnin.agent.halts import Halts
 from burnin.agent.jobs import Jobs
-from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource, Spawn
+from burnin.agent.load import Loads, Spawn, burns
 from burnin.agent.program import Programs
 from burnin.agent.program import Spawn as Keep
-from burnin.agent.sampler import Sample, Sampler, Source, Table
+from burnin.agent.readings import Readings
 from burnin.agent.spool import Spool
 
 TICK_S, IDLE_TICK_S = 0.1, 0.5
@@ -55,10 +55,6 @@ TICK_S, IDLE_TICK_S = 0.1, 0.5
 BEAT_NS = 1_000_000_000
 FREE_S = 5.0
 """How long a holder that ends waits for the driver to let go of clocks."""
-HALT, HALTED = "halt", "halted"
-"""Files in the agent's directory: RUN and the reason; how many GPUs were loaded, once none is."""
-TRANSIENT = 3
-"""Number of the table that is read only when asked."""
 INIT_S = 8.0
 """How long NVML may take to initialise before hello says that it hangs."""
 
@@ -79,7 +75,6 @@ class Holder:
         keep: Keep | None = None,
     ) -> None:
         self.run, self.agent, self._spawn, self._at, self._keep = run, agent, spawn, at, keep
-        self._dir = os.path.dirname(note)
         self._linger_ns = self._wait_ns = int(linger_s * 1e9)
         self._now_ns, self._stage = now_ns, ""
         self.ident = os.urandom(8).hex()
@@ -87,25 +82,17 @@ class Holder:
         self.spool = Spool(self._boot_id, now_ns)
         self.claims = Claims()
         self._kmsg = host.KernelLog(at)
-        self._devices: dict[str, str] = {}
         self._handles = Handles(open_nvml, self._remark, self._saw_xid, lambda: self._ending)
-        self._cost = Cost(now_ns)
         self._freeing: threading.Thread | None = None
-        self._sampler: Sampler | None = None
         self._loads: Loads | None = None
         self._jobs: Jobs | None = None
         self._programs: Programs | None = None
         self._clocks: clocks.ClockLocks | None = None
         self._note = note
-        self._exclusive: set[str] = set()
-        """Orders whose programs have the GPUs for themselves: NVML is taken again when they end."""
-        self._halted: dict[str, str] = {}
-        self._paper: list[str] | None = None
-        """GPUs that a halt by file found loaded, until it is answered."""
+        self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, now_ns)
+        self._halts = Halts(os.path.dirname(note), run, self._halt)
         self._guards = Guards(self._unnumbered, self._halt)
-        self._margins: dict[int, list[tuple[int, str]]] = {}
-        """Table -> columns that hold a GPU's T.Limit margin."""
-        self._absent: dict[int, dict[int, str]] = {}
+        self._readings = Readings(at, self._handles, self._guards, self._post, self.tell, now_ns)
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
         self._lease_end_ns = 0
@@ -128,8 +115,8 @@ class Holder:
         who = self._handles
         who.open()
         if who.nvml is not None:
-            self._loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns)
-            self._loads.halted = self._halted
+            self._loads = self._alone.loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns)
+            self._loads.halted = self._halts.why
             self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), who.uuids)
             if self._keep is not None:
                 self._programs = Programs(self._loads, self._keep, self.tell, self._program_ended, self._now_ns, self.ident)
@@ -174,9 +161,9 @@ class Holder:
         body = {
             "protocol": wire.PROTOCOL, "run": self.run, "holder": self.ident, "agent": self.agent, "pid": os.getpid(),
             "uid": os.getuid(), "wall_ns": time.time_ns(), "first": self.spool.first, "next": self.spool.next,
-            "nvml": self._handles.reason, "kmsg": self._kmsg.reason, "xid": self._handles.xid_reason, "tables": self._tables(),
-            "gpus": list(self._handles.gpus), "loaded": self._loaded(), "stage": self.detached, "halted": self._halted,
-            "fence": self.claims.token,
+            "nvml": self._handles.reason, "kmsg": self._kmsg.reason, "xid": self._handles.xid_reason,
+            "tables": self._readings.columns, "gpus": list(self._handles.gpus), "loaded": self._loaded(),
+            "stage": self.detached, "halted": self._halts.why, "fence": self.claims.token,
         }  # fmt: skip
         return self._unnumbered("hello", body)
 
@@ -187,9 +174,6 @@ class Holder:
     def _unnumbered(self, kind: str, body: dict[str, Any]) -> bytes:
         return wire.encode(wire.Record(kind, self._boot_id, -1, self._now_ns(), body))
 
-    def _tables(self) -> list[tuple[tuple[str, str], ...]]:
-        return [table.columns for table in self._sampler.tables] if self._sampler else []
-
     def _loaded(self) -> list[str]:
         return sorted({*(self._loads.burning if self._loads else ()), *(self._programs.gpus if self._programs else ())})
 
@@ -197,11 +181,8 @@ class Holder:
     def _programmed(self) -> bool:
         return self._programs is not None and self._programs.running
 
-    def _hung(self) -> set[str]:
-        return self._sampler.hung if self._sampler else set()
-
     def _unreadable(self) -> set[str]:
-        return self._hung() | self._handles.gone
+        return self._readings.hung | self._handles.gone
 
     # ---- orders
 
@@ -218,7 +199,7 @@ class Holder:
     @property
     def busy(self) -> bool:
         """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
-        left = "*" in self._halted and not self._attached
+        left = "*" in self._halts.why and not self._attached
         return bool(self._loaded()) or self._programmed or (self.leased and not left)
 
     def hear(self, down: wire.Down) -> None:
@@ -246,8 +227,8 @@ class Holder:
 
     def _obey(self, order: wire.Order) -> None:
         verbs: dict[str, Callable[..., Any]] = {
-            "sample": self._sample, "transient": self._transient, "load": self._load, "unload": self._unload,
-            "ports": self._ports, "bye": self._bye, "clear": self._halted.clear,
+            "sample": self._sample, "transient": self._readings.transient, "load": self._load, "unload": self._unload,
+            "ports": self._ports, "bye": self._bye, "clear": self._halts.why.clear,
         }  # fmt: skip
         try:
             self._answer(order.id, result=verbs[order.verb](**order.args))
@@ -258,7 +239,7 @@ class Holder:
 
     def _put_to_work(self, order: wire.Order) -> None:
         jobs = self._jobs
-        if jobs is None or self._sampler is None or self._handles.grip.let_go:
+        if jobs is None or not self._readings.begun or self._handles.grip.let_go:
             self._answer(order.id, error="work is refused: no GPU is being sampled")
         elif self._programmed:
             self._answer(order.id, error="work is refused: a program has this tray")
@@ -274,62 +255,27 @@ class Holder:
     def _program(self, order: wire.Order) -> None:
         programs, args = self._programs, {"env": {}, "logs": [], **order.args}
         exclusive = bool(args.pop("exclusive", False))
-        if programs is not None and (programs.waits(order.id) or order.id in self._exclusive):
+        if programs is not None and (programs.waits(order.id) or order.id in self._alone.orders):
             return
         try:
-            if programs is None or self._sampler is None or self._handles.grip.let_go:
+            if programs is None or not self._readings.begun or self._handles.grip.let_go:
                 raise ValueError("a program is refused: no GPU is being sampled")
             if not exclusive and not args.get("gpus"):
                 raise ValueError("a program is refused: it names no GPU to be watched, and is not exclusive")
             if exclusive:
                 args["gpus"] = []
-                self._exclusive.add(order.id)
-                threading.Thread(target=self._alone, args=(order.id, args), daemon=True).start()
+                self._alone.start(order.id, programs, args)
             else:
                 programs.start(order.id, self._unreadable(), **args)
         except (OSError, TypeError, ValueError) as error:
             self._answer(order.id, error=str(error))
 
-    def _alone(self, ident: str, args: dict[str, Any]) -> None:
-        """In a thread: let NVML go, then start."""
-        try:
-            self._handles.release(self._busy_with)
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            self._post(lambda: self._program_ended(ident, error=text))
-            return
-
-        def begin() -> None:
-            try:
-                if self._programs is not None:
-                    self._programs.start(ident, set(), **args)
-            except (OSError, TypeError, ValueError) as error:
-                self._program_ended(ident, error=str(error))
-
-        self._post(begin)
-
     def _program_ended(self, ident: str, result: Any = None, error: str | None = None) -> None:
-        if ident not in self._exclusive:
-            self._answer(ident, result, error)
-            return
-        self._exclusive.discard(ident)
-
-        def take() -> None:
-            try:
-                since, taken = self._now_ns(), dict[str, Any](self._handles.take())
-                for _ in range(50):  # what comes next wants margins that were read
-                    if self._loads is None or self._loads.read_since(since, set(self._handles.gpus)):
-                        break
-                    time.sleep(0.1)
-            except Exception as failed:
-                taken = {"failed": f"NVML was not taken again: {failed}"}
-            self._post(lambda: self._answer(ident, None if error else {**result, "taken": taken}, error))
-
-        threading.Thread(target=take, daemon=True).start()
+        (self._alone.ended if ident in self._alone.orders else self._answer)(ident, result, error)
 
     def _ask(self, order: wire.Order) -> None:
         asked: dict[str, Callable[..., Any]] = {
-            "identify": self._identify, "state": lambda: self._handles.settings(self._hung()), "clocks": self._hold_clocks,
+            "identify": self._identify, "state": lambda: self._handles.settings(self._readings.hung), "clocks": self._hold_clocks,
             "release": lambda: self._handles.release(self._busy_with), "take": self._handles.take,
         }  # fmt: skip
         try:
@@ -347,7 +293,7 @@ class Holder:
         self.spool.add("reply", body)
 
     def _identify(self) -> dict[str, Any]:
-        who, hung = self._handles, self._hung()
+        who, hung = self._handles, self._readings.hung
         return {
             "host": host.identity(self._at), "nvml": who.reason, "kmsg": self._kmsg.reason, "xid": who.xid_reason,
             **who.identities(hung), "hung": sorted(hung),
@@ -374,60 +320,7 @@ class Holder:
             self._freeing.start()
 
     def _sample(self, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
-        if self._handles.nvml is None or self._loads is None:
-            raise ValueError(f"nothing can be sampled: {self._handles.reason}")
-        if self._sampler is None:
-            from burnin.agent import hostdata  # what a start need not wait for is imported where it is needed
-
-            bdfs = {bdf: gpu for gpu, bdf in self._handles.bdfs.items() if bdf}
-            self._devices = hostdata.names(self._at, bdfs)
-            loads = self._loads
-            fast = self._sources("fast", self._cost.answered) + [LoadSource(gpu, loads) for gpu in self._handles.gpus]
-            slow: list[Source] = [*self._sources("slow"), *hostdata.sources(self._at, bdfs), self._cost]
-            tables = [
-                Table("fast", fast, int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
-                Table("slow", slow, int(slow_s * 1e9)),
-                Table("links", self._sources("links"), int(links_s * 1e9)),
-                Table("transient", self._sources("transient"), 0),
-            ]
-            self._cost.tables = tables
-            self._margins = {
-                number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
-                for number, table in enumerate(tables)
-            }
-            self._sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
-            self._sampler.start()
-        return {"tables": self._tables()}
-
-    def _emit(self, sample: Sample) -> None:
-        """From the sampler's thread. Bursts of power are nobody's limit: they wait for the next turn, and cost no wake."""
-        self._post(lambda: self._sampled(sample), at_once=sample.table != TRANSIENT)
-
-    def _sources(self, cadence: str, answered: Callable[[int], None] = lambda took_ns: None) -> list[Source]:
-        who = self._handles
-
-        def of(name: str) -> Callable[[], Group | None]:
-            return lambda: who.group(name, cadence)
-
-        return [GroupSource(name, of(name), who.grip, self._now_ns, answered) for name in who.gpus]
-
-    def _transient(self, period_s: float, seconds: float) -> dict[str, Any]:
-        """Read what changes within a second so often, for so long; then no more."""
-        if self._sampler is None:
-            raise ValueError("nothing is sampled yet")
-        if not 0.05 <= period_s <= 10 or not 0 <= seconds <= 86400:
-            raise ValueError(f"a reading every {period_s:g} s for {seconds:g} s: 0.05 to 10 s, and a day at most")
-        now = self._now_ns()
-        self._sampler.tables[TRANSIENT].order(int(period_s * 1e9), now + int(seconds * 1e9))
-        self._sampler.nudge()
-        return {"period_s": period_s, "seconds": seconds}
-
-    def _paced(self, table: Table, took_ns: int) -> None:
-        pace = table.pace
-        if pace is not None:
-            every, asked = pace.period_ns / 1e9, pace.ordered_ns / 1e9
-            took = f"table {table.name}: its reading took {took_ns / 1e9:.3g} s"
-            self._remark(f"{took}; it is read every {every:g} s now, {asked:g} s were asked")
+        return self._readings.begin(self._loads, fast_s, slow_s, links_s)
 
     def _load(
         self,
@@ -440,19 +333,11 @@ class Holder:
         cpu: bool = False,
         nic: dict[str, dict[str, str]] | None = None,
     ) -> dict[str, str]:
-        if self._loads is None or self._sampler is None or self._handles.grip.let_go:
+        if self._loads is None or not self._readings.begun or self._handles.grip.let_go:
             raise ValueError("load is refused: no GPU is being sampled")
         if self._programmed:
             raise ValueError("load is refused: a program has this tray")
-        from burnin.agent import cores
-
-        uuids, names = self._handles.uuids, sorted(self._handles.uuids)
-        peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
-        each = {gpu: {"kernel": kernel, "pulse": (pulse or {}).get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
-        share = dict(zip(names, cores.shares(cores.count(self._at), len(names)))) if cpu else {}
-        ways = [{"card": card, **way} for card, way in sorted((nic or {}).items())]
-        dealt = {gpu: {"cores": share.get(gpu), "ways": ways[n :: len(names)]} for n, gpu in enumerate(names)}
-        specs = {gpu: {"kind": "burn", "args": {**args, **dealt.get(gpu, {})}} for gpu, args in each.items()}
+        specs = burns(self._at, self._handles.uuids, gpus, kernel, pulse or {}, nvlink, cpu, nic or {})
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
     def _ports(self) -> Any:
@@ -466,33 +351,12 @@ class Holder:
         return self._loads.end(gpus) if self._loads else []
 
     def _halt(self, why: str, gpus: list[str] | None) -> list[str]:
-        self._halted.update(dict.fromkeys(["*"] if gpus is None else gpus, why))  # also while NVML is still being opened
+        self._halts.why.update(dict.fromkeys(["*"] if gpus is None else gpus, why))  # also while NVML is still being opened
         self.tell("note", text=f"load was ended and is refused from now on: {why}")
         ended = list(self._programs.gpus) if self._programs is not None else []
         if self._programs is not None and (gpus is None or set(gpus) & set(ended) or not ended):
             self._programs.end(why, at_once=True)
         return sorted({*(self._loads.halt(why, gpus) if self._loads else []), *ended})
-
-    def _read_halt(self) -> None:
-        """A halt without a channel: a file that a shell writes (burnin.transport.halt), so no Python has to start. The answer is
-        another file, written when nothing is loaded any more."""
-        ask, answer = os.path.join(self._dir, HALT), os.path.join(self._dir, HALTED)
-        if os.path.exists(ask):
-            with open(ask, encoding="utf-8", errors="replace") as file:
-                run, _, why = file.read(400).partition("\n")
-            os.unlink(ask)
-            if run == self.run:
-                self._paper = self._halt(why.strip() or "by a file", None)
-            else:
-                self._say_halted(answer, "another run's")
-        if self._paper is not None and not self._loaded():
-            self._say_halted(answer, str(len(self._paper)))
-            self._paper = None
-
-    def _say_halted(self, answer: str, text: str) -> None:
-        with open(answer + ".new", "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(answer + ".new", answer)
 
     def _bye(self) -> str:
         self.end()
@@ -503,20 +367,7 @@ class Holder:
         self._unload()
         self._ending = True
 
-    # ---- samples and time
-
-    def _sampled(self, sample: Sample) -> None:
-        if sample.absent != self._absent.get(sample.table, {}):
-            self._absent[sample.table] = sample.absent
-            self.tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
-        self.tell("sample", c=sample.table, n=sample.taken_ns, v=sample.values)
-        if self._sampler is not None:
-            self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
-        if self._sampler is not None and self._loads is not None:
-            for i, gpu in self._margins.get(sample.table, ()):
-                value = sample.values[i]
-                if value is not None:
-                    self._loads.margin(gpu, value, sample.taken_ns)
+    # ---- time
 
     def _read_kernel_log(self) -> None:
         for line in self._kmsg.poll():
@@ -525,30 +376,22 @@ class Holder:
                 gpu = next((gpu for gpu, bdf in self._handles.bdfs.items() if host.same_device(xid.bdf, bdf)), "")
                 self.tell("event", source="kmsg", gpu=gpu, bdf=xid.bdf, code=xid.code, text=xid.text)
             elif (event := kernel_log.parse_event(line)) is not None:
-                self.tell("event", source="kmsg", gpu=self._devices.get(event.device, ""), code=event.code, text=event.text)
+                part = self._readings.devices.get(event.device, "")
+                self.tell("event", source="kmsg", gpu=part, code=event.code, text=event.text)
             elif line.startswith("burnin:"):
                 self.tell("note", text=line)
 
     def tick(self) -> bool:
         """Everything that time brings; False when the holder is done."""
         now = self._now_ns()
-        if self._sampler is not None:
-            hung = self._sampler.check()
-            if hung:
-                self.tell("note", text=f"{hung}: a driver call has not come back for {self._sampler.hang_s:g} s")
-            if self._sampler.trouble:
-                self.tell("note", text=self._sampler.trouble)
-                self._sampler.trouble = None
+        self._readings.check()
         if self._loads is not None:
-            self._loads.cut_off(self._hung())
+            self._loads.cut_off(self._readings.hung)
             self._loads.tend()
         if self._programs is not None:
-            self._programs.tend(self._hung())
-        try:
-            self._read_halt()
-        except OSError as error:  # a disk that is full: the channel is asked next
-            self._paper = None
-            self.tell("note", text=f"a halt by file was not answered: {error}")
+            self._programs.tend(self._readings.hung)
+        if trouble := self._halts.read(self._loaded):
+            self.tell("note", text=trouble)
         self._read_kernel_log()
         self._guards.beat(self._loaded(), due=now - self._beat_ns >= BEAT_NS)
         if now - self._beat_ns >= BEAT_NS:
@@ -562,7 +405,7 @@ class Holder:
     def _hurried(self) -> bool:
         """True while there is load, or an end of it to tell."""
         burning = self._loads is not None and bool(self._loads.burning)
-        return burning or self._programmed or self._ending or self._paper is not None
+        return burning or self._programmed or self._ending or self._halts.asked
 
     def serve(self, listener: socket.socket) -> None:
         """Run until the controller says bye, or until nobody was heard for `linger_s`, or twice the lease."""
@@ -604,8 +447,7 @@ class Holder:
             if channel is not None and not channel.send():
                 drop(channel)
                 channel = None
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._readings.stop()
         if channel is not None:
             channel.finish()
         self._free_clocks()

@@ -17,6 +17,7 @@ from typing import Any
 
 from burnin import wire
 from burnin.agent.fields import Reading
+from burnin.agent.host import Roots
 from burnin.agent.lease import Deadlines
 from burnin.errors import ProtocolError
 
@@ -71,6 +72,28 @@ class Burning:
             if not data:
                 break
         return out
+
+
+def burns(
+    at: Roots,
+    uuids: dict[str, str],
+    gpus: list[str],
+    kernel: str,
+    pulse: dict[str, Any],
+    nvlink: bool,
+    cpu: bool,
+    nic: dict[str, dict[str, str]],
+) -> dict[str, dict[str, Any]]:
+    """What a load (see burnin.agent.burn) is on each GPU: copies go round all GPUs of the tray, cores and cards are dealt out."""
+    from burnin.agent import cores  # not before there is load
+
+    names = sorted(uuids)
+    peers = {gpu: uuids[names[(n + 1) % len(names)]] for n, gpu in enumerate(names)} if nvlink else {}
+    each = {gpu: {"kernel": kernel, "pulse": pulse.get(gpu), "peer": peers.get(gpu)} for gpu in gpus}
+    share = dict(zip(names, cores.shares(cores.count(at), len(names)))) if cpu else {}
+    ways = [{"card": card, **way} for card, way in sorted(nic.items())]
+    dealt = {gpu: {"cores": share.get(gpu), "ways": ways[n :: len(names)]} for n, gpu in enumerate(names)}
+    return {gpu: {"kind": "burn", "args": {**args, **dealt.get(gpu, {})}} for gpu, args in each.items()}
 
 
 class Loads:

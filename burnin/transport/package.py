@@ -33,7 +33,7 @@ _BY_PREFIX = b"NVML_ERROR_"
 """Constants that pynvml itself finds by dir(): it makes its exceptions of them."""
 _STARTS = ("pynvml.py", "burnin/wire.py", *(f"burnin/agent/{name}.py" for name in (
     "channel", "main", "holder", "load", "nvml", "grip", "sampler", "fields", "program", "kernel_log", "guards", "links", "host",
-    "jobs", "attachment", "clocks", "cost", "claims", "spool", "lease",
+    "jobs", "attachment", "clocks", "readings", "cost", "claims", "spool", "lease", "alone", "halts",
 )), "burnin/errors.py")  # fmt: skip
 """What a channel and a holder import, those first that are dearest to compile."""
 _ROOM, _LEVEL = 143_000, 7

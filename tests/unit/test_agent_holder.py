@@ -73,12 +73,12 @@ class Rig:
 
     def rows(self, table: int) -> list[dict[tuple[str, str], float | None]]:
         """Every sample of a table: column -> value."""
-        columns = self.holder._tables()[table]
+        columns = self.holder._readings.columns[table]
         return [dict(zip(columns, body["v"], strict=True)) for body in self.records("sample") if body["c"] == table]
 
     def why(self, table: int) -> dict[tuple[str, str], str]:
         """Reasons of the last `absent` record of a table."""
-        columns = self.holder._tables()[table]
+        columns = self.holder._readings.columns[table]
         said = [body["why"] for body in self.records("absent") if body["c"] == table]
         return {columns[int(i)]: why for i, why in said[-1].items()} if said else {}
 
@@ -96,8 +96,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
         for gpu in one.tray.state.gpus:
             gpu["hung"] = 0
         one.holder.end()
-        if one.holder._sampler is not None:
-            one.holder._sampler.stop()
+        one.holder._readings.stop()
 
 
 FAST, SLOW, LINKS, TRANSIENT = range(4)
@@ -196,12 +195,12 @@ def test_nvml_is_let_go_and_taken_again_and_the_counters_go_on(rig: Callable[...
 def test_a_gpu_that_does_not_come_back_is_lost_and_the_columns_stay(rig: Callable[..., Rig]) -> None:
     one = rig()
     one.sample()
-    columns = one.holder._tables()
+    columns = one.holder._readings.columns
     assert one.give("release")["ok"]
     one.tray.state.gpus[3]["lost"] = 1
     assert one.give("take")["result"] == {"gpus": ["g0", "g1", "g2"], "lost": ["g3"]}
     one.until(lambda: one.why(FAST).get(("g3", "gpu.temp")) == "lost")
-    assert one.holder._tables() == columns
+    assert one.holder._readings.columns == columns
     assert one.rows(FAST)[-1][("g2", "gpu.temp")] is not None
     assert "g3 did not come back" in one.notes()
     one.holder.hear(wire.Lease(60))
@@ -245,12 +244,12 @@ def test_a_halt_by_file_is_taken_once_and_answered_with_what_was_loaded(rig: Cal
     ask, answer = tmp_path / "halt", tmp_path / "halted"
     ask.write_text("another-run\nnot this one\n")
     one.until(answer.exists)
-    assert (answer.read_text(), one.holder._halted, ask.exists()) == ("another run's\n", {}, False)
+    assert (answer.read_text(), one.holder._halts.why, ask.exists()) == ("another run's\n", {}, False)
     answer.unlink()
     ask.write_bytes(b"run\nleak of t01 \xff\n")
     one.until(answer.exists)
     assert (answer.read_text(), ask.exists()) == ("0\n", False)
-    assert one.holder._halted == {"*": "leak of t01 \N{REPLACEMENT CHARACTER}"}
+    assert one.holder._halts.why == {"*": "leak of t01 \N{REPLACEMENT CHARACTER}"}
     answer.unlink()
     one.holder.tick()
     assert not answer.exists()

@@ -1,0 +1,146 @@
+"""What is read of a tray while it is tested: the tables, who reads them, and who hears of each reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from burnin.agent import host
+from burnin.agent.cost import Cost
+from burnin.agent.fields import Group
+from burnin.agent.grip import GroupSource, Handles
+from burnin.agent.guards import Guards
+from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource
+from burnin.agent.sampler import Sample, Sampler, Source, Table
+
+TRANSIENT = 3
+"""Number of the table that is read only when asked."""
+
+
+class Readings:
+    """`post(what, at_once)` runs in the holder's own thread; `tell` appends a record there."""
+
+    def __init__(
+        self,
+        at: host.Roots,
+        handles: Handles,
+        guards: Guards,
+        post: Callable[..., None],
+        tell: Callable[..., None],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._at, self._handles, self._guards, self._post, self._tell, self._now_ns = at, handles, guards, post, tell, now_ns
+        self._cost = Cost(now_ns)
+        self._sampler: Sampler | None = None
+        self._loads: Loads | None = None
+        self._margins: dict[int, list[tuple[int, str]]] = {}
+        """Table -> columns that hold a GPU's T.Limit margin."""
+        self._absent: dict[int, dict[int, str]] = {}
+        self.devices: dict[str, str] = {}
+        """The kernel's name of a device -> its part."""
+
+    @property
+    def begun(self) -> bool:
+        """True once something is read: without it nothing may be heated."""
+        return self._sampler is not None
+
+    @property
+    def columns(self) -> list[tuple[tuple[str, str], ...]]:
+        """(part, metric) of each table's columns."""
+        return [table.columns for table in self._sampler.tables] if self._sampler else []
+
+    @property
+    def hung(self) -> set[str]:
+        """Sources whose reading has not come back."""
+        return self._sampler.hung if self._sampler else set()
+
+    def begin(self, loads: Loads | None, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
+        """The order `sample`. Raises ValueError without NVML."""
+        if self._handles.nvml is None or loads is None:
+            raise ValueError(f"nothing can be sampled: {self._handles.reason}")
+        if self._sampler is None:
+            from burnin.agent import hostdata  # what a start need not wait for is imported where it is needed
+
+            bdfs = {bdf: gpu for gpu, bdf in self._handles.bdfs.items() if bdf}
+            self._loads, self.devices = loads, hostdata.names(self._at, bdfs)
+            fast = self._sources("fast", self._cost.answered) + [LoadSource(gpu, loads) for gpu in self._handles.gpus]
+            slow: list[Source] = [*self._sources("slow"), *hostdata.sources(self._at, bdfs), self._cost]
+            tables = [
+                Table("fast", fast, int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
+                Table("slow", slow, int(slow_s * 1e9)),
+                Table("links", self._sources("links"), int(links_s * 1e9)),
+                Table("transient", self._sources("transient"), 0),
+            ]
+            self._cost.tables = tables
+            self._margins = {
+                number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
+                for number, table in enumerate(tables)
+            }
+            self._sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
+            self._sampler.start()
+        return {"tables": self.columns}
+
+    def _sources(self, cadence: str, answered: Callable[[int], None] = lambda took_ns: None) -> list[Source]:
+        who = self._handles
+
+        def of(name: str) -> Callable[[], Group | None]:
+            return lambda: who.group(name, cadence)
+
+        return [GroupSource(name, of(name), who.grip, self._now_ns, answered) for name in who.gpus]
+
+    def transient(self, period_s: float, seconds: float) -> dict[str, Any]:
+        """Read what changes within a second so often, for so long; then no more."""
+        if self._sampler is None:
+            raise ValueError("nothing is sampled yet")
+        if not 0.05 <= period_s <= 10 or not 0 <= seconds <= 86400:
+            raise ValueError(f"a reading every {period_s:g} s for {seconds:g} s: 0.05 to 10 s, and a day at most")
+        now = self._now_ns()
+        self._sampler.tables[TRANSIENT].order(int(period_s * 1e9), now + int(seconds * 1e9))
+        self._sampler.nudge()
+        return {"period_s": period_s, "seconds": seconds}
+
+    # ---- from the sampler's thread
+
+    def _emit(self, sample: Sample) -> None:
+        """Bursts of power are nobody's limit: they wait for the next turn, and cost no wake."""
+        self._post(lambda: self._sampled(sample), at_once=sample.table != TRANSIENT)
+
+    def _paced(self, table: Table, took_ns: int) -> None:
+        pace = table.pace
+        if pace is not None:
+            every, asked = pace.period_ns / 1e9, pace.ordered_ns / 1e9
+            took = f"table {table.name}: its reading took {took_ns / 1e9:.3g} s"
+            text = f"{took}; it is read every {every:g} s now, {asked:g} s were asked"
+            self._post(lambda: self._tell("note", text=text))
+
+    # ---- from the holder's
+
+    def _sampled(self, sample: Sample) -> None:
+        if sample.absent != self._absent.get(sample.table, {}):
+            self._absent[sample.table] = sample.absent
+            self._tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
+        self._tell("sample", c=sample.table, n=sample.taken_ns, v=sample.values)
+        if self._sampler is not None:
+            self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
+        if self._loads is not None:
+            for i, gpu in self._margins.get(sample.table, ()):
+                value = sample.values[i]
+                if value is not None:
+                    self._loads.margin(gpu, value, sample.taken_ns)
+
+    def check(self) -> None:
+        """Once a tick: what hangs, and what went wrong."""
+        sampler = self._sampler
+        if sampler is None:
+            return
+        hung = sampler.check()
+        if hung:
+            self._tell("note", text=f"{hung}: a driver call has not come back for {sampler.hang_s:g} s")
+        if sampler.trouble:
+            self._tell("note", text=sampler.trouble)
+            sampler.trouble = None
+
+    def stop(self) -> None:
+        """Ask the sampler's threads to end."""
+        if self._sampler is not None:
+            self._sampler.stop()
