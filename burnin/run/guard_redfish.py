@@ -22,6 +22,8 @@ from burnin.transport.redfish import Endpoint, Redfish, Resource, failed
 
 ASK_S, WALK_S = 2.0, 20.0
 LEAK_S, SURE_S, COOLANT_S, SHELF_S = 0.22, 1.0, 0.5, 1.0
+VOLTS_S = 2.0
+"""A detector that says OK is not believed alone: beside it, and more seldom, the voltage that it reads is asked for."""
 AGAIN_S = 1.0
 EVENTS_SILENT_S = 3600.0
 
@@ -113,18 +115,28 @@ class Source:
 
 
 class Leaks(Source):
-    """The leak detectors of one tray."""
+    """The leak detectors of one tray, and beside them the voltages that they read."""
 
     names = ("leak",)
     links = ("ThermalSubsystem", "LeakDetection", "LeakDetectors")
 
+    def __init__(self, at: Endpoint, see: See, changed: Callable[[], None]) -> None:
+        super().__init__(at, see, changed)
+        self._sensors: set[str] = set()
+        self._without: set[str] = set()
+        """Paths where no sensor is: the detector has only its word."""
+        self._volts: dict[str, Resource] = {}
+        self._volts_s = time.monotonic()
+        """When they were last asked for before those that are known."""
+
     async def live(self) -> None:
         """For ever, listening for events beside it."""
-        listening = asyncio.ensure_future(self._listen())
+        beside = [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._measure())]
         try:
             await super().live()
         finally:
-            listening.cancel()
+            for task in beside:
+                task.cancel()
 
     async def _listen(self) -> None:
         while True:
@@ -141,11 +153,29 @@ class Leaks(Source):
             self.period_s = SURE_S
             self._wake.set()
 
+    async def _measure(self) -> None:
+        """Ask for the voltages. One that cannot be had leaves the detector its word, as where it has no sensor."""
+        begun = self._volts_s
+        while True:
+            await asyncio.sleep(VOLTS_S)
+            before, begun, known = begun, time.monotonic(), dict[str, Resource]()
+            for path in sorted(self._sensors - self._without):
+                try:
+                    known[path] = await self._client.get(path, ASK_S)
+                except TrayError as error:
+                    if getattr(error, "status", None) == 404:
+                        self._without.add(path)
+            self._volts, self._volts_s = known, before
+
     def choose(self, bodies: Mapping[str, Resource]) -> Iterable[str]:
         return (path for path in bodies if path.endswith("/LeakDetectors"))
 
     def read(self, bodies: Mapping[str, Resource], at_s: float, before_s: float) -> Iterable[Seen]:
+        self._sensors = {sensor for path in bodies if (sensor := _sensor_of(path))}
         found = bmc.detectors(bodies)
+        if not any(one.wet for one in found):  # what says itself that it is wet was so for no longer than one look
+            before_s = min(before_s, self._volts_s)
+            found = bmc.detectors({**bodies, **self._volts})
         wet = [one for one in found if one.wet]
         unread = [one for one in found if one.wet is None]
         value = f"wet: {'; '.join(one.why for one in wet)}" if wet else None if unread or not found else "OK"
@@ -160,6 +190,12 @@ class Leaks(Source):
                 await self._client.act("POST", target, {"ResetType": "ForceOff"}, ASK_S)
                 return f"{self.part} was switched off by its BMC ({target})"
         raise TrayError(f"{self.part}: its BMC offers no way to switch it off")
+
+
+def _sensor_of(detector: str) -> str:
+    """Where the voltage of a leak detector is, by its name; empty for what is none."""
+    chassis, inside, name = detector.partition("/ThermalSubsystem/LeakDetection/LeakDetectors/")
+    return f"{chassis}/Sensors/{name}" if inside and name else ""
 
 
 class Coolant(Source):

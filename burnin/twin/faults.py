@@ -351,6 +351,15 @@ KINDS: dict[str, Kind] = {
             "bmc_errors", (BMC, SHELF, CDU), "share of the requests answered with 503, 0 to 1", 0.2, 0.001, 1,
             "The management controller is too busy for some of the requests.", starts=True, seams=(LIVE,),
         ),
+        Kind(
+            "bmc_lies", (BMC,), "none", 0, 0, 0,
+            "The leak detectors say that they are enabled and dry, whatever voltage they read.", starts=True, seams=(LIVE,),
+        ),
+        Kind(
+            "bmc_stale", (BMC, SHELF, CDU), "none", 0, 0, 0,
+            "The management controller answers in time and always the same: its readings do not move any more.",
+            starts=True, seams=(LIVE,),
+        ),
     )
 }  # fmt: skip
 

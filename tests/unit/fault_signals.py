@@ -132,6 +132,8 @@ PROCESSES: dict[str, tuple[str, str]] = {
     "bmc_dead": ("Redfish answers", "test_a_dead_bmc_refuses_and_its_neighbour_does_not"),
     "bmc_slow": ("Redfish answers", "test_bad_manners_are_slowness_and_503"),
     "bmc_errors": ("Redfish answers", "test_bad_manners_are_slowness_and_503"),
+    "bmc_lies": ("state of leak detectors", "test_a_bmc_that_lies_denies_its_leak_and_one_that_is_stale_says_what_it_said"),
+    "bmc_stale": ("Redfish answers", "test_a_bmc_that_lies_denies_its_leak_and_one_that_is_stale_says_what_it_said"),
     "boot_intermittent": ("devices after a boot", "test_a_power_cycle_ends_a_tray_and_boots_it_and_a_device_may_be_missing"),
     "switchport_margin": ("the port's errors in NVOS", "test_a_port_without_margin_counts_errors_at_its_own_end"),
     "slow_ssh": ("SSH answers", "test_a_slow_tray_and_one_with_another_key"),

@@ -108,6 +108,53 @@ async def test_a_real_trays_detectors_are_found_polled_and_a_wet_one_is_seen_at_
 
 
 @needs_captures
+async def test_a_detector_that_says_dry_is_not_believed_against_its_voltage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the four detectors of a real tray one says OK and Enabled while it reads 0.9 V, below its own threshold."""
+    monkeypatch.setattr(guard_redfish, "VOLTS_S", 0.1)
+    bodies, seen = tree(), list[Seen]()
+    (sensor,) = (path for path in bodies if path.endswith("Sensors/Chassis_0_LeakDetector_0_Manifold"))
+    with serving(tmp_path / "bmc", bodies) as service:
+        source = Leaks(service.at(part="t07"), seen.append, lambda: None)
+
+        def wetten() -> bool:
+            if len(seen) == 3:
+                bodies[sensor]["Reading"] = 0.9
+            return bool(seen) and seen[-1].value not in (None, "OK")
+
+        await watched(source, seen, wetten)
+    assert [one.value for one in seen[:3]] == ["OK"] * 3
+    assert str(seen[-1].value).startswith(
+        "wet: Chassis_0_LeakDetector_0_Manifold reads 0.9 V, beyond its Critical threshold of 1.3 V"
+    )
+    assert seen[-1].at_s - seen[-1].before_s >= 0.1, "at most so long it was so: since the voltages were asked for before"
+    (trip,) = Watch(RULES).see(seen[-1])
+    assert (trip.part, trip.target) == ("t07", "rack")
+
+
+@needs_captures
+@pytest.mark.parametrize("status", [404, 503])
+async def test_a_detector_without_a_voltage_has_only_its_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Where no sensor is it is asked for once; one that cannot be had just now is asked for again."""
+    monkeypatch.setattr(guard_redfish, "VOLTS_S", 0.05)
+    bodies, seen = tree(), list[Seen]()
+    sensors = [path for path in bodies if "/Sensors/" in path and "LeakDetector" in path]
+    trouble: dict[str, list[str | int]] = {path: [status] * 200 for path in sensors}
+    with serving(tmp_path / "bmc", bodies, trouble=trouble) as service:
+        source = Leaks(service.at(part="t07"), seen.append, lambda: None)
+
+        def asked() -> int:
+            return sum("Sensors/Chassis_0_LeakDetector_0_Manifold" in line for line in service.asked)
+
+        await watched(source, seen, lambda: len(seen) > 4 and (status == 404 or asked() > 1))
+        assert status == 503 or asked() == 1
+    assert {one.value for one in seen} == {"OK"}
+
+
+@needs_captures
 async def test_a_detector_that_cannot_be_read_is_not_dry(tmp_path: Path) -> None:
     bodies, seen = tree(), list[Seen]()
     for path, body in bodies.items():

@@ -57,6 +57,8 @@ MATRIX: dict[str, set[str]] = {
     "tray_flow:t00:0.5@0": {"t00 flow", "gpu.temp", "flow"},
     "bmc_dead:t00.bmc": set(),
     "bmc_slow:cdu": set(),
+    "bmc_lies:t00.bmc": set(),
+    "bmc_stale:cdu": set(),
     "wrong_serial:t00.bmc": set(),
 }
 """Fault -> every signal that it moves."""

@@ -36,7 +36,7 @@ def test_all_kinds_of_this_version_exist_and_say_what_they_do() -> None:
     names += " coldplate_clog plate_tilt hbm_tim leaky_die weak_vmin vr_loss tsensor_off psensor_gain tim_pumpout dryout"
     names += " ecc_ce_rate row_cluster sram_ue c2c_crc sensor_stuck fabric_unhealthy cartridge_margin switchport_margin"
     names += " cpu_hot leak leak_decay cdu_lowdp supply_warm pump_osc flowmeter_gain rtd_offset shelf_lost psu_imbalance"
-    names += " bmc_dead bmc_slow bmc_errors boot_intermittent tray_hang slow_ssh wrong_host_key switch_flow"
+    names += " bmc_dead bmc_slow bmc_errors bmc_lies bmc_stale boot_intermittent tray_hang slow_ssh wrong_host_key switch_flow"
     names += " clock_skew tray_disk_full proc_stuck"
     names += " other_firmware hbm_bits host_bits reset_lost nic_down psu_trip"
     assert set(KINDS) == set(names.split())

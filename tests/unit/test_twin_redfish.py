@@ -263,6 +263,28 @@ def test_a_leak_under_an_enabled_policy_takes_the_trays_power(tmp_path: Path) ->
     assert "power is off" in rack.get("t00.bmc", f"{SEL}/Entries/2")["Message"]
 
 
+def test_a_bmc_that_lies_denies_its_leak_and_one_that_is_stale_says_what_it_said(tmp_path: Path) -> None:
+    rack = ward(tmp_path, "leak:t00:60")
+    sensors = f"{ROOT}/Chassis/Chassis_0/Sensors"
+
+    def told() -> tuple[set[str], float]:
+        states = {d["DetectorState"] for d in rack.get("t00.bmc", f"{DETECTORS}?$expand=.")["Members"]}
+        names = [f"Chassis_0_LeakDetector_{i}_{where}" for i in (0, 1) for where in ("ColdPlate", "Manifold")]
+        return states, min(rack.get("t00.bmc", f"{sensors}/{name}")["Reading"] for name in names)
+
+    manners = rack.services["t00.bmc"].service.manners
+    assert told()[0] == {"OK"} and told()[1] > 1.3
+    manners.stale = True
+    dry = told()
+    rack.run(10)
+    assert told() == dry, "nothing moves"
+    manners.stale = False
+    assert "Critical" in told()[0]
+    manners.lies = True
+    states, volts = told()
+    assert states == {"OK"} and volts < 1.3, "its sensor says it still"
+
+
 def test_the_hgx_log_keeps_what_the_driver_told(tmp_path: Path) -> None:
     rack = ward(tmp_path, "xid:t00.g2:79")
     entries = f"{ROOT}/Systems/HGX_Baseboard_0/LogServices/EventLog/Entries"

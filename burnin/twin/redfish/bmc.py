@@ -31,8 +31,9 @@ class _Bmc:
         """The whole service."""
         chassis = Boards(self.tree, self.model, self.tray, self.host).all()
         self.leaks = Leaks(
-            self.tree, f"{CHASSIS}/Chassis_0", DETECTORS, self.host.row, [self.sel, self.log], lambda: self.host.order("ForceOff")
-        )
+            self.tree, f"{CHASSIS}/Chassis_0", DETECTORS, self.host.row, [self.sel, self.log],
+            lambda: self.host.order("ForceOff"), self.service.manners,
+        )  # fmt: skip
         collections = collect_all(
             self.tree,
             {

@@ -32,7 +32,7 @@ from burnin.twin.state import RING, Row, State
 from burnin.twin.tray import die_with
 
 STEP_S = 0.1
-_MANNERS = ("bmc_dead", "bmc_slow", "bmc_errors")
+_MANNERS = ("bmc_dead", "bmc_slow", "bmc_errors", "bmc_lies", "bmc_stale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +227,10 @@ def _misbehave(plant: Plant, made: Made, servers: dict[str, asyncio.Server]) -> 
         made.service.manners.slow_s = plant.severity
     elif plant.kind == "bmc_errors":
         made.service.manners.errors = plant.severity
+    elif plant.kind == "bmc_lies":
+        made.service.manners.lies = True
+    elif plant.kind == "bmc_stale":
+        made.service.manners.stale = True
     elif plant.part in servers:
         servers.pop(plant.part).close()
         made.service.hang_up()

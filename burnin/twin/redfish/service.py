@@ -32,10 +32,13 @@ _SLOW_READER, _ALL = 1 << 20, 10**8
 
 @dataclass(slots=True)
 class Manners:
-    """How a service behaves: seconds it takes for an answer, the share of requests that it answers with 503."""
+    """How a service behaves: seconds it takes for an answer, the share of requests that it answers with 503; whether its leak
+    detectors deny what they read, and whether it always says what it said first."""
 
     slow_s: float = 0.0
     errors: float = 0.0
+    lies: bool = False
+    stale: bool = False
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class Service:
         self._sessions: dict[str, Session] = {}
         self._count = self._events = 0
         self._listeners: set[Connection] = set()
+        self._said: dict[tuple[str, str], Answer] = {}
         self._breathed_s = clock_s()
         self.connections: set[Connection] = set()
         tree.put(
@@ -81,7 +85,7 @@ class Service:
         if request.path not in _OPEN and not self._known(request):
             return _error(401, "NoValidSession", "There is no valid session.", {"WWW-Authenticate": 'Basic realm="redfish"'})
         if request.method in ("GET", "HEAD"):
-            return self._get(request)
+            return self._stale(request) if self.manners.stale else self._get(request)
         if request.method == "DELETE" and request.path.startswith(f"{SESSIONS}/"):
             return self._logout(request.path)
         if request.method == "POST":
@@ -152,6 +156,12 @@ class Service:
         return kind.lower() == "basic" and self._is_account(user, password)
 
     # ---- what is asked
+
+    def _stale(self, request: Request) -> Answer:
+        said = self._said.get((request.path, request.query)) or self._get(request)
+        if said.status == 200 and said.stream is None:
+            self._said[request.path, request.query] = said
+        return said
 
     def _get(self, request: Request) -> Answer:
         if request.path == "/redfish":

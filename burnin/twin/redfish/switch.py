@@ -17,7 +17,7 @@ def make(serial: str, row: FloatRow, account: Account) -> Made:
     """The service of one switch tray's BMC."""
     tree, service = make_service(account)
     sel = Log(tree, SYSTEM, "SEL", account.now, service.tell)
-    leaks = Leaks(tree, f"{CHASSIS}/MGX_BMC_0", DETECTORS, row, [sel], None)
+    leaks = Leaks(tree, f"{CHASSIS}/MGX_BMC_0", DETECTORS, row, [sel], None, service.manners)
     board = f"{CHASSIS}/MGX_BMC_0"
     thermal = f"{board}/ThermalSubsystem"
     tree.put(
