@@ -53,7 +53,7 @@ def shelf(bodies: Bodies) -> Shelf:
     paths = [path for path in bodies if "/PowerSupplies/" in path and path.split("/PowerSupplies/")[1].count("/") == 0]
     idents = [int(last(path)) for path in paths if last(path).isdigit()]
     base = 0 if 0 in idents else 1
-    found = []
+    found, spared = list[Supply](), set[str]()
     for path in paths:
         body = bodies[path]
         ident = int(found_[0]) if (found_ := re.findall(r"\d+", last(path))) else None
@@ -61,11 +61,13 @@ def shelf(bodies: Bodies) -> Shelf:
         watts = number(own.get("OutputPowerWatts"))
         if watts is None and ident is not None:
             watts = output.get(ident)
+            if watts is not None:  # its sensor says what its metrics, which some shelves name and do not have, would
+                spared.add(f"{path}/Metrics")
         bay = ident - base if ident is not None and len(idents) in (0, len(paths)) else None
         found.append(_supply(last(path), body, bay, watts))
     return Shelf(
         tuple(sorted(found, key=lambda one: (one.number is None, one.number or 0, one.name))),
-        tuple(failures(bodies).values()),
+        tuple(why for path, why in failures(bodies).items() if path not in spared),
         tuple(_groups(bodies)),
         tuple(f"{last(path)} is {health(body)}" for path, body in sorted(bodies.items()) if _bad_shelf(path, body)),
     )

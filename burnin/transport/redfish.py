@@ -114,7 +114,12 @@ class Redfish:
         return await self.get(path, timeout_s)
 
     async def _expansion(self) -> str:
-        offered: Any = await self.root()
+        try:
+            offered: Any = await self.root()
+        except RedfishError as error:
+            if error.status is None:
+                raise
+            return ""  # a service whose root is broken may still give what stands below it, member by member
         for name in ("ProtocolFeaturesSupported", "ExpandQuery"):
             offered = offered.get(name)
             if not isinstance(offered, dict):

@@ -223,6 +223,13 @@ async def test_a_service_that_says_it_expands_and_does_not(tmp_path: Path, monke
             assert len(await bmc.members(f"{ROOT}/Things")) == 5
 
 
+async def test_a_service_whose_root_is_broken_still_gives_what_stands_below_it(tmp_path: Path) -> None:
+    with serving(tmp_path, small(), trouble={ROOT: [404] * 50}) as service:
+        async with client(service) as bmc:
+            found = await bmc.members(f"{ROOT}/Things")
+    assert [row["Reading"] for row in found] == list(range(5))
+
+
 async def test_a_member_that_cannot_be_read_stands_in_the_list(service: Service) -> None:
     del service.tree[f"{ROOT}/Things/3"]
     async with client(service) as bmc:

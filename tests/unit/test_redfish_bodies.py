@@ -176,6 +176,17 @@ def test_a_supply_works_only_when_it_says_so(change: Body, works: bool | None) -
 
 
 @needs_captures
+def test_metrics_that_a_shelf_names_and_does_not_have_are_missed_only_where_no_sensor_says_the_same() -> None:
+    """Delta's shelf, whose metrics answer 404: the output of its supplies stands in its sensors."""
+    psus, sensors = members(capture("powershelf_delta_psus.json")), members(capture("powershelf_delta_sensors.json"))
+    lost = {f"{path}/Metrics": {"failed": f"{path}/Metrics answers HTTP 404"} for path in psus}
+    assert facility.shelf(psus | sensors | lost).unread == ()
+    del sensors["/redfish/v1/Chassis/PowerShelf_0/Sensors/ps3_output_power"]
+    found = facility.shelf(psus | sensors | lost)
+    assert len(found.unread) == 1 and "/3/Metrics" in found.unread[0] and found.supplies[2].watts is None
+
+
+@needs_captures
 def test_redundancy_that_is_lost_is_said() -> None:
     body = capture("gofish_powersubsystem_nvidia.json")
     assert facility.shelf({body["@odata.id"]: body}).redundancy == ()
