@@ -155,9 +155,3 @@ def _logged(log: Sequence[object], xids: object) -> Iterator[tuple[str, str, Sev
     for line in log:
         if line.kind == "xid" and int(line.code) in xids:  # type: ignore[attr-defined, operator]
             yield line.part, f"xid.{line.code}", Severity(xids[int(line.code)].gate)  # type: ignore[attr-defined, index]
-
-
-def lossy(one: batch.Recorded) -> int:
-    """Links that really lost code words: the vendor's own rule condemns them, whoever was planted."""
-    metric = "nvlink.effective_errors"
-    return sum(series.v.size > 0 and bool(series.v[-1] > 0) for (_, name), series in one.series.items() if name == metric)
