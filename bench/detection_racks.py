@@ -69,7 +69,9 @@ FAULTS = (
     Fault("GPU link group -1.5 dB", "link_margin", GPU, 1.5, 0.99),
     Fault("drift 1 Cel/24 h in 48 h", "tim_pumpout", GPU, 1.0, 0.99),
     Fault("CE 0.2/h in 48 h", "ecc_ce_rate", GPU, 0.2, 0.84),
-    Fault("SDC 1e-7 per tile in 24 h", "sdc", GPU, 1.5e-6, 0.91),  # 2.4 wrong tiles expected over the run, as 24 h at 1e6 an hour
+    Fault(
+        "SDC 1e-7 per tile in 24 h", "sdc", GPU, 1.61e-6, 0.91
+    ),  # 2.4 wrong results of 1.49e6 in this run, as of 1e6 an hour in 24
     Fault("flow meter +12 %", "flowmeter_gain", "cdu", 0.12, 1.0, also=("rack",)),
     Fault("ECC uncorrectable", "ecc_ue", GPU, 1, 1.0),
     Fault("SRAM uncorrectable", "sram_ue", GPU, 1, 1.0),
