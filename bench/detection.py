@@ -2,6 +2,7 @@
 
     python -m bench.detection                          the whole table (hours; --jobs for more cores)
     python -m bench.detection --minutes 20             what can be had in that time, every line about evenly
+    python -m bench.detection --minutes 60 --share 0.8    the same, four of five racks healthy ones
     python -m bench.detection --table --out FILE       write docs/detection.md again from what FILE has, measure nothing
     python -m bench.detection --page -                 print it instead of writing docs/detection.md
 
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.detection_page import page
-from bench.detection_racks import BASELINES, FAULTS, PROFILE, Fault, judged, learn, lossy, racks
+from bench.detection_racks import BASELINES, FAULTS, PROFILE, Fault, judged, learn, racks
 from burnin.signatures.baseline import Baseline, Key, build
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=int, default=3000, help="healthy racks of each kind of tails")
     parser.add_argument("--each", type=int, default=200, help="racks of each fault")
+    parser.add_argument(
+        "--share", type=float, help="share of healthy racks in what is measured, whenever it ends (all lines evenly)"
+    )
     parser.add_argument("--seed", type=int, default=VALIDATE, help="first seed of what is judged")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", help="faults whose name contains this (healthy: none of them)")
@@ -84,7 +88,8 @@ def measure(arguments: argparse.Namespace, file: Path) -> None:
         raise SystemExit(f"{file} was begun as {have[0]}, not as {header}")
     done = {(line["fault"], line["tails"], line["seed"]) for line in have[1:]}
     faults = [fault for fault in FAULTS if arguments.only in fault.name]
-    todo = [job for job in jobs(faults, arguments.healthy, arguments.each, arguments.seed) if job not in done]
+    all_jobs = jobs(faults, arguments.healthy, arguments.each, arguments.seed, arguments.share)
+    todo = [job for job in all_jobs if job not in done]
     with _side_by_side(arguments.jobs, str(folder), sizes) as each, file.open("a") as out:
         _learn_all(each, folder, sizes)
         if not have:
@@ -106,15 +111,21 @@ def _side_by_side(many: int, folder: str, sizes: dict[str, int]) -> Iterator[Cal
             yield pool.imap
 
 
-def jobs(faults: Sequence[Fault], healthy: int, each: int, seed: int) -> list[Job]:
-    """Every line's racks, a few of each line in turn, so that whenever it ends all are measured about evenly."""
+def jobs(faults: Sequence[Fault], healthy: int, each: int, seed: int, share: float | None = None) -> list[Job]:
+    """Every line's racks in turn, so that whenever it ends all are measured about evenly; with a `share`, that of healthy ones
+    for as long as there are any."""
+    sound: list[Job] = [(None, tails, seed + i) for i in range(healthy) for tails in TAILS]
+    weak = [(fault.name, "normal", seed + 10_000 * (1 + FAULTS.index(fault)) + turn) for turn in range(each) for fault in faults]
+    part = share if share is not None else len(sound) / max(len(sound) + len(weak), 1)
     out: list[Job] = []
-    turns = max(each if faults else 0, min(healthy, 200))
-    for turn in range(turns):
-        some = range(turn * healthy // turns, (turn + 1) * healthy // turns)
-        out += [(None, tails, seed + i) for i in some for tails in TAILS]
-        out += [(fault.name, "normal", seed + 10_000 * (1 + FAULTS.index(fault)) + turn) for fault in faults if turn < each]
-    return out
+    taken = 0
+    while taken < len(sound) and len(out) - taken < len(weak):
+        if taken <= part * len(out):
+            out.append(sound[taken])
+            taken += 1
+        else:
+            out.append(weak[len(out) - taken])
+    return [*out, *sound[taken:], *weak[len(out) - taken :]]
 
 
 def _read(file: Path) -> list[Any]:
@@ -169,7 +180,7 @@ def _judge(job: Job) -> dict[str, Any]:
     plants = tuple(fault.plant() for fault in FAULTS if fault.name == name)
     (one,) = racks([seed], plants, tails)
     said = judged(one, {baseline: _baseline(baseline, tails) for baseline in _SIZES})
-    return {"fault": name, "tails": tails, "seed": seed, "lossy": lossy(one), "said": said}
+    return {"fault": name, "tails": tails, "seed": seed, "lost": dict(one.lost), "said": said}
 
 
 if __name__ == "__main__":

@@ -69,7 +69,9 @@ FAULTS = (
     Fault("GPU link group -1.5 dB", "link_margin", GPU, 1.5, 0.99),
     Fault("drift 1 Cel/24 h in 48 h", "tim_pumpout", GPU, 1.0, 0.99),
     Fault("CE 0.2/h in 48 h", "ecc_ce_rate", GPU, 0.2, 0.84),
-    Fault("SDC 1e-7 per tile in 24 h", "sdc", GPU, 1.5e-6, 0.91),  # 2.4 wrong tiles expected over the run, as 24 h at 1e6 an hour
+    Fault(
+        "SDC 1e-7 per tile in 24 h", "sdc", GPU, 1.61e-6, 0.91
+    ),  # 2.4 wrong results of 1.49e6 in this run, as of 1e6 an hour in 24
     Fault("flow meter +12 %", "flowmeter_gain", "cdu", 0.12, 1.0, also=("rack",)),
     Fault("ECC uncorrectable", "ecc_ue", GPU, 1, 1.0),
     Fault("SRAM uncorrectable", "sram_ue", GPU, 1, 1.0),
@@ -155,9 +157,3 @@ def _logged(log: Sequence[object], xids: object) -> Iterator[tuple[str, str, Sev
     for line in log:
         if line.kind == "xid" and int(line.code) in xids:  # type: ignore[attr-defined, operator]
             yield line.part, f"xid.{line.code}", Severity(xids[int(line.code)].gate)  # type: ignore[attr-defined, index]
-
-
-def lossy(one: batch.Recorded) -> int:
-    """Links that really lost code words: the vendor's own rule condemns them, whoever was planted."""
-    metric = "nvlink.effective_errors"
-    return sum(series.v.size > 0 and bool(series.v[-1] > 0) for (_, name), series in one.series.items() if name == metric)

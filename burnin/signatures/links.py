@@ -22,7 +22,7 @@ from burnin.rack.parts import parent, tray_of
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import MIN_TRAYS, Readings
-from burnin.signatures.robust import median, medians, own, without_slots
+from burnin.signatures.robust import median, medians, others
 from burnin.signatures.zones import Seen, Zone, number
 from burnin.telemetry.series import Floats, Series, Stretch
 
@@ -303,13 +303,16 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floa
     def among(
         what: str, names: list[str], value: Floats, apart: Floats, only: NDArray[np.int64] | None = None
     ) -> dict[str, Seen]:
-        family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
+        if what == "gpu":
+            family = readings.family(f"{MARGIN}.{what}", load.phase, apart, least)
+        else:
+            family = readings.spread(f"{MARGIN}.{what}", load.phase, apart, least)
         return zones.parts(_of_level(row, what), load.stage, names, value.ravel(), family, per=per_db, only=only)
 
     numbers, group = _planes(readings, count)
     planes, rest = _less_planes(ber, numbers, group)
     gpu = medians(rest)
-    tray = medians(without_slots(gpu))
+    tray = medians(readings.placed(f"{MARGIN}.gpu", load.phase, gpu))
     tray = tray - median(tray)
     names = readings.all_gpus
     out = among("plane", numbers, medians(_grouped(decades, group, len(numbers))), planes - median(planes))
@@ -317,9 +320,9 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floa
     for i, name in enumerate(readings.trays):
         if name in trays and trays[name].zone > Zone.FAMILY:
             gpu[i] = gpu[i] - tray[i]
-    out |= trays | among("gpu", names, medians(decades), own(gpu, least))
+    out |= trays | among("gpu", names, medians(decades), gpu)
     links = [f"{name}.l{i}" for name in names for i in range(count)]
-    for link, s in among("link", links, decades, rest - medians(rest)[:, :, None], far).items():
+    for link, s in among("link", links, decades, _less_gpus(rest), far).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
         out[link] = s._replace(zone=Zone.HOLD) if near else s
     hot = [i for i, name in enumerate(numbers) if name in out and out[name].zone > Zone.FAMILY]
@@ -336,8 +339,14 @@ def _less_planes(ber: Floats, numbers: list[str], group: NDArray[np.int64]) -> t
 def _alone(readings: Readings, decades: Floats) -> Floats:
     """What each link has beyond its far end and its GPU, in dB."""
     _, rest = _less_planes(lost_db(decades), *_planes(readings, decades.shape[2]))
-    out: Floats = rest - medians(rest)[:, :, None]
-    return out
+    return _less_gpus(rest)
+
+
+def _less_gpus(rest: Floats) -> Floats:
+    """Links less the median of the others of their GPU: what is in a middle of 18 itself is drawn to it, and those that are
+    far out, which are not, would look like a heavy tail."""
+    rows = rest.reshape(-1, rest.shape[2])
+    return (rows - others(rows)).reshape(rest.shape)
 
 
 def _of_level(row: SignatureRow, what: str) -> SignatureRow:

@@ -56,10 +56,13 @@ def _counts(readings: Readings, metric: str) -> dict[str, tuple[int, float]]:
 def _too_many(
     readings: Readings, row: SignatureRow, gpu: str, metric: str, counts: dict[str, tuple[int, float]]
 ) -> Finding | None:
-    """Against the fleet's rate, or the rate of the rest of this rack where that is higher: altitude is nobody's fault."""
+    """Against the fleet's rate, or what the rest of this rack surely has (95 %) where that is higher: altitude is nobody's
+    fault, and a neighbour's few errors are no altitude."""
     count, hours = counts[gpu]
     rest = [counts[other] for other in counts if other != gpu]
-    around = sum(c for c, _ in rest) / max(sum(h for _, h in rest), 1e-9) if rest else 0.0
+    others = sum(c for c, _ in rest)
+    surely = poisson_bounds(others)[0] if others < _MOST else float(others)
+    around = surely / max(sum(h for _, h in rest), 1e-9)
     mean = max(number(row, "fleet_mean"), around)
     chance = len(counts) * fleet_at_least(count, hours, mean, number(row, "fleet_shape"))
     if chance > number(row, "hold"):

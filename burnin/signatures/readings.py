@@ -245,7 +245,8 @@ class Readings:
             told = GAUSS if learned.tail is None else learned.tail
             tail = told if tail == UNKNOWN else tail if told == UNKNOWN else min(tail, told)
         known = worth(learned) * (1.0 if self.same else OTHER_WORTH)
-        fleet = max(least, fleet) * float(np.sqrt(1 + 1 / learned.racks))
+        # What is far out does not draw this rack's middle to itself, as the parts do whose residuals were learned: 2 / n.
+        fleet = max(least, fleet) * float(np.sqrt(1 + 1 / learned.racks + 2 / max(count, 1)))
         if not self.same:
             fleet = max(fleet, here)
         mixed = float(np.sqrt((known * fleet**2 + dof * here**2) / (known + dof)))

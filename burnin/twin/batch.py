@@ -10,7 +10,7 @@ once (live: a second), and a GPU that is lost no longer warms what is behind it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,13 @@ _ECHO_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Recorded(Telemetry):
-    """What a run of a twin rack would have read, and its log. `plants` and `seed` are the truth: no judge may see them."""
+    """What a run of a twin rack would have read, and its log. `plants`, `seed`, `lost` are the truth: no judge sees them."""
 
     log: tuple[LogLine, ...] = ()
     seed: int = 0
     plants: tuple[Plant, ...] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Link -> code words that it lost in this run as it was drawn: by the vendor's own rule it is no healthy link."""
 
 
 def simulate(
@@ -87,7 +89,8 @@ def one_rack(
     surroundings(canvas, plants)
     exchanges(canvas, plants)
     befall(canvas, plants)
-    return Recorded(canvas.series, stretches, log=tuple(sorted(canvas.log, key=lambda x: x.t_s)), seed=seed, plants=plants)
+    log = tuple(sorted(canvas.log, key=lambda x: x.t_s))
+    return Recorded(canvas.series, stretches, log=log, seed=seed, plants=plants, lost=canvas.lost)
 
 
 # ---------------------------------------------------------------- GPUs
@@ -311,6 +314,7 @@ def _uncorrected(canvas: Canvas, raw: Floats, missing: Mapping[int, Floats]) -> 
             lost = lost + np.where(bursts > 0, bursts + more, 0)
         if lost.any():
             total = np.cumsum(lost).astype(float)
+            canvas.lost[canvas.links[number]] = int(total[-1])
             bits = spread.mbps * 8e6 * canvas.plan.minutes
             for metric, values in (
                 ("nvlink.effective_errors", total),

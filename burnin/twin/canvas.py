@@ -23,6 +23,8 @@ class Canvas:
         self.links = [f"{gpu}.l{link}" for gpu in self.gpus for link in range(model.gpu.nvlinks)]
         self.series: dict[tuple[str, str], Series] = {}
         self.log: list[LogLine] = []
+        self.lost: dict[str, int] = {}
+        """Link -> code words that correction could not mend."""
         self.watts = np.zeros((len(self.gpus), plan.t.size))
         """What every GPU really takes."""
         self.tray_lpm = 0.0

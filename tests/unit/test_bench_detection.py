@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from bench import detection
-from bench.detection_page import page, tables
-from bench.detection_racks import FAULTS
+from bench.detection_page import LOSSY, page, tables
+from bench.detection_racks import FAULTS, racks
+from burnin.twin.faults import Plant
 
 HEADER = {"profile": "gb300-nvl72", "seed": 7, "judges": ["none"]}
 
 
-def line(fault: str | None, *said: tuple[str, str, str], tails: str = "normal", lossy: int = 0) -> dict[str, Any]:
-    return {"fault": fault, "tails": tails, "seed": 7, "lossy": lossy, "said": {"none": [list(one) for one in said]}}
+def line(
+    fault: str | None, *said: tuple[str, str, str], tails: str = "normal", lost: dict[str, int] | None = None
+) -> dict[str, Any]:
+    return {"fault": fault, "tails": tails, "seed": 7, "lost": lost or {}, "said": {"none": [list(one) for one in said]}}
 
 
 def test_a_wrong_part_is_a_miss_and_a_false_alarm_and_relatives_are_neither() -> None:
@@ -32,15 +35,30 @@ def test_a_wrong_part_is_a_miss_and_a_false_alarm_and_relatives_are_neither() ->
     assert "* TIM +75 %, none: t07.g1 thermal.rth" in page(HEADER, lines)
 
 
-def test_a_healthy_rack_counts_once_and_lost_code_words_are_told_apart() -> None:
+def test_a_rack_whose_link_loses_code_words_is_not_counted_as_healthy() -> None:
+    """By the twin's truth alone: a link that a judge fails, and that lost none, is a false alarm like any other."""
+    link, lost = "t01.g0.l3", {"t01.g0.l3": 40}
     lines = [
         line(None, ("t01.g0", "thermal.rth", "HOLD"), ("t02.g0", "power.leak", "HOLD"), tails="t5"),
-        line(None, ("t01.g0.l3", "nvlink.errors", "FAIL"), ("t01.g0.l3", "nvlink.margin", "HOLD"), tails="t5", lossy=1),
-        line(None, ("t01.g0.l3", "nvlink.errors", "FAIL"), tails="t5"),
+        line(None, (link, "nvlink.errors", "FAIL"), (link, "nvlink.margin", "HOLD"), tails="t5", lost=lost),
+        line(None, (link, "nvlink.margin", "HOLD"), ("t02.g0", "power.leak", "HOLD"), tails="t5", lost=lost),
+        line(None, ("t01.g0", "nvlink.errors", "HOLD"), tails="t5", lost={**lost, "t05.g0.l1": 3}),
+        line(None, (link, "nvlink.errors", "FAIL"), tails="t5"),
         line(None, tails="t5"),
     ]
-    said = tables(lines)[None, "t5"]["none"].said
-    assert (said["HOLD"], said["FAIL"], said["sound HOLD"], said["sound FAIL"]) == (2, 2, 1, 1)
+    found = tables(lines)
+    healthy, lossy = found[None, "t5"]["none"], found[LOSSY, "t5"]["none"]
+    assert (healthy.racks, healthy.said["HOLD"], healthy.said["FAIL"]) == (3, 1, 1)
+    assert (lossy.racks, lossy.said["named"], lossy.said["FAIL"], lossy.said["others"]) == (3, 2, 1, 1)
+    assert "| t5 | none | 3 | 2 | 1 | 1 |" in page(HEADER, lines)
+
+
+def test_the_truth_about_a_link_is_the_twin_s_and_not_its_counters() -> None:
+    """A link of 6 dB less margin loses code words; they are its truth even where its counter is not read."""
+    (one,) = racks([5], (Plant("link_margin", "t07.g2.l13", 6.0),), "normal")
+    (sound,) = racks([5], (), "normal")
+    assert set(one.lost) == {"t07.g2.l13"} and one.lost["t07.g2.l13"] == one.of("t07.g2.l13", "nvlink.effective_errors").v[-1]
+    assert not sound.lost
 
 
 def test_every_line_is_measured_about_evenly_whenever_it_ends() -> None:
@@ -51,12 +69,19 @@ def test_every_line_is_measured_about_evenly_whenever_it_ends() -> None:
     assert max(counts) - min(counts) <= 1 and abs(sum(fault is None for fault, _, _ in some) - 600) < 60
 
 
+def test_healthy_racks_may_have_a_larger_share() -> None:
+    jobs = detection.jobs(FAULTS, 3000, 200, 100, 0.8)
+    assert sorted(map(str, jobs)) == sorted(map(str, detection.jobs(FAULTS, 3000, 200, 100)))
+    some = jobs[:1000]
+    assert abs(sum(fault is None for fault, _, _ in some) - 800) <= 1 and sum(tails == "t5" for _, tails, _ in some) == 400
+
+
 def test_a_run_goes_on_where_its_file_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[detection.Job] = []
 
     def judge(job: detection.Job) -> dict[str, Any]:
         judged.append(job)
-        return {"fault": job[0], "tails": job[1], "seed": job[2], "lossy": 0, "said": {"none": []}}
+        return {"fault": job[0], "tails": job[1], "seed": job[2], "lost": {}, "said": {"none": []}}
 
     file, wanted = tmp_path / "lines", ["--healthy", "2", "--each", "1", "--no-150", "--page", str(tmp_path / "page.md")]
     monkeypatch.setattr(detection, "_judge", judge)

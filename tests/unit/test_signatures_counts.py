@@ -55,7 +55,7 @@ def test_corrected_errors_are_too_many_for_the_fleet(count: int, hours: float, w
 
 
 def test_healthy_fleets_are_over_dispersed_and_left_alone() -> None:
-    """200 racks drawn from the gamma-Poisson itself, 48 h: at most one may be held (1 in 1000 allowed)."""
+    """200 racks drawn from the gamma-Poisson itself, 48 h: at most one may be held (1.8 in 1000 allowed)."""
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(200):
@@ -65,6 +65,16 @@ def test_healthy_fleets_are_over_dispersed_and_left_alone() -> None:
             grown = {(gpu, "ecc.dram_ce"): float(count) for gpu, count in zip(GPUS, counts, strict=True)}
             held += any(f.signature == "memory.rate" for f in look(counters(grown, ["ecc.dram_ce"], 48)))
     assert held <= 1
+
+
+@pytest.mark.parametrize(("neighbours", "want"), [(0, "HOLD"), (11, "HOLD"), (40, None)])
+def test_a_neighbour_s_few_errors_are_no_altitude(neighbours: int, want: str | None) -> None:
+    """Six in 48 h are too many for a fleet of 0.002 an hour, of which the rest of a rack has 7 on average and by chance 11: what
+    it surely has counts. 40 are five times the fleet's rate: there six are nobody's fault."""
+    grown = {(gpu, "ecc.dram_ce"): float(i < neighbours) for i, gpu in enumerate(g for g in GPUS if g != "t07.g2")}
+    grown["t07.g2", "ecc.dram_ce"] = 6.0
+    found = [f for f in look(counters(grown, ["ecc.dram_ce"], 48)) if f.signature == "memory.rate"]
+    assert said(found) == ({("t07.g2", "memory.rate"): want} if want else {})
 
 
 def test_errors_on_every_gpu_are_nobody_s_own() -> None:

@@ -266,8 +266,8 @@ def test_both_gates_and_three_zones(excess: float, z: float, want: Zone) -> None
 
 def test_the_limit_grows_with_the_number_of_parts() -> None:
     row = ROWS["thermal.hbm"]
-    assert zones.zone(row, 18, 5.0, 4.9, 32.0) is Zone.HOLD
-    assert zones.zone(row, 72, 5.0, 4.9, 32.0) is Zone.WATCH
+    assert zones.zone(row, 18, 5.0, 5.4, 32.0) is Zone.HOLD
+    assert zones.zone(row, 72, 5.0, 5.4, 32.0) is Zone.WATCH
 
 
 def test_the_limit_grows_with_doubt_about_sigma_and_with_heavy_tails() -> None:
