@@ -16,6 +16,8 @@ import argparse
 import contextlib
 import json
 import os
+import resource
+import shlex
 import signal
 import sqlite3
 import ssl
@@ -35,6 +37,9 @@ from bench.soak import named
 from burnin.rack.load import load_rack
 from burnin.store import care
 from burnin.transport.bmcs import services as services_of
+from burnin.twin.faults import parse
+from burnin.twin.rackstate import RackState
+from burnin.twin.tray import RACK
 from burnin.twin.up import Twin, running
 
 SUITE = """
@@ -128,9 +133,59 @@ class Fault:
     tmpfs: bool = False
     hold_s: float = 0
     """How long the fault lasts before it is undone."""
+    plants: tuple[str, ...] = ()
+    """Planted in the twin, to begin AT_S after its load (@)."""
 
 
 # ---------------------------------------------------------------- the faults
+
+AT_S = 12
+"""Seconds of load after which a planted fault begins."""
+
+
+def planted(trial: Trial) -> float:
+    """Wait until what was planted begins: when it did, monotonic."""
+    head = RackState.open(str(trial.twin.private / RACK)).head
+    began = head["load_s"] + AT_S
+    time.sleep(max(0.0, began - time.monotonic()))
+    return began
+
+
+def starve(trial: Trial) -> None:
+    """The holder of one tray gets no memory any more: whatever it allocates beyond what it has fails."""
+    for pid in trial.of("t01", b"hold"):
+        has = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(pid, resource.RLIMIT_AS, (has // 2, has // 2))
+
+
+def lame(trial: Trial) -> None:
+    """Everything on the management network waits in one queue, half a second at the most, and what is more is dropped."""
+    network("ip link set lo mtu 1500")
+    network("tc qdisc add dev lo root tbf rate 1mbit burst 6000 latency 500ms")
+    trial.undo.append(sound)
+
+
+def sound() -> None:
+    """The network as it was; what the queue did is said."""
+    with contextlib.suppress(subprocess.CalledProcessError):
+        print(network("tc -s qdisc show dev lo"), flush=True)
+        network("tc qdisc del dev lo root")
+        network("ip link set lo mtu 65536")
+
+
+def network(command: str) -> str:
+    """A command to its end: what it says."""
+    return subprocess.run(shlex.split(command), check=True, capture_output=True, text=True).stdout
+
+
+def reboot(trial: Trial) -> None:
+    """A tray is restarted by its BMC, as a person does who thinks that it hangs."""
+    at = services_of(load_rack(trial.twin.rack_file))["t01"]
+    login = (at.user, at.secret.reveal())
+    with httpx.Client(base_url=at.url, verify=ssl.create_default_context(cafile=str(at.ca)), auth=login) as bmc:
+        system = bmc.get(bmc.get("/redfish/v1/Systems").json()["Members"][0]["@odata.id"]).json()
+        target = system["Actions"]["#ComputerSystem.Reset"]["target"]
+        bmc.post(target, json={"ResetType": "ForceRestart"}).raise_for_status()
 
 
 def flap(trial: Trial) -> None:
@@ -209,6 +264,20 @@ FAULTS = [
     Fault("`stop --emergency`", "command", lambda t: tell(t, "--emergency"), "guard", 3, says="emergency stop by"),
     Fault("load that forks twice, controller and guard killed", "a program of setsid grandchildren; SIGKILL; lease 5 s",
           lambda t: t.kill(t.guard, t.process.pid), "lease", 7, lease_s=5, codes=(-9,), suite=DOUBLE),
+    Fault("agent out of memory", "RLIMIT_AS of the holder set to half of what it has", starve, "-", 0, (), load_s=40,
+          codes=(0, 3)),
+    Fault("packets late and lost", "tc tbf: 1 Mbit/s, up to 0.5 s in the queue, the rest dropped, for 20 s", lame, "-", 0, (),
+          load_s=45, codes=(0, 3), hold_s=20),
+    Fault("trays' clocks jump an hour", "the twin's `clock_skew`: one ahead, one back, under load", planted, "-", 0, (),
+          load_s=40, codes=(0,), plants=(f"clock_skew:t00:3600@{AT_S}", f"clock_skew:t01:-3600@{AT_S}")),
+    Fault("tray rebooted", "ForceRestart by its BMC; boots in 4 s", reboot, "the tray itself", 2, ("t01",), load_s=60,
+          says="t01"),
+    Fault("a BMC is slow", "the twin's `bmc_slow`: 10 s for every answer", planted, "guard: unread", 13, says="guard",
+          plants=(f"bmc_slow:t01.bmc:10@{AT_S}",)),
+    Fault("a BMC lies", "a leak; its detectors say OK and Enabled (`bmc_lies`), their voltage says wet", planted,
+          "guard: the voltage", 4, codes=(1, 3), says="leak", plants=(f"bmc_lies:t01.bmc@{AT_S}", f"leak:t01:600@{AT_S}")),
+    Fault("a BMC is stale", "a leak; its BMC answers what it said before (`bmc_stale`)", planted, "-", 0, (), load_s=40,
+          codes=(0, 3), plants=(f"bmc_stale:t01.bmc@{AT_S - 5}", f"leak:t01:600@{AT_S}")),
 ]  # fmt: skip
 
 
@@ -300,7 +369,8 @@ def attempt(fault: Fault, twin: Twin, place: Path) -> dict[str, Any]:
         must = [pid for tray in fault.gone for pid in trial.load[tray]]
         stay = [pid for tray, pids in trial.load.items() if tray not in fault.gone for pid in pids]
         began = time.monotonic()
-        fault.inject(trial)
+        since = fault.inject(trial)
+        began = since if isinstance(since, float) else began
         safe_s = None
         if must:
             until(lambda: not any(map(alive, must)), 2 * fault.within_s + 10)
@@ -337,7 +407,7 @@ def attempt(fault: Fault, twin: Twin, place: Path) -> dict[str, Any]:
         why.append(f"files are left: {new}")
     return {
         "fault": fault.name, "safe_s": safe_s, "code": code, "left": len(left), "not": "; ".join(why),
-        "first": first(trial), "load_average": os.getloadavg()[0],
+        "first": first(trial), "found": found(trial), "load_average": os.getloadavg()[0],
     }  # fmt: skip
 
 
@@ -369,6 +439,15 @@ def first(trial: Trial) -> str:
     found = [f"{one['part']} {one['signature']}" for one in document["findings"] if one["severity"] != "WATCH"]
     why = next((one["why"] for one in document["holds"]), ", ".join(found))
     return f"{document['verdict']}{': ' + why[:110] if why else ''}"
+
+
+def found(trial: Trial) -> list[str]:
+    """What FAILs and HOLDs."""
+    try:
+        document = json.loads((trial.place / "verdict.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return [f"{one['severity']} {one['part']} {one['signature']}" for one in document["findings"] if one["severity"] != "WATCH"]
 
 
 # ---------------------------------------------------------------- all of them
@@ -432,7 +511,8 @@ def main() -> int:
         for fault in wanted:
             while sum(row["fault"] == fault.name for row in rows) < given.count:
                 where = Path(tempfile.mkdtemp(dir=folder))
-                with running("gb300-nvl72", 41, where=where, trays=2, switches=0) as twin, disk(fault, where) as place:
+                plants = [parse(one) for one in fault.plants]
+                with running("gb300-nvl72", 41, plants, where=where, trays=2, switches=0) as twin, disk(fault, where) as place:
                     if fault.policy:
                         enable_policy(twin)
                     rows.append(attempt(fault, twin, place))

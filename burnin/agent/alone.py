@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from _thread import start_new_thread
 from collections.abc import Callable
 from typing import Any
 
@@ -31,8 +31,8 @@ class Alone:
 
     def start(self, ident: str, programs: Programs, args: dict[str, Any]) -> None:
         """Let NVML go, which may hang, and then start."""
+        start_new_thread(self._release, (ident, programs, args))
         self.orders.add(ident)
-        threading.Thread(target=self._release, args=(ident, programs, args), daemon=True).start()
 
     def _release(self, ident: str, programs: Programs, args: dict[str, Any]) -> None:
         try:
@@ -65,4 +65,7 @@ class Alone:
                 taken = {"failed": f"NVML was not taken again: {failed}"}
             self._post(lambda: self._answer(ident, None if error else {**result, "taken": taken}, error))
 
-        threading.Thread(target=take, daemon=True).start()
+        try:
+            start_new_thread(take, ())
+        except (MemoryError, RuntimeError) as none:  # no room for a thread
+            self._answer(ident, error=f"NVML was not taken again: {none}")

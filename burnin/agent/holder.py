@@ -31,6 +31,7 @@ import socket
 import subprocess
 import threading
 import time
+from _thread import start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -214,10 +215,17 @@ class Holder:
                 self._loads.renew(self._lease_end_ns)
             if self._programs is not None:
                 self._programs.renew()
-        elif down.id in self._replies:
+        else:
+            try:
+                self._order(down)
+            except (MemoryError, RuntimeError) as error:  # no room for a thread: said, and nothing else of this tray ends
+                self._answer(down.id, error=f"{type(error).__name__}: {error}")
+
+    def _order(self, down: wire.Order) -> None:
+        if down.id in self._replies:
             self.spool.add("reply", self._replies[down.id])
         elif down.verb in ("identify", "state", "clocks", "release", "take"):  # these ask the driver, which may hang
-            threading.Thread(target=self._ask, args=(down,), daemon=True).start()
+            start_new_thread(self._ask, (down,))  # Thread.start would wait for ever for one that finds no memory
         elif down.verb in ("work", "tell"):
             self._put_to_work(down)
         elif down.verb == "program":

@@ -296,3 +296,20 @@ def test_a_clock_is_answered_on_a_quiet_channel_before_what_was_recorded(tmp_pat
     assert asked == ["c1", "c2", "c3"]
     assert [one.kind for one in records].index("note") == 3, "c2 came with the lease, and was answered before"
     assert [one.body.get("id") for one in records].index("c3") < 20, "not after all that was recorded"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_tray_without_memory_for_a_thread_says_so_and_goes_on(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    one = rig()
+    one.sample()
+
+    def none(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("burnin.agent.holder.start_new_thread", none)
+    reply = one.give("identify")
+    assert not reply["ok"] and type(error).__name__ in reply["error"]
+    seen = len(one.rows(FAST))
+    one.until(lambda: len(one.rows(FAST)) > seen + 2)
