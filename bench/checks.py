@@ -429,8 +429,9 @@ WRONG. Whether the load itself was reached is not what these two rows ask: their
 
 Limits are the product's (inventory/profiles), but for two that nobody has published and that a site states for itself, HPL's
 result of a tray (`hpl.4gpu.gflops`) and a drive's reads (`fio.read`), where bench/checks.yaml takes the twin's own, a fifth and a
-quarter off; and `together.nvlink`, 60 GB/s in place of 230, which the twin's load processes reach on a busy machine, too. A port that downtrains to half its lanes still passes the limit of `ib-write-bw`, which is that of a 400 Gb/s port:
-its row plants three quarters.
+quarter off; and `together.nvlink`, 60 GB/s in place of 230, which the twin's load processes reach on a busy machine, too. A port
+that downtrains to half its lanes still passes the limit of `ib-write-bw`, which is that of a 400 Gb/s port: its row plants three
+quarters.
 
 | check | way | planted | said | neighbour | | commit |
 |---|---|---|---|---|---|---|
