@@ -425,6 +425,9 @@ def test_a_pair_is_measured_and_a_missing_end_is_unknown() -> None:
     text = capture("perftest/sb_ib_write_bw_loopback_8M.txt")
     done = [[Answer(Order("t01", "script"), True, said(text)), Answer(Order("t00", "script"), True, said(text))]]
     (one,) = CHECKS["ib-write-bw"].judge(ctx, Evidence(answers=done))
-    assert isinstance(one.value, float) and one.result is Result.UNKNOWN, "no limit is known"
+    assert one.value == pytest.approx(24056.72 * 2**20 / 1e9), "its MB are MiB"
+    assert one.result is Result.FAIL, "200 Gb/s of a port that should have 400"
+    (nobody,) = CHECKS["ib-write-bw"].judge(replace(ctx, profile=load_profile("vr200-nvl72")), Evidence(answers=done))
+    assert isinstance(nobody.value, float) and nobody.result is Result.UNKNOWN, "nobody has published a limit"
     (none,) = CHECKS["ib-write-bw"].judge(ctx, Evidence())
     assert none.result is Result.UNKNOWN

@@ -120,3 +120,22 @@ def test_two_outputs_in_one_text_are_not_the_first_one(tool: str, again: str | N
     assert sound(PARSERS[tool](text, 0)).outcome in GOOD
     behind = SECOND[tool] if again is None else again or text
     assert sound(PARSERS[tool](f"{text.rstrip()}\n{behind}\n", 0)).outcome is Outcome.ERROR
+
+
+DIED = (
+    "Killed",
+    "Segmentation fault (core dumped)",
+    "slurmstepd: error: *** STEP 12.0 ON n7 CANCELLED DUE TO TIME LIMIT ***",
+    "timeout: the monitored command dumped core",
+    "command terminated with exit code 137",
+    "tee: /var/log/out: No space left on device",
+)
+
+
+@pytest.mark.parametrize("tool", PARSERS)
+def test_a_whole_report_with_something_that_died_behind_it_is_not_good(tool: str, own: dict[str, str]) -> None:
+    text = own.get(tool, "")
+    if tool not in own or sound(PARSERS[tool](text, 0)).outcome not in GOOD:
+        pytest.skip("no good output of it")
+    for line in DIED:
+        assert sound(PARSERS[tool](f"{text.rstrip()}\n{line}\n", 0)).outcome is Outcome.ERROR, line

@@ -126,6 +126,8 @@ def parser(
             return _error(tool, str(error), _exit(code, tolerates), trouble(stderr))
         except Exception as error:  # a defect of a reader must not become a verdict on hardware; tests look for this sentence
             return _error(tool, f"defect in the parser: {type(error).__name__}: {error}")
+        if (end := complaint(line for line in said[-4000:].split("\n")[-8:])) and not any(end in gap for gap in page.gaps):
+            page.gap(f"at its end: {end}")
         return fold(tool, page, code, stderr, measures=measures, tolerates=tolerates)
 
     return parse
@@ -192,7 +194,7 @@ _TROUBLE = re.compile(
 )
 _OUTSIDE = re.compile(
     r"^\s*(error|fatal)\b|\berror: |\bassertion\b|^traceback|segmentation fault|core dumped|\bkilled\b|terminated with exit code"
-    r"|command not found|connection (closed|reset)|broken pipe",
+    r"|dumped core|no space left on device|command not found|connection (closed|reset)|broken pipe",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
