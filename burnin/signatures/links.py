@@ -22,7 +22,7 @@ from burnin.rack.parts import parent, tray_of
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import MIN_TRAYS, Readings
-from burnin.signatures.robust import median, medians, others
+from burnin.signatures.robust import median, medians
 from burnin.signatures.zones import Seen, Zone, number
 from burnin.telemetry.series import Floats, Series, Stretch
 
@@ -322,7 +322,7 @@ def _margins(readings: Readings, row: SignatureRow, load: Stretch, decades: Floa
             gpu[i] = gpu[i] - tray[i]
     out |= trays | among("gpu", names, medians(decades), gpu)
     links = [f"{name}.l{i}" for name in names for i in range(count)]
-    for link, s in among("link", links, decades, _less_gpus(rest), far).items():
+    for link, s in among("link", links, decades, rest - medians(rest)[:, :, None], far).items():
         near = s.zone is Zone.WATCH and s.value >= number(row, "near")
         out[link] = s._replace(zone=Zone.HOLD) if near else s
     hot = [i for i, name in enumerate(numbers) if name in out and out[name].zone > Zone.FAMILY]
@@ -339,14 +339,8 @@ def _less_planes(ber: Floats, numbers: list[str], group: NDArray[np.int64]) -> t
 def _alone(readings: Readings, decades: Floats) -> Floats:
     """What each link has beyond its far end and its GPU, in dB."""
     _, rest = _less_planes(lost_db(decades), *_planes(readings, decades.shape[2]))
-    return _less_gpus(rest)
-
-
-def _less_gpus(rest: Floats) -> Floats:
-    """Links less the median of the others of their GPU: what is in a middle of 18 itself is drawn to it, and those that are
-    far out, which are not, would look like a heavy tail."""
-    rows = rest.reshape(-1, rest.shape[2])
-    return (rows - others(rows)).reshape(rest.shape)
+    out: Floats = rest - medians(rest)[:, :, None]
+    return out
 
 
 def _of_level(row: SignatureRow, what: str) -> SignatureRow:
