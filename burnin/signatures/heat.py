@@ -65,8 +65,16 @@ def _idles_hot(readings: Readings, row: SignatureRow) -> list[tuple[float, str]]
 
 
 def _got_hotter(readings: Readings, row: SignatureRow) -> list[tuple[float, str]]:
-    """Between load stretches, and from the first third of one to its last: the median GPU's rise at equal power."""
-    windows = [w for load in readings.telemetry.phase("load") for w in _thirds(load)]
+    """Between load stretches, and from the first third of one to its last: the median GPU's rise at equal power.
+
+    Phases that end in -hot (the suite hot-inlet) were made warm on purpose: they are compared with one another only.
+    """
+    loads = readings.telemetry.phase("load")
+    kinds = ([load for load in loads if load.phase.endswith("-hot") is hot] for hot in (False, True))
+    return [found for kind in kinds for found in _hotter(readings, row, [w for load in kind for w in _thirds(load)])]
+
+
+def _hotter(readings: Readings, row: SignatureRow, windows: list[Stretch]) -> list[tuple[float, str]]:
     looks = [(w, readings.mean("gpu.temp", w), readings.mean("gpu.power", w)) for w in windows]
     looks = [look for look in looks if _most(readings, look[1]) and _most(readings, look[2])]
     if len(looks) < 2:
