@@ -1,4 +1,4 @@
-"""What was run and what is said about it: `runs`, `show`, `links`, `judge`, `gate`."""
+"""What was run and what is said about it: `runs`, `show`, `links`, `compare`, `judge`, `gate`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RunName = Annotated[str, typer.Argument(help="a run, the beginning of its name, 
 
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into the tree."""
-    for command in (runs, show, links, judge, gate):
+    for command in (runs, show, links, compare, judge, gate):
         app.command()(command)
 
 
@@ -115,6 +115,38 @@ def links(
     if str(json) != "-":
         view.show(found, whole, console())
     write(json, pretty(link_view.document(case, found)))
+
+
+def compare(
+    before: Annotated[str, typer.Argument(help="a run or a judge directory from before", metavar="BEFORE")],
+    after: Annotated[str, typer.Argument(help="one from after, of the same rack", metavar="AFTER")],
+    json: Json = None,
+    db: Db = DB,
+) -> None:
+    """Say which parts a repair changed more than their peers changed: 0 none got worse, 3 some did, or nothing was compared."""
+    from dataclasses import asdict
+
+    from burnin.assess import changes
+    from burnin.store import open_store
+
+    writable(json)
+    store = open_store(db, create=False) if any(not ("/" in one or Path(one).is_dir()) for one in (before, after)) else None
+    try:
+        told = changes.compare(before, after, store)
+    finally:
+        if store is not None:
+            store.close()
+    worse = [one for one in told.compared.findings if one.severity == "HOLD"]
+    if str(json) != "-":
+        out = console()
+        for one in told.compared.findings:
+            out.print(f"{one.part}: {one.why}", style="bold" if one.severity == "HOLD" else "dim", markup=False, highlight=False)
+        for what, parts in told.compared.parts.items():
+            out.print(f"{what}: {f'{parts} parts compared' if parts else 'not compared'}", markup=False, highlight=False)
+        if told.new:
+            out.print(f"other parts now, judged by their peers alone: {', '.join(told.new)}", markup=False, highlight=False)
+    write(json, pretty(asdict(told)))
+    raise typer.Exit(exits.HOLD if worse or not all(told.compared.parts.values()) else exits.PASS)
 
 
 def judge(

@@ -121,7 +121,7 @@ def paired(readings: Readings, row: SignatureRow) -> list[Finding]:
     loads = [load for load in readings.telemetry.phase("load") if "@" not in load.phase]
     if len(loads) < 2:
         return []
-    first, last = (readings.once(MARGIN, load, partial(_decades, readings, load)) for load in (loads[0], loads[-1]))
+    first, last = (readings.once(MARGIN, load, partial(decades_of, readings, load)) for load in (loads[0], loads[-1]))
     change = last - first
     if not change.size or not readings.enough(medians(change)):
         return []
@@ -234,7 +234,9 @@ def _far_ends(readings: Readings, bad: Collection[str], known: Collection[str]) 
 
 def margin(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Margin below that of peers, by raw bit errors: planes, trays, GPUs, then links, each less what is above it."""
-    looks = [(load, readings.once(MARGIN, load, partial(_decades, readings, load))) for load in readings.telemetry.phase("load")]
+    looks = [
+        (load, readings.once(MARGIN, load, partial(decades_of, readings, load))) for load in readings.telemetry.phase("load")
+    ]
     looks = [(load, ber) for load, ber in looks if ber.size and readings.enough(medians(ber))]
     alone = [readings.once("links apart", load, partial(_alone, readings, ber)) for load, ber in looks]
     far = (
@@ -267,7 +269,7 @@ def _named_plane(one: Finding) -> Finding:
     return zones.doing(_of_switch(zones.on(one, one.part, "the links that end in it: ")), _ACTIONS["ends"].format(part=one.part))
 
 
-def _decades(readings: Readings, load: Stretch) -> Floats:
+def decades_of(readings: Readings, load: Stretch) -> Floats:
     """log10 of the mean raw bit error rate, by tray, slot and link; NaN where it was not read or says 0 (no link does)."""
     links = readings.topology.links_per_gpu or 0
     names = [f"{gpu}.l{link}" for gpu in readings.all_gpus for link in range(links)]
