@@ -79,15 +79,18 @@ def _hotter(readings: Readings, row: SignatureRow, windows: list[Stretch]) -> li
     looks = [look for look in looks if _most(readings, look[1]) and _most(readings, look[2])]
     if len(looks) < 2:
         return []
-    first, temp, power = looks[0]
     worst = 0.0
     text = ""
-    for window, warm, heat in looks[1:]:
-        equal = np.abs(heat / power - 1) <= number(row, "equal_power")
-        rise = median(np.where(equal, warm - temp, np.nan).ravel())
-        if np.count_nonzero(equal) * 2 >= equal.size and rise >= max(worst, number(row, "floor")):
-            worst = rise
-            text = f"all GPUs together got {rise:.1f} K warmer at equal power, from {first.stage} to {window.stage}"
+    for i, (window, warm, heat) in enumerate(looks):
+        for first, temp, power in looks[:i]:
+            equal = np.abs(heat / power - 1) <= number(row, "equal_power")
+            if np.count_nonzero(equal) * 2 < equal.size:  # another load: a locked clock is no control of a free one
+                continue
+            rise = median(np.where(equal, warm - temp, np.nan).ravel())
+            if rise >= max(worst, number(row, "floor")):
+                worst = rise
+                text = f"all GPUs together got {rise:.1f} K warmer at equal power, from {first.stage} to {window.stage}"
+            break
     return [(worst, text)] if text else []
 
 

@@ -66,3 +66,14 @@ def test_what_was_made_warm_on_purpose_is_no_fault_and_without_the_word_it_is() 
     assert named(healthy) == set()
     unsaid = tuple(replace(s, phase=s.phase.replace("-hot", "-2")) for s in healthy.stretches)
     assert ("cdu", "thermal.rack") in named(replace(healthy, stretches=unsaid))
+
+
+def test_a_loop_that_warms_among_hot_phases_is_still_seen() -> None:
+    drift = Plant("supply_warm", "cdu", 4.5, start_s=starts("full-hot") + 1100)
+    assert ("cdu", "thermal.rack") in named(record(drift, warmer=5.0))
+
+
+def test_a_loop_that_warms_between_full_loads_is_seen_behind_a_locked_one() -> None:
+    """Each load is compared with the first of its power, not with whatever came first."""
+    drift = Plant("supply_warm", "cdu", 4.5, start_s=starts("full") + 1100)
+    assert ("cdu", "thermal.rack") in named(record(drift, warmer=0.0))
