@@ -141,9 +141,9 @@ def _read_root(page: Page, root: dict[str, Any]) -> None:
         page.gap("the DCGM version is missing")
     for said in _errors(root):
         page.gap(f"the engine could not run it: {said}"[:300])
-    for said in (of.get(key) for of in (root, body) for key in ("overall", "Overall Result", "overall_result", "result")):
-        if isinstance(said, str) and outcome_of(said)[0] is not Outcome.PASS:
-            page.add("Overall Result", "", said, "", *outcome_of(said))
+    for overall in (of.get(key) for of in (root, body) for key in ("overall", "Overall Result", "overall_result", "result")):
+        if isinstance(overall, str) and outcome_of(overall)[0] is not Outcome.PASS:
+            page.add("Overall Result", "", overall, "", *outcome_of(overall))
     categories = items(body.get("test_categories"))
     if not categories:
         page.gap("no test is in it")
