@@ -19,7 +19,7 @@ from burnin.checks.leak import NAMES
 from burnin.events import Measurement
 from burnin.rack.data import Data
 from burnin.rack.schema import Profile
-from burnin.telemetry.bmc import CHASSIS, SYSTEMS, detectors
+from burnin.telemetry.bmc import CHASSIS, SYSTEMS, detectors, reset
 
 _BOOT_S, _POLL_S = 900.0, 20.0
 _HOW = ("PowerCycle", "ForceRestart")
@@ -143,11 +143,10 @@ def _resets(context: Context, first: Sequence[Answer]) -> dict[str, dict[str, An
     for part in _all(context):
         for answer in _of(first, f"{part}.bmc", "walk"):
             for path, body in answer.body.items() if answer.ok else ():
-                action = (body.get("Actions") or {}).get("#ComputerSystem.Reset") if path.startswith(SYSTEMS) else None
-                kinds = (action or {}).get("ResetType@Redfish.AllowableValues") or []
+                target, kinds = reset(body, "ComputerSystem.Reset") if path.startswith(SYSTEMS) else ("", ())
                 how = next((kind for kind in _HOW if kind in kinds), None)
-                if how and isinstance(action, Mapping) and isinstance(action.get("target"), str):
-                    out.setdefault(part, {"path": action["target"], "body": {"ResetType": how}})
+                if how and target:
+                    out.setdefault(part, {"path": target, "body": {"ResetType": how}})
     return out
 
 

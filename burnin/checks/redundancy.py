@@ -20,7 +20,7 @@ from burnin.events import Measurement
 from burnin.rack.data import Data
 from burnin.rack.schema import Profile
 from burnin.telemetry import facility
-from burnin.telemetry.bmc import CHASSIS, kind, last, state
+from burnin.telemetry.bmc import CHASSIS, kind, last, reset, state
 
 _LOOK = "look at what is left of this kind: it does not carry the rack alone"
 _BRAKE = "throttle.hw_brake"
@@ -138,10 +138,9 @@ def _supply(args: Args, bodies: Mapping[str, Any]) -> str | None:
     name = _mine(args, bodies)
     for path, body in bodies.items():
         if "/PowerSupplies/" in path and last(path) == name:
-            action = (body.get("Actions") or {}).get("#PowerSupply.Reset") or {}
-            kinds = action.get("ResetType@Redfish.AllowableValues") or []
-            if isinstance(action.get("target"), str) and {"ForceOff", "On"} <= set(kinds):
-                return str(action["target"])
+            target, kinds = reset(body, "PowerSupply.Reset")
+            if target and {"ForceOff", "On"} <= set(kinds):
+                return target
     return None
 
 

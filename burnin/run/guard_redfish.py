@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from burnin.errors import TrayError
 from burnin.rack.load import RackFile
@@ -185,8 +184,8 @@ class Leaks(Source):
     async def power_off(self) -> str:
         """Ask the BMC to switch its tray off at once: what was done. Raises TrayError."""
         for system in await self._client.members(bmc.SYSTEMS, ASK_S):
-            action: Any = (system.get("Actions") or {}).get("#ComputerSystem.Reset") or {}
-            if isinstance(target := action.get("target"), str):
+            target, _ = bmc.reset(system, "ComputerSystem.Reset")
+            if target:
                 await self._client.act("POST", target, {"ResetType": "ForceOff"}, ASK_S)
                 return f"{self.part} was switched off by its BMC ({target})"
         raise TrayError(f"{self.part}: its BMC offers no way to switch it off")

@@ -25,6 +25,17 @@ def failures(bodies: Bodies) -> dict[str, str]:
     return {path: str(body["failed"]) for path, body in bodies.items() if "failed" in body}
 
 
+def reset(body: Body, name: str) -> tuple[str, tuple[str, ...]]:
+    """Path of a resource's reset ("ComputerSystem.Reset") and the types that it allows; "" and none where it offers none."""
+    actions = body.get("Actions")
+    action = actions.get(f"#{name}") if isinstance(actions, Mapping) else None
+    target, kinds = (
+        (action.get("target"), action.get("ResetType@Redfish.AllowableValues")) if isinstance(action, Mapping) else ("", ())
+    )
+    allowed = tuple(kind for kind in kinds if isinstance(kind, str)) if isinstance(kinds, list) else ()
+    return (target, allowed) if isinstance(target, str) else ("", ())
+
+
 def state(body: Body) -> str:
     """Status.State, empty where the body does not say."""
     status = body.get("Status")

@@ -291,3 +291,19 @@ def test_no_body_raises_and_none_is_good_by_accident(bodies: dict[str, Body]) ->
     assert all(not s.works or "OK" in str(bodies) for s in facility.shelf(bodies).supplies)
     facility.loop(bodies, "rack")
     facility.loop(bodies, "row")
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [None, [], "x", 3, {"#ComputerSystem.Reset": []}, {"#ComputerSystem.Reset": {"target": 7}}, {"#ComputerSystem.Reset": None}],
+    ids=repr,
+)
+def test_a_reset_that_is_not_one_offers_nothing(actions: Any) -> None:
+    """Checks that cycle power, and the guard that switches off, must not stumble over it."""
+    assert bmc.reset({"Actions": actions}, "ComputerSystem.Reset") == ("", ())
+
+
+@pytest.mark.parametrize(("kinds", "allowed"), [(["On", 3, None], ("On",)), ("On", ()), (None, ()), ({}, ())])
+def test_the_types_of_a_reset(kinds: Any, allowed: tuple[str, ...]) -> None:
+    action = {"target": "/a/Reset", "ResetType@Redfish.AllowableValues": kinds}
+    assert bmc.reset({"Actions": {"#ComputerSystem.Reset": action}}, "ComputerSystem.Reset") == ("/a/Reset", allowed)

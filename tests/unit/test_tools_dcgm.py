@@ -98,6 +98,9 @@ def test_a_warning_stays_with_its_gpu_and_is_joined_where_it_was_wrapped() -> No
         "Running iteration 1 of 2...\n" + GOOD,
         "Error: requested test \"x\" was not found among possible test choices.",
         "dcgmi: command not found",
+        GOOD.replace("Successfully ran diagnostic", "Unable to run diagnostic"),
+        GOOD.replace("GPU1: Pass", "GPU1: Bestanden", 1),
+        GOOD.replace("GPU1: Pass", "GPU1: Running", 1),
     ],
 )  # fmt: skip
 def test_what_is_not_whole_or_not_known_is_an_error(text: str) -> None:
@@ -173,6 +176,25 @@ WARNED: dict[str, Any] = {
 def test_json(body: dict[str, Any], outcome: Outcome) -> None:
     assert diag(json.dumps(body)).outcome is outcome
     assert diag("some noise {\n" + json.dumps(body, indent=2) + "\n").outcome is outcome
+
+
+@pytest.mark.parametrize("where", ["root", "body", "test", "result"])
+@pytest.mark.parametrize(("key", "value"), [("error", "GPU lost"), ("errors", [{"msg": "x"}]), ("error_code", -30)])
+def test_an_error_that_stands_anywhere_else_than_expected_is_not_passed_over(where: str, key: str, value: Any) -> None:
+    body = document(case("Pass", result("Pass")))
+    (test,) = body["DCGM Diagnostic"]["test_categories"][0]["tests"]
+    at = {"root": body, "body": body["DCGM Diagnostic"], "test": test, "result": test["results"][0]}[where]
+    nothings: list[Any] = [None, "", 0, []]
+    for nothing in nothings:
+        at[key] = nothing
+        assert diag(json.dumps(body)).outcome is P
+    at[key] = value
+    assert diag(json.dumps(body)).outcome is E
+
+
+def test_an_overall_result_is_not_passed_over() -> None:
+    assert diag(json.dumps({**document(case("Pass", result("Pass"))), "overall": "Fail"})).outcome is F
+    assert diag(json.dumps(document(case("Pass", result("Pass")), result="Pass"))).outcome is P
 
 
 def test_an_object_inside_a_cut_object_is_not_taken_for_the_whole() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 import tracemalloc
 from functools import cache
@@ -11,7 +13,7 @@ import pytest
 
 from burnin.checks.tools import PARSERS, Outcome
 from burnin.checks.tools.reading import LIMIT, ROWS, Page, Unreadable, parser
-from tests.unit.test_tools_captures import GOOD, met, sound, text_of
+from tests.unit.test_tools_captures import GOOD, met, needs_captures, sound, text_of
 from tests.unit.test_tools_fuzz import printed
 
 HUGE = 100_000_000
@@ -139,3 +141,26 @@ def test_a_whole_report_with_something_that_died_behind_it_is_not_good(tool: str
         pytest.skip("no good output of it")
     for line in DIED:
         assert sound(PARSERS[tool](f"{text.rstrip()}\n{line}\n", 0)).outcome is Outcome.ERROR, line
+
+
+@needs_captures
+@pytest.mark.parametrize("tool", ["nvidia-smi -q -x", "nvidia-smi -q"])
+def test_a_gpu_that_is_cut_into_instances_is_not_a_whole_one(tool: str) -> None:
+    """A real report with MIG switched on at its first GPU."""
+    for one in met():
+        text = text_of(one.file)
+        cut = re.sub(r"(<current_mig>)\w+|(MIG Mode\n +Current +: )\S+", lambda m: f"{m[1] or m[2]}Enabled", text, count=1)
+        if one.tool == tool and one.reading.outcome in GOOD and cut != text:
+            reading = PARSERS[tool](cut, 0)
+            assert reading.outcome is Outcome.UNKNOWN and any("MIG is on" in why for why in reading.whys)
+            return
+    pytest.fail("no capture to try it on")
+
+
+@pytest.mark.parametrize(
+    ("used", "outcome"), [(0, Outcome.PASS), (99, Outcome.PASS), (100, Outcome.UNKNOWN), (255, Outcome.UNKNOWN)]
+)
+def test_a_drive_whose_life_is_used_up_is_not_simply_good(used: int, outcome: Outcome) -> None:
+    log = {"critical_warning": 0, "avail_spare": 100, "spare_thresh": 10, "percent_used": used, "media_errors": 0,
+           "power_cycles": 3, "power_on_hours": 9, "num_err_log_entries": 0, "unsafe_shutdowns": 0}  # fmt: skip
+    assert PARSERS["nvme smart-log"](json.dumps(log), 0).outcome is outcome

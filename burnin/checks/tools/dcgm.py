@@ -139,9 +139,11 @@ def _read_root(page: Page, root: dict[str, Any]) -> None:
     check_version(page, version, _ROOTS[name])
     if name == "DCGM Diagnostic" and version is None:
         page.gap("the DCGM version is missing")
-    for key in ("runtime_error", "error_code", "error"):
-        if key in body or key in root:
-            page.gap(f"the engine could not run it: {word(body.get(key, root.get(key))) or key}"[:300])
+    for said in _errors(root):
+        page.gap(f"the engine could not run it: {said}"[:300])
+    for overall in (of.get(key) for of in (root, body) for key in ("overall", "Overall Result", "overall_result", "result")):
+        if isinstance(overall, str) and outcome_of(overall)[0] is not Outcome.PASS:
+            page.add("Overall Result", "", overall, "", *outcome_of(overall))
     categories = items(body.get("test_categories"))
     if not categories:
         page.gap("no test is in it")
@@ -158,6 +160,20 @@ def _read_root(page: Page, root: dict[str, Any]) -> None:
             for e in items(part_of(g).get("entities"))
         }  # fmt: skip
         _everyone_was_tested(page, gpus)
+
+
+def _errors(root: dict[str, Any]) -> Iterator[str]:
+    """What is called an error, anywhere that a result is not; one that says nothing (null, "", 0, []) is none."""
+    ahead: list[Any] = [root]
+    while ahead:
+        one = ahead.pop()
+        for key, value in one.items() if isinstance(one, dict) else ():
+            if key.lower() in _ERRORS and value not in (None, "", 0, [], {}):
+                yield f"{key}: {word(value) or str(value)[:200]}"
+        ahead += [v for v in (one.values() if isinstance(one, dict) else one) if isinstance(v, dict | list)]
+
+
+_ERRORS = ("error", "errors", "error_code", "runtime_error", "failure", "failures", "global_errors")
 
 
 def _test_of_json(page: Page, test: dict[str, Any], need_summary: bool) -> list[Row]:
@@ -216,6 +232,7 @@ CELLS = re.compile(r"\| (.{25}) \| (.{0,200}?) *(\|?)")
 _VERDICT = re.compile(r"(Pass|Fail|Warn|Skip|Not Run)(?: - (?:(All)|GPUs?: ([\d, ]+)(\.*)))?")
 _ENTITY = re.compile(r"([A-Za-z][A-Za-z ]{0,30}?) ?(\d{1,5}): (Pass|Fail|Warn|Skip|Not Run)")
 _MESSAGE = ("Warning", "Error", "Info")
+_NOT_RUN = ("Unable", "Failed", "Could not", "Cannot", "Diagnostic failed")
 _AFTER = re.compile(r"Running iteration (\d+) of (\d+)\.\.\.|Passed all (\d+) runs of the diagnostic")
 
 
@@ -274,8 +291,8 @@ class _Table:
         elif self.state == "after":
             if not line.startswith("Successfully ran diagnostic"):
                 self.page.gap(f"after the table: {line[:200]}")
-        elif said := complaint([line]):
-            self.page.gap(f"before the table: {said}")
+        elif (said := complaint([line])) or line.startswith(_NOT_RUN):
+            self.page.gap(f"before the table: {said or line[:200]}")
 
     def row(self, line: str) -> None:
         cells = CELLS.fullmatch(line)

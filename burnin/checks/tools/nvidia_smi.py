@@ -84,6 +84,7 @@ def judge(page: Page, gpu: str, fields: Fields) -> None:
             why = "uncorrectable errors since the driver was loaded: whether in this run, their growth says" if grown else ""
             page.add(path, gpu, number(match[1]), _UNITS[match[2] or ""], U if grown else Outcome.MEASURED, why)
     _flags(page, gpu, fields)
+    _whole(page, gpu, fields)
     _memory(page, gpu, fields)
     _fabric(page, gpu, fields)
     _word(page, gpu, fields, "gpu_recovery_action")
@@ -104,6 +105,12 @@ def _flags(page: Page, gpu: str, fields: Fields) -> None:
         page.add("remapped_rows", gpu, None, "", U, "one of its two flags cannot be read")
     elif not seen & {"remapped_rows/remapped_row_failure", "retired_pages/pending_retirement"}:
         page.add("remapped_rows", gpu, None, "", U, "neither remapped rows nor retired pages can be read")
+
+
+def _whole(page: Page, gpu: str, fields: Fields) -> None:
+    """A GPU that is cut into instances shows a job a part of itself; one without MIG says N/A."""
+    if fields.get("mig_mode/current_mig") == "Enabled":
+        page.add("mig_mode", gpu, "Enabled", "", U, "MIG is on: a load reaches a part of this GPU")
 
 
 def _memory(page: Page, gpu: str, fields: Fields) -> None:
@@ -250,7 +257,8 @@ query_xml = parser("nvidia-smi -q -x", _read_xml)
 
 _TEXT_PATHS = {
     "Product Name": "product_name", "Serial Number": "serial", "GPU UUID": "uuid", "VBIOS Version": "vbios_version",
-    "GPU Recovery Action": "gpu_recovery_action", "ECC Mode/Current": "ecc_mode/current_ecc",
+    "GPU Recovery Action": "gpu_recovery_action", "MIG Mode/Current": "mig_mode/current_mig",
+    "ECC Mode/Current": "ecc_mode/current_ecc",
     "Fabric/State": "fabric/state", "Fabric/Status": "fabric/status", "Fabric/CliqueId": "fabric/cliqueId",
     "Fabric/ClusterUUID": "fabric/clusterUuid", "Fabric/Health/Summary": "fabric/health/summary",
     "Fabric/Health/Bandwidth": "fabric/health/bandwidth", "Fabric/Health/Route Unhealthy": "fabric/health/route_unhealthy",

@@ -62,7 +62,9 @@ def _nvme_log(page: Page, log: dict[str, Any], names: dict[str, str]) -> None:
         ("num_err_log_entries", "1"),
         ("unsafe_shutdowns", "1"),
     ):
-        if (value := values[name]) is not None:
+        if (value := values[name]) is not None and name == "percentage_used" and value >= 100:
+            page.add(name, "", value, unit, U, "the life that its maker reckons with is used up")
+        elif value is not None:
             page.add(name, "", value, unit)
     if (values["power_on_hours"] or 0) > 0 and values["power_cycles"] == 0:
         page.add(
