@@ -257,8 +257,8 @@ async def main(count: int, trays: int, only: str) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("-n", "--count", type=int, default=100, help="trips of each row")
     parser.add_argument("--trays", type=int, default=18)
-    parser.add_argument("--only", help="a word of the rows wanted")
+    parser.add_argument("--only", help="a word of the rows wanted: leak, flow, guard, SSH")
     given = parser.parse_args()
     sys.exit(asyncio.run(main(given.count, given.trays, given.only or "")))

@@ -206,6 +206,7 @@ class Run:
                     kept = Kept(stage.stage, step.check, part, number, Status.SKIPPED, begin, begin, f"not loaded: {refused}", ())
                     self.job.keeper.attempt(kept)
             return
+        begin = self._now()  # what was waited for, as a guard that comes up late, is none of the stage's time
         goes_on = self._detaching.taken_up(leg)
         if goes_on is not None and stage.load is not None:
             begin = goes_on

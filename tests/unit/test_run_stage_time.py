@@ -1,0 +1,66 @@
+"""A stage's time begins when it may begin: what is waited for before (a guard that comes up late) is not taken from it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from dataclasses import replace
+from typing import Any, cast
+
+from burnin.checks import CHECKS
+from burnin.events import StageBegan, StageEnded, Status
+from burnin.rack.load import load_profile
+from burnin.rack.schema import Catalogue
+from burnin.run import plan
+from burnin.run.guard import Guardian
+from burnin.run.job import Event, Job, Keeper
+from burnin.run.loop import Run
+from tests import build
+
+LATE_S, LOAD_S = 12.0, 10.0
+
+
+class Late:
+    """A run's clock and keeper, and a guard that watches everything only after a while."""
+
+    def __init__(self) -> None:
+        self.t, self.events = 100.0, list[Event]()
+
+    def now(self) -> float:
+        return self.t
+
+    async def sleep(self, seconds: float) -> None:
+        self.t += seconds
+        await asyncio.sleep(0)
+
+    async def ready(self) -> None:
+        self.t += LATE_S
+
+    def interlocks(self, trays: Any) -> list[Any]:
+        return []
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+
+async def test_a_guard_that_comes_up_late_takes_nothing_from_the_load() -> None:
+    """Seen on a machine at a load average of 20: 12 of 14 s were over before the load was ordered, and every GPU was held."""
+    late = Late()
+    load = {"stage": "load", "phase": "load", "for": f"{LOAD_S:g} s", "settle": "6 s", "load": {}, "steps": ["gpu-load"]}
+    suite = build.suite(stages=[load])
+    profile, rack = load_profile("gb300-nvl72").model_copy(update={"interlocks": []}), build.rack(1)
+
+    async def knock(part: str) -> None:
+        raise AssertionError(part)
+
+    job = Job(
+        plan.make(suite, rack, profile, CHECKS), rack, profile, suite,
+        Catalogue.model_validate({"metrics": {}, "xids": {}, "signatures": {}}), {}, knock, cast("Keeper", late), late, 0.0,
+        dt.date(2026, 11, 21), guard=cast("Guardian", late),
+    )  # fmt: skip
+    await Run(job)._stage(replace(job.plan.legs[0], steps=()))
+    (began,) = (one for one in late.events if isinstance(one, StageBegan))
+    (ended,) = (one for one in late.events if isinstance(one, StageEnded))
+    assert ended.status is Status.COMPLETE
+    assert began.t_s == 100.0 + LATE_S
+    assert ended.t_s - began.t_s >= LOAD_S
