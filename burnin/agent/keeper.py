@@ -59,9 +59,10 @@ class Ends:
             if cut:
                 head, tail = head[: head.rfind(b"\n") + 1], tail[tail.find(b"\n") + 1 :]
             said = (head + (b"[... cut ...]\n" if cut else b"") + tail).decode("utf-8", "replace")
-            if len(json.dumps(said)) <= 2 * self._half or half <= 64:
+            size = len(json.dumps(said))
+            if size <= 2 * self._half or half <= 64:
                 return said, cut
-            half //= 2
+            half = min(half * 2 * self._half // size, half * 63 // 64)
 
 
 class Keeper:
