@@ -141,7 +141,7 @@ def test_ten_minutes_of_progress_are_whole_and_the_most_there_can_be_is_one_reco
     rig.start("sh", "-c", "yes '12.5% of it done: 4194 (61234 Gflop/s)   errors: 0   temps: 65 C' | head -c 300000")
     assert (len(rig.answer()["stdout"]), rig.answer()["cut"]) == (300_000, False)
     line = "a line of some program's output, which says nothing that JSON has to write otherwise, ten times over"
-    much = f"mkdir l; for n in 1 2 3 4 5 6 7 8 9; do yes \"{line}\" | head -c 900000 > l/$n; done; cat l/*; cat l/* >&2"
+    much = f'mkdir l; for n in 1 2 3 4 5 6 7 8 9; do yes "{line}" | head -c 900000 > l/$n; done; cat l/*; cat l/* >&2'
     rig.start("sh", "-c", much, ident="2", logs=["l/*"])
     told = rig.answer("2")
     assert told["cut"]
