@@ -36,8 +36,8 @@ def stale(readings: Readings, row: SignatureRow) -> list[Finding]:
             if held is not None:
                 value, seconds = held
                 why = (
-                    f"{metric} reads {value:g} in {one.stage} and for {seconds:.0f} s of {two.stage} while each GPU's power moves "
-                    f"by {step:.0f} W: it repeats what it said before, and so may all that it says of leaks, flow and temperatures"
+                    f"{metric} reads {value:g} in {one.stage} and for {seconds:.0f} s of {two.stage} while each GPU's power "
+                    f"moves by {step:.0f} W: it repeats what it said before, and so may all it says of leaks, flow and heat"
                 )
                 seen = {"metric": metric, "stages": [one.stage, two.stage]}
                 out[service] = zones.policy(STALE, row, service, Severity.HOLD, value, why, **seen)
