@@ -22,9 +22,9 @@ from collections.abc import Callable
 from typing import Any
 
 from burnin.agent.lease import Deadlines
-from burnin.agent.program import MARKER, OUTPUT_MAX, descendants, signal_all
+from burnin.agent.program import LOGS_MAX, MARKER, OUTPUT_MAX, descendants, signal_all
 
-LOGS_MAX = 8
+LOGS = 8
 GRACE_S, LOOK_S = 0.5, 0.05
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -59,9 +59,10 @@ class Ends:
             if cut:
                 head, tail = head[: head.rfind(b"\n") + 1], tail[tail.find(b"\n") + 1 :]
             said = (head + (b"[... cut ...]\n" if cut else b"") + tail).decode("utf-8", "replace")
-            if len(json.dumps(said)) <= 2 * self._half or half <= 64:
+            size = len(json.dumps(said))
+            if size <= 2 * self._half or half <= 64:
                 return said, cut
-            half //= 2
+            half = min(half * 2 * self._half // size, half * 63 // 64)
 
 
 class Keeper:
@@ -155,8 +156,8 @@ class Keeper:
         """Files that the order names, by patterns in the program's working directory or absolute ones."""
         found = [path for pattern in self._spec.get("logs", []) for path in sorted(glob.glob(os.path.join(where, pattern)))]
         out = {}
-        for path in [path for path in found if os.path.isfile(path)][:LOGS_MAX]:
-            kept, digest = Ends(OUTPUT_MAX // LOGS_MAX), hashlib.sha256()
+        for path in [path for path in found if os.path.isfile(path)][:LOGS]:
+            kept, digest = Ends(LOGS_MAX // LOGS), hashlib.sha256()
             with contextlib.suppress(OSError), open(path, "rb") as file:
                 for block in iter(lambda: file.read(65536), b""):
                     kept.add(block)

@@ -26,8 +26,9 @@ from burnin.errors import ProtocolError
 
 MARKER = "BURNIN_PROGRAM"
 """Environment variable by which what outlived its keeper is found."""
-OUTPUT_MAX = 200_000
-"""Bytes of JSON that output and logs may take each: a record must stay below wire.MAX_LINE."""
+OUTPUT_MAX, LOGS_MAX = 600_000, 200_000
+"""Bytes of JSON that output (errors: a quarter more) and all logs may take: a record must stay below wire.MAX_LINE. Ten minutes
+of gpu_burn on four GPUs report some 200 kB of progress, estimated by a capture of eight (57 kB in 196 reports)."""
 PATIENCE_NS = 3_000_000_000
 """What the keeper is given to end everything, before the holder does it."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from burnin import wire
 from burnin.agent.keeper import Ends
 from burnin.agent.load import Loads
 from burnin.agent.program import Programs, descendants
@@ -134,6 +135,18 @@ def test_long_output_keeps_its_beginning_and_its_end_and_says_so(rig: Rig) -> No
     assert told["stdout"].startswith("first\n1\n2\n")
     assert told["stdout"].endswith("\n200000\nlast\n")
     assert len(told["stdout"]) <= 4000
+
+
+def test_ten_minutes_of_progress_are_whole_and_the_most_there_can_be_is_one_record(rig: Rig) -> None:
+    rig.start("sh", "-c", "yes '12.5% of it done: 4194 (61234 Gflop/s)   errors: 0   temps: 65 C' | head -c 300000")
+    assert (len(rig.answer()["stdout"]), rig.answer()["cut"]) == (300_000, False)
+    line = "a line of some program's output, which says nothing that JSON has to write otherwise, ten times over"
+    much = f'mkdir l; for n in 1 2 3 4 5 6 7 8 9; do yes "{line}" | head -c 900000 > l/$n; done; cat l/*; cat l/* >&2'
+    rig.start("sh", "-c", much, ident="2", logs=["l/*"])
+    told = rig.answer("2")
+    assert told["cut"]
+    assert len(told["logs"]) == 8
+    assert 900_000 < len(wire.encode(wire.Record("reply", "b", 1, 1, {"id": "2", "ok": True, "result": told}))) < wire.MAX_LINE
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 90_000, b"\0" * 90_000, "ü".encode() * 60_000, b"x" * 300_000, b"a\n" * 150_000])
