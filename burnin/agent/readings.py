@@ -76,8 +76,9 @@ class Readings:
                 number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
                 for number, table in enumerate(tables)
             }
-            self._sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
-            self._sampler.start()
+            sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
+            sampler.start()  # where there is no room for its thread nothing has begun, and nothing may be heated
+            self._sampler = sampler
         return {"tables": self.columns}
 
     def _sources(self, cadence: str, answered: Callable[[int], None] = lambda took_ns: None) -> list[Source]:

@@ -123,10 +123,11 @@ def compare(
     json: Json = None,
     db: Db = DB,
 ) -> None:
-    """Say which parts a repair changed more than their peers changed: 0 none got worse, 3 some did, or nothing was compared."""
+    """Say which parts a repair changed more than their peers changed: 0 none got worse, 3 some did, or were not compared."""
     from dataclasses import asdict
 
     from burnin.assess import changes
+    from burnin.rack.parts import fold
     from burnin.store import open_store
 
     writable(json)
@@ -142,11 +143,13 @@ def compare(
         for one in told.compared.findings:
             out.print(f"{one.part}: {one.why}", style="bold" if one.severity == "HOLD" else "dim", markup=False, highlight=False)
         for what, parts in told.compared.parts.items():
-            out.print(f"{what}: {f'{parts} parts compared' if parts else 'not compared'}", markup=False, highlight=False)
+            but = f", not {fold(told.compared.missing[what])}" if what in told.compared.missing else ""
+            out.print(f"{what}: {f'{parts} parts compared{but}' if parts else 'not compared'}", markup=False, highlight=False)
         if told.new:
             out.print(f"other parts now, judged by their peers alone: {', '.join(told.new)}", markup=False, highlight=False)
     write(json, pretty(asdict(told)))
-    raise typer.Exit(exits.HOLD if worse or not all(told.compared.parts.values()) else exits.PASS)
+    whole = all(told.compared.parts.values()) and not told.compared.missing
+    raise typer.Exit(exits.PASS if whole and not worse else exits.HOLD)
 
 
 def judge(

@@ -21,8 +21,9 @@ from burnin.transport.redfish import Endpoint, Redfish, Resource, failed
 
 ASK_S, WALK_S = 2.0, 20.0
 LEAK_S, SURE_S, COOLANT_S, SHELF_S = 0.22, 1.0, 0.5, 1.0
-VOLTS_S = 2.0
-"""A detector that says OK is not believed alone: beside it, and more seldom, the voltage that it reads is asked for."""
+VOLTS_S, NO_SENSOR_S = 2.0, 60.0
+"""A detector that says OK is not believed alone: beside it, and more seldom, the voltage that it reads is asked for; where no
+sensor is (404), once a minute: a BMC that starts has none for a while."""
 AGAIN_S = 1.0
 EVENTS_SILENT_S = 3600.0
 
@@ -122,8 +123,8 @@ class Leaks(Source):
     def __init__(self, at: Endpoint, see: See, changed: Callable[[], None]) -> None:
         super().__init__(at, see, changed)
         self._sensors: set[str] = set()
-        self._without: set[str] = set()
-        """Paths where no sensor is: the detector has only its word."""
+        self._without: dict[str, float] = {}
+        """Paths where no sensor was, and when: the detector has only its word."""
         self._volts: dict[str, Resource] = {}
         self._volts_s = time.monotonic()
         """When they were last asked for before those that are known."""
@@ -153,24 +154,29 @@ class Leaks(Source):
             self._wake.set()
 
     async def _measure(self) -> None:
-        """Ask for the voltages. One that cannot be had leaves the detector its word, as where it has no sensor."""
+        """Ask for the voltages. One that cannot be had, or that reads nothing, leaves the detector its word, as where it has no
+        sensor: whether the check calls that unread is its own question; here it would end the rack's load."""
         begun = self._volts_s
         while True:
             await asyncio.sleep(VOLTS_S)
             before, begun, known = begun, time.monotonic(), dict[str, Resource]()
-            for path in sorted(self._sensors - self._without):
+            for path in sorted(self._sensors):
+                if begun < self._without.get(path, float("-inf")) + NO_SENSOR_S:
+                    continue
                 try:
-                    known[path] = await self._client.get(path, ASK_S)
+                    body = await self._client.get(path, ASK_S)
+                    if bmc.volts(body) is not None:
+                        known[path] = body
                 except TrayError as error:
                     if getattr(error, "status", None) == 404:
-                        self._without.add(path)
+                        self._without[path] = begun
             self._volts, self._volts_s = known, before
 
     def choose(self, bodies: Mapping[str, Resource]) -> Iterable[str]:
         return (path for path in bodies if path.endswith("/LeakDetectors"))
 
     def read(self, bodies: Mapping[str, Resource], at_s: float, before_s: float) -> Iterable[Seen]:
-        self._sensors = {sensor for path in bodies if (sensor := _sensor_of(path))}
+        self._sensors = {sensor for path in bodies if (sensor := bmc.sensor_of(path))}
         found = bmc.detectors(bodies)
         if not any(one.wet for one in found):  # what says itself that it is wet was so for no longer than one look
             before_s = min(before_s, self._volts_s)
@@ -189,12 +195,6 @@ class Leaks(Source):
                 await self._client.act("POST", target, {"ResetType": "ForceOff"}, ASK_S)
                 return f"{self.part} was switched off by its BMC ({target})"
         raise TrayError(f"{self.part}: its BMC offers no way to switch it off")
-
-
-def _sensor_of(detector: str) -> str:
-    """Where the voltage of a leak detector is, by its name; empty for what is none."""
-    chassis, inside, name = detector.partition("/ThermalSubsystem/LeakDetection/LeakDetectors/")
-    return f"{chassis}/Sensors/{name}" if inside and name else ""
 
 
 class Coolant(Source):

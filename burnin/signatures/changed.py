@@ -38,10 +38,12 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What changed, worst first; of how many parts each quantity was compared (0: it was not, which says nothing)."""
+    """What changed, worst first; of how many parts each quantity was compared (0: it was not, which says nothing); and of which
+    it was not, though of others it was: what died in a repair is no better for it."""
 
     findings: tuple[Finding, ...]
     parts: dict[str, int]
+    missing: dict[str, tuple[str, ...]]
 
 
 def _slopes(readings: Readings) -> list[Floats]:
@@ -83,6 +85,7 @@ def compare(before: Readings, after: Readings, row: SignatureRow, new: Collectio
     """
     found: list[Finding] = []
     parts: dict[str, int] = {}
+    missing: dict[str, tuple[str, ...]] = {}
     for what in QUANTITIES:
         one, two = (_mean(what.read(readings)) for readings in (before, after))
         ok = one is not None and two is not None and one.shape == two.shape
@@ -91,9 +94,11 @@ def compare(before: Readings, after: Readings, row: SignatureRow, new: Collectio
             parts[what.said] = 0
             continue
         parts[what.said] = int(np.count_nonzero(~np.isnan(change)))
+        if lost := tuple(_missing(before, change, new)):
+            missing[what.said] = lost
         found += (_told(what, row, part, value, z) for part, value, z in _out(before, row, what.key, change))
     found.sort(key=lambda f: (f.severity != Severity.HOLD, f.part, -(f.statistic or 0.0)))
-    return Compared(tuple(found), parts)
+    return Compared(tuple(found), parts, missing)
 
 
 def _mean(looks: Sequence[Floats]) -> Floats | None:
@@ -114,6 +119,18 @@ def _paired(readings: Readings, one: Floats, two: Floats, new: Collection[str]) 
                 change[i, j] = np.nan
     out: Floats = change - median(change)
     return out
+
+
+def _missing(readings: Readings, change: Floats, new: Collection[str]) -> Iterator[str]:
+    """GPUs, or some links of one, that are the same ones and were not compared."""
+    unknown = np.isnan(change).reshape(len(readings.all_gpus), -1)
+    for gpu, links in zip(readings.all_gpus, unknown.tolist(), strict=True):
+        if any(within(gpu, part) for part in new):
+            continue
+        if all(links):
+            yield gpu
+        else:
+            yield from (f"{gpu}.l{i}" for i, lost in enumerate(links) if lost)
 
 
 def _out(readings: Readings, row: SignatureRow, key: str, change: Floats) -> Iterator[tuple[str, float, float]]:

@@ -142,29 +142,43 @@ class Detector:
 
 
 _WET = {"Critical", "Warning", "LeakDetected", "Leak", "Wet"}
+_AWAY = ("Absent", "Disabled", "UnavailableOffline")
+
+
+def volts(sensor: Body) -> float | None:
+    """What a detector's sensor reads; None where it reads nothing, or says that it is not there to read."""
+    return None if state(sensor) in _AWAY else number(sensor.get("Reading"))
 
 
 def detectors(bodies: Bodies) -> list[Detector]:
-    """Every leak detector with the voltage of the sensor of its name; a voltage beyond its own thresholds is never dry.
+    """Every leak detector with the voltage of the sensor of its name, of its own chassis before others'; a voltage beyond its own
+    thresholds is never dry.
 
     A detector that says Absent is left out of judging only by who knows that none belongs there: `wet` is None.
     """
-    volts = {last(path): (number(body.get("Reading")), body) for path, body in bodies.items() if _is_sensor(path, body)}
+    read = {path: (volts(body), body) for path, body in bodies.items() if _is_sensor(path, body)}
+    named = {last(path): one for path, one in read.items()}
     out = []
     for path, body in sorted(bodies.items()):
         if "/LeakDetectors/" in path or kind(body) == "LeakDetector":
-            out.append(_detector(last(path), body, volts.get(last(path))))
+            out.append(_detector(last(path), body, read.get(sensor_of(path)) or named.get(last(path))))
     for path, why in failures(bodies).items():
         if path.endswith(("/LeakDetectors", "/LeakDetection")):
             out.append(Detector(last(path), None, why))
     return out
 
 
+def sensor_of(detector: str) -> str:
+    """Where the voltage of a leak detector is, by its name and chassis; empty for what is none."""
+    chassis, inside, name = detector.partition("/ThermalSubsystem/LeakDetection/LeakDetectors/")
+    return f"{chassis}/Sensors/{name}" if inside and name else ""
+
+
 def _detector(name: str, body: Body, sensor: tuple[float | None, Body] | None) -> Detector:
     if "failed" in body:
         return Detector(name, None, str(body["failed"]))
     said, wet, why = str(body.get("DetectorState") or ""), None, ""
-    if state(body) in ("Absent", "Disabled", "UnavailableOffline"):
+    if state(body) in _AWAY:
         why = f"{name} is {state(body)}"
     elif said in _WET or health(body) in ("Critical", "Warning"):
         wet, why = True, f"{name} says {said or 'nothing'}, health {health(body) or 'unknown'}"

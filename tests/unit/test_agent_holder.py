@@ -313,3 +313,23 @@ def test_a_tray_without_memory_for_a_thread_says_so_and_goes_on(
     assert not reply["ok"] and type(error).__name__ in reply["error"]
     seen = len(one.rows(FAST))
     one.until(lambda: len(one.rows(FAST)) > seen + 2)
+
+
+def test_where_nobody_reads_nothing_is_heated(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for the thread that reads: the order to sample fails, and load is refused for it."""
+    one, start = rig(), threading.Thread.start
+
+    def none(thread: threading.Thread) -> None:
+        if thread.name.startswith("sampler"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    reply = one.give("sample", fast_s=0.1, slow_s=0.1, links_s=0.1)
+    assert not reply["ok"] and "can't start new thread" in reply["error"]
+    reply = one.give("load", gpus=["g0"], kernel="tensor", cutoff_margin_c=0.0, max_s=5.0)
+    assert not reply["ok"] and "no GPU is being sampled" in reply["error"]
+    monkeypatch.undo()
+    one.sample()
+    seen = len(one.rows(FAST))
+    one.until(lambda: len(one.rows(FAST)) > seen + 2)

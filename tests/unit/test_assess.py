@@ -39,6 +39,7 @@ class Story:
     """A run of `build.suite()` on a small rack, healthy unless told otherwise, and how it is kept."""
 
     store: Store
+    run: str = "r1"
     profile: Profile = field(default_factory=lambda: build.profile(TRAYS))
     suite: Suite = field(default_factory=build.suite)
     ships: bool = False
@@ -59,7 +60,7 @@ class Story:
 
     def tell(self) -> Verdict:
         """Keep it, and judge it."""
-        run = "r1"
+        run = self.run
         rack = build.rack(TRAYS, **self.rack)
         trays = rack.compute()
         dump = {"mode": "json", "by_alias": True}

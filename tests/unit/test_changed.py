@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,12 @@ from burnin.errors import InputError
 from burnin.rack.load import load_catalogue, load_profile
 from burnin.signatures.changed import CHANGED, QUANTITIES, Compared, compare
 from burnin.signatures.readings import Readings
+from burnin.store import Tray, open_store
 from burnin.suites.load import load_suite
 from burnin.telemetry.series import Telemetry
 from burnin.twin.batch import simulate
 from burnin.twin.faults import Plant
+from tests.unit.test_assess import Story, _identity
 
 ROW = load_catalogue().signatures[CHANGED]
 TOPOLOGY = load_profile("gb300-nvl72").topology
@@ -44,7 +48,8 @@ def test_a_rack_that_nobody_touched_has_not_changed() -> None:
     """Five racks, whose parts differ as healthy parts do: that falls out."""
     for seed in range(21, 26):
         one = compared(run(1.0, seed=seed), run(1.2, seed=seed))
-        assert said(one) == set() and all(one.parts.values()) and list(one.parts) == [what.said for what in QUANTITIES]
+        assert said(one) == set() and all(one.parts.values()) and one.missing == {}
+        assert list(one.parts) == [what.said for what in QUANTITIES]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +125,57 @@ def test_directories_are_compared_from_the_command_line(tmp_path: Path, capsys: 
         changes.compare(str(healthy), str(other), None)
     with pytest.raises(InputError, match="given twice"):
         changes.compare(str(healthy), str(healthy), None)
+
+
+def _stored(place: Path, after: dict[tuple[str, str], Any], other: str = "") -> Path:
+    """Two runs of one rack in a database: r1, and r2 with other readings; `other` is a tray whose GPUs are others in it."""
+    path = place / "burnin.db"
+    for run_id, readings in (("r1", {}), ("r2", after)):
+        with closing(open_store(path)) as store:
+            Story(store, run=run_id, readings=readings, end=None).tell()
+            if run_id == "r2" and other:
+                one = _identity(other)
+                gpus = [{**gpu, "serial": f"NEW{gpu['serial']}"} for gpu in one["gpus"]]
+                store.keep_tray(Tray(other, "192.0.2.1:22", None, f"J{other}", {**one, "gpus": gpus}))
+            store.end_run(run_id, "2026-11-21T10:01:00Z", "COMPLETE")
+    return path
+
+
+def test_two_runs_of_a_database_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _stored(tmp_path, {("t02.g1", "gpu.temp"): (35.0, 80.0)})
+    with closing(open_store(path)) as store:
+        told = changes.compare("r1", "r2", store)
+        assert said(told.compared) == {("t02.g1", "slope", "HOLD")} and told.new == () and told.compared.missing == {}
+        assert said(changes.compare("r2", "r1", store).compared) == {("t02.g1", "slope", "WATCH")}
+        with pytest.raises(InputError, match="given twice"):
+            changes.compare("r1", "r1", store)
+        with pytest.raises(InputError):
+            changes.compare("r1", "r9", store)
+    with pytest.raises(SystemExit) as ended:
+        command()(["compare", "r1", "r2", "--db", str(path)])
+    assert ended.value.code == 3 and "t02.g1: worse: thermal resistance" in capsys.readouterr().out
+
+
+def test_a_part_that_was_replaced_between_two_runs_is_known_by_its_serial(tmp_path: Path) -> None:
+    with closing(open_store(_stored(tmp_path, {("t02.g1", "gpu.temp"): (35.0, 80.0)}, other="t02"))) as store:
+        told = changes.compare("r1", "r2", store)
+    assert told.new == tuple(f"t02.g{i}" for i in range(4))
+    assert told.compared.findings == () and told.compared.missing == {}
+
+
+def test_what_died_in_the_repair_is_no_better_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One GPU is not read any more: nobody got worse, and nothing is said to be well."""
+    path = _stored(tmp_path, {("t03.g0", metric): None for metric in ("gpu.temp", "gpu.power")})
+    with pytest.raises(SystemExit) as ended:
+        command()(["compare", "r1", "r2", "--db", str(path)])
+    assert ended.value.code == 3
+    assert "temperature at idle against the rack: 23 parts compared, not t03.g0" in capsys.readouterr().out
+    after = run(1.2)
+    links = {key for key in after.series if key[0].startswith("t07.g2.l1") and key[1] == "nvlink.raw_ber"}
+    rest = Telemetry({key: one for key, one in after.series.items() if key not in links}, after.stretches)
+    one = compared(run(1.0), rest)
+    assert one.missing == {"margin lost on its links": tuple(sorted({part for part, _ in links}, key=lambda p: int(p[8:])))}
+    assert compared(run(1.0), rest, "t07.g2").missing == {} and len(links) == 9
 
 
 def test_a_hostile_reading_names_nobody_else() -> None:

@@ -155,6 +155,37 @@ async def test_a_detector_without_a_voltage_has_only_its_word(
 
 
 @needs_captures
+async def test_a_sensor_that_a_bmc_does_not_have_yet_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BMC that starts says 404 for a while: its voltages are believed once they are there."""
+    monkeypatch.setattr(guard_redfish, "VOLTS_S", 0.05)
+    monkeypatch.setattr(guard_redfish, "NO_SENSOR_S", 0.2)
+    bodies, seen = tree(), list[Seen]()
+    (sensor,) = (path for path in bodies if path.endswith("Sensors/Chassis_0_LeakDetector_0_Manifold"))
+    bodies[sensor]["Reading"] = 0.9
+    with serving(tmp_path / "bmc", bodies, trouble={sensor: [404, 404]}) as service:
+        source = Leaks(service.at(part="t07"), seen.append, lambda: None)
+        await watched(source, seen, lambda: bool(seen) and seen[-1].value not in (None, "OK"))
+    assert seen[0].value == "OK" and "reads 0.9 V" in str(seen[-1].value)
+
+
+@needs_captures
+@pytest.mark.parametrize(
+    "change", [{"Reading": None}, {"Reading": 0.0, "Status": {"State": "UnavailableOffline", "Health": "OK"}}, {"Reading": "?"}]
+)
+async def test_a_voltage_that_reads_nothing_ends_no_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Body) -> None:
+    """The detector says that it is enabled and dry; a sensor that is away is no leak, and not unread for ten seconds either."""
+    monkeypatch.setattr(guard_redfish, "VOLTS_S", 0.02)
+    bodies, seen = tree(), list[Seen]()
+    (sensor,) = (path for path in bodies if path.endswith("Sensors/Chassis_0_LeakDetector_0_Manifold"))
+    bodies[sensor].update(change)
+    with serving(tmp_path / "bmc", bodies) as service:
+        source = Leaks(service.at(part="t07"), seen.append, lambda: None)
+        at = f"GET {sensor}"
+        await watched(source, seen, lambda: len(seen) > 4 and sum(at in line for line in service.asked) > 1)
+    assert {one.value for one in seen} == {"OK"}
+
+
+@needs_captures
 async def test_a_detector_that_cannot_be_read_is_not_dry(tmp_path: Path) -> None:
     bodies, seen = tree(), list[Seen]()
     for path, body in bodies.items():

@@ -88,6 +88,7 @@ def test_leaks_and_policy_of_a_real_tray() -> None:
         ({"sensor": {"Reading": 1.1}}, True, "reads 1.1 V, beyond its Critical threshold of 1.3 V, and says OK"),
         ({"sensor": {"Reading": 2.6}}, True, "reads 2.6 V"),
         ({"sensor": {"Reading": None}}, None, "is not read"),
+        ({"sensor": {"Reading": 0.0, "Status": {"State": "UnavailableOffline", "Health": "OK"}}}, None, "is not read"),
         ({"detector": {"DetectorState": "Unavailable"}}, None, "says Unavailable"),
         ({"detector": {"DetectorState": None}}, None, "says nothing"),
         ({"detector": {"Status": {"State": "Absent", "Health": "OK"}}}, None, "is Absent"),
@@ -101,6 +102,18 @@ def test_a_detector_is_dry_only_when_it_says_so_and_its_voltage_agrees(change: A
     found = bmc.detectors(bodies)
     assert bmc.leaking(found) is leaks
     assert says in next(d.why for d in found if d.name == PLATE)
+
+
+@needs_captures
+@pytest.mark.parametrize("other", ["Chassis_9", "AAA_0"])
+def test_a_detector_has_its_own_chassis_voltage(other: str) -> None:
+    """Two chassis whose detectors have one name: the dry one's voltage does not speak for the wet one."""
+    bodies = tree()
+    bodies[f"{TRAY}/Sensors/{PLATE}"]["Reading"] = 0.9
+    for path in (f"{DETECTORS}/{PLATE}", f"{TRAY}/Sensors/{PLATE}"):
+        bodies[path.replace("Chassis/Chassis_0", f"Chassis/{other}")] = {**bodies[path], "Reading": 1.7}
+    wet = [one.wet for one in bmc.detectors(bodies) if one.name == PLATE]
+    assert sorted(map(str, wet)) == ["False", "True"]
 
 
 def test_no_detector_is_not_dry() -> None:

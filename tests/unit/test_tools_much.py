@@ -164,3 +164,17 @@ def test_a_drive_whose_life_is_used_up_is_not_simply_good(used: int, outcome: Ou
     log = {"critical_warning": 0, "avail_spare": 100, "spare_thresh": 10, "percent_used": used, "media_errors": 0,
            "power_cycles": 3, "power_on_hours": 9, "num_err_log_entries": 0, "unsafe_shutdowns": 0}  # fmt: skip
     assert PARSERS["nvme smart-log"](json.dumps(log), 0).outcome is outcome
+
+
+def test_the_end_of_a_line_that_was_cut_is_not_how_a_line_begins() -> None:
+    """Whether something died is looked for in the last 4,000 characters: one long line of them may be cut anywhere."""
+
+    def read(text: str) -> Page:
+        page = Page()
+        page.add("all", "", None, "", Outcome.PASS)
+        return page
+
+    parse = parser("x", read)
+    line = f"no {'error rates are listed, '.ljust(4000, '.')}"
+    assert parse(line, 0).outcome is Outcome.PASS
+    assert parse(f"{line}\nKilled\n", 0).outcome is not Outcome.PASS

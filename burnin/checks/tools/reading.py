@@ -126,7 +126,8 @@ def parser(
             return _error(tool, str(error), _exit(code, tolerates), trouble(stderr))
         except Exception as error:  # a defect of a reader must not become a verdict on hardware; tests look for this sentence
             return _error(tool, f"defect in the parser: {type(error).__name__}: {error}")
-        if (end := complaint(line for line in said[-4000:].split("\n")[-8:])) and not any(end in gap for gap in page.gaps):
+        whole = said[-4000:].split("\n")[len(said) > 4000 :]  # what is left of a line that was cut may begin with any word
+        if (end := complaint(whole[-8:])) and not any(end in gap for gap in page.gaps):
             page.gap(f"at its end: {end}")
         return fold(tool, page, code, stderr, measures=measures, tolerates=tolerates)
 
