@@ -28,13 +28,14 @@ def stale(readings: Readings, row: SignatureRow) -> list[Finding]:
     out: dict[str, Finding] = {}
     for one, two in pairwise(readings.telemetry.stretches):
         before, after = readings.mean("gpu.power", one), readings.mean("gpu.power", two)
+        change = np.abs(after - before)
         for service, metric, sensors, trays in _services(readings):
-            step = abs(median((after - before)[trays].ravel()))
-            if service in out or not step >= MIN_RISE_W:
+            moved = change[trays].ravel() >= MIN_RISE_W  # False for NaN
+            if service in out or 2 * np.count_nonzero(moved) <= moved.size:  # a few trays may not move what serves a rack
                 continue
             held = _held(readings, row, metric, sensors, one, two)
             if held is not None:
-                value, seconds = held
+                (value, seconds), step = held, median(change[trays].ravel()[moved])
                 why = (
                     f"{metric} reads {value:g} in {one.stage} and for {seconds:.0f} s of {two.stage} while each GPU's power "
                     f"moves by {step:.0f} W: it repeats what it said before, and so may all it says of leaks, flow and heat"

@@ -23,9 +23,10 @@ LOADED = (T_S >= 120) & (T_S < 420)
 SENSORS = {"tray.power": ["t01", "t02"], "psu.power": ["p4.u0", "p4.u1"], "coolant.return_temp": ["cdu"]}
 
 
-def rack(frozen: dict[str, float], until_s: float = 540.0, off: tuple[str, ...] = ()) -> Telemetry:
-    """Trays t01 and t02 at 180 W a GPU, then at 1400. `frozen`: part -> since when it repeats its last reading."""
-    series = {(f"t{n:02}.g{g}", "gpu.power"): Series(T_S, np.where(LOADED, 1400.0, 180.0)) for n in (1, 2) for g in range(4)}
+def rack(frozen: dict[str, float], until_s: float = 540.0, off: tuple[str, ...] = (), trays: int = 18) -> Telemetry:
+    """So many trays at 180 W a GPU, then at 1400. `frozen`: part -> since when it repeats its last reading."""
+    power = Series(T_S, np.where(LOADED, 1400.0, 180.0))
+    series = {(f"t{n:02}.g{g}", "gpu.power"): power for n in range(trays) for g in range(4)}
     for metric, parts in SENSORS.items():
         for part in parts:
             value = np.where(LOADED, 60.0, 35.0) if part == "cdu" else np.where(LOADED, 6200.0, 1300.0)
@@ -58,6 +59,11 @@ def test_one_that_repeats_itself_holds_the_rack(parts: list[str], service: str) 
 def test_what_began_to_stand_still_within_the_stretch_before_is_seen_at_the_next_step() -> None:
     (one,) = found(rack({"t01": 20.0}))
     assert (one.part, one.evidence["stages"]) == ("t01.bmc", ["burn", "cool"])
+
+
+def test_a_few_trays_may_not_move_what_serves_a_rack() -> None:
+    frozen = rack({"t01": 0.0, "p4.u0": 0.0, "p4.u1": 0.0, "cdu": 0.0}, trays=4)
+    assert [one.part for one in found(frozen)] == ["t01.bmc"]
 
 
 def test_one_supply_of_a_shelf_that_stands_still_is_not_its_service() -> None:
