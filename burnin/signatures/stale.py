@@ -14,7 +14,7 @@ import numpy as np
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
-from burnin.signatures.readings import MIN_RISE_W, Readings
+from burnin.signatures.readings import Readings
 from burnin.signatures.robust import median
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Floats, Stretch
@@ -24,60 +24,63 @@ STALE = "sensor.stale"
 
 def stale(readings: Readings, row: SignatureRow) -> list[Finding]:
     """What follows the load (a tray's power, a shelf's outputs, the coolant's return) is the same number in all readings of two
-    stretches between which the GPUs behind it step by MIN_RISE_W each, for `seconds` after the step."""
+    stretches, though the GPUs behind it, read at the same times, step by `step` each, and `seconds` are over since."""
     out: dict[str, Finding] = {}
     for one, two in pairwise(readings.telemetry.stretches):
-        before, after = readings.mean("gpu.power", one), readings.mean("gpu.power", two)
-        change = np.abs(after - before)
-        for service, metric, sensors, trays in _services(readings):
-            moved = change[trays].ravel() >= MIN_RISE_W  # False for NaN
-            if service in out or 2 * np.count_nonzero(moved) <= moved.size:  # a few trays may not move what serves a rack
+        for service, metric, sensors, gpus in _services(readings):
+            held = _held(readings, row, metric, sensors, one, two) if service not in out else None
+            if held is None:
                 continue
-            held = _held(readings, row, metric, sensors, one, two)
-            if held is not None:
-                (value, seconds), step = held, median(change[trays].ravel()[moved])
-                why = (
-                    f"{metric} reads {value:g} in {one.stage} and for {seconds:.0f} s of {two.stage} while each GPU's power "
-                    f"moves by {step:.0f} W: it repeats what it said before, and so may all it says of leaks, flow and heat"
-                )
-                seen = {"metric": metric, "stages": [one.stage, two.stage]}
-                out[service] = zones.policy(STALE, row, service, Severity.HOLD, value, why, **seen)
+            value, (before, after) = held
+            steps = np.array([_power(readings, gpu, two, after) - _power(readings, gpu, one, before) for gpu in gpus])
+            moved = np.abs(steps) >= number(row, "step")  # False for NaN
+            if 2 * np.count_nonzero(moved) <= moved.size:  # a few trays may not move what serves a rack
+                continue
+            step, over_s = median(np.abs(steps[moved])), after[-1] - two.t0_s
+            why = (
+                f"{metric} reads {value:g} in {one.stage} and for {over_s:.0f} s of {two.stage} while each GPU's power moves by "
+                f"{step:.0f} W: it repeats what it said before, and so may all it says of leaks, flow and heat"
+            )
+            seen = {"metric": metric, "stages": [one.stage, two.stage]}
+            out[service] = zones.policy(STALE, row, service, Severity.HOLD, value, why, **seen)
     return list(out.values())
 
 
-def _services(readings: Readings) -> Iterator[tuple[str, str, list[str], list[int]]]:
-    """(who answers, metric, its sensors, the rows of the trays that move it)."""
-    every = list(range(len(readings.trays)))
-    for part in readings.telemetry.parts("tray.power"):
-        if part in readings.trays:
-            yield f"{part}.bmc", "tray.power", [part], [readings.trays.index(part)]
+def _services(readings: Readings) -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """(who answers, metric, its sensors, the GPUs that move it)."""
+    for tray, gpus in zip(readings.trays, readings.gpus, strict=True):
+        yield f"{tray}.bmc", "tray.power", [tray], gpus
     shelves: dict[str, list[str]] = {}
     for part in readings.telemetry.parts("psu.power"):
         shelves.setdefault(part.partition(".")[0], []).append(part)
     for shelf, supplies in sorted(shelves.items()):
-        yield shelf, "psu.power", supplies, every
+        yield shelf, "psu.power", supplies, readings.all_gpus
     for part in readings.telemetry.parts("coolant.return_temp"):
-        yield part, "coolant.return_temp", [part], every
+        yield part, "coolant.return_temp", [part], readings.all_gpus
 
 
 def _held(
     readings: Readings, row: SignatureRow, metric: str, sensors: list[str], one: Stretch, two: Stretch
-) -> tuple[float, float] | None:
-    """A number that one of them gave all the time, and for how long after the step; None where any of them moved, where all read
-    nothing but 0 (what is off stands still), or where too little was read."""
-    seconds: list[float] = []
-    value = 0.0
+) -> tuple[float, tuple[Floats, Floats]] | None:
+    """The number that one of them gave all the time, and when it was read in both stretches; None where any of them moved, where
+    all read nothing but 0 (what is off stands still), or where too little was read."""
+    value, times = 0.0, None
     for sensor in sensors:
-        a, b = (_known(readings, sensor, metric, stretch) for stretch in (one, two))
-        if min(len(a), len(b)) < number(row, "readings") or np.ptp(np.concatenate([a, b])) != 0:
+        windows = [readings.telemetry.window(sensor, metric, stretch) for stretch in (one, two)]
+        known = [~np.isnan(window.v) for window in windows]
+        values = [window.v[there] for window, there in zip(windows, known, strict=True)]
+        if min(map(len, values)) < number(row, "readings") or np.ptp(np.concatenate(values)) != 0:
             return None
-        window = readings.telemetry.window(sensor, metric, two)
-        seconds.append(float(window.t_s[~np.isnan(window.v)][-1]) - two.t0_s)
-        value = value or float(b[0])
-    return (value, min(seconds)) if value and min(seconds) >= number(row, "seconds") else None
+        before, after = (window.t_s[there] for window, there in zip(windows, known, strict=True))
+        if after[-1] - two.t0_s < number(row, "seconds"):
+            return None
+        value, times = value or float(values[0][0]), (before, after)
+    return (value, times) if value and times is not None else None
 
 
-def _known(readings: Readings, sensor: str, metric: str, stretch: Stretch) -> Floats:
-    values = readings.telemetry.window(sensor, metric, stretch).v
-    known: Floats = values[~np.isnan(values)]
-    return known
+def _power(readings: Readings, gpu: str, stretch: Stretch, times: Floats) -> float:
+    """Median power of a GPU in a stretch, as it was when the service was read; NaN where it was not."""
+    power = readings.telemetry.window(gpu, "gpu.power", stretch)
+    if not power.t_s.size:
+        return float("nan")
+    return median(power.v[np.clip(np.searchsorted(power.t_s, times, "right") - 1, 0, None)])

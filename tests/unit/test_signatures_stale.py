@@ -79,6 +79,16 @@ def test_half_a_minute_after_the_step_tells_nothing_yet() -> None:
     assert [one.part for one in found(rack({"t01": 0.0}, until_s=200))] == ["t01.bmc"]
 
 
+def test_a_service_that_is_read_seldom_is_compared_with_the_power_of_its_own_moments() -> None:
+    """A ramp whose first minute is idle, and whose BMC was read only after it, at the power it then keeps."""
+    still = rack({"t01": 200.0})
+    late = {
+        key: Series(one.t_s[one.t_s >= 200], one.v[one.t_s >= 200]) for key, one in still.series.items() if key[1] == "tray.power"
+    }
+    ramp, on = Stretch("ramp", "ramp", 0, 240), Stretch("burn", "load", 240, 410)
+    assert found(Telemetry({**still.series, **late}, (ramp, on))) == []
+
+
 def test_without_a_step_of_the_load_nothing_has_to_move() -> None:
     still = rack({"t01": 0.0})
     assert found(Telemetry(still.series, (Stretch("one", "load", 130, 260), Stretch("two", "load-2", 260, 410)))) == []
