@@ -5,7 +5,7 @@ and driver say, and lets planted faults happen at their time. Time is passed in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from burnin.rack.parts import within
@@ -45,6 +45,15 @@ XID_TEXT = {
     140: "An uncorrectable ECC error has been detected",
 }
 """What the driver writes behind the number; any other XID says no more than its number."""
+
+
+def queued(slot: Mapping[str, int] | Row) -> tuple[int, int]:
+    """What a process's queue was given in all, and when it ends (both ns), as they belong together: a machine with few cores may
+    stop us between two reads, and the process goes on. Read apart, a loaded GPU seemed to idle for one step."""
+    while True:
+        end_ns, busy_ns = slot["end_ns"], slot["busy_ns"]
+        if slot["end_ns"] == end_ns:
+            return busy_ns, end_ns
 
 
 class Hardware:
@@ -153,10 +162,11 @@ class Hardware:
         for number, slot in self._state.slots():
             key = (number, slot["pid"], slot["born"])
             before = self._done.get(key, 0)
-            left_ns = slot["end_ns"] - now_ns
+            busy_ns, end_ns = queued(slot)
+            left_ns = end_ns - now_ns
             if left_ns < -_LATE_NS or (left_ns < 0 and not self._starved(slot["pid"])):
                 left_ns = 0
-            done[key] = max(before, slot["busy_ns"] - left_ns)
+            done[key] = max(before, busy_ns - left_ns)
             hashed[key] = slot["cpu_ns"]
             self._cpu_ns += max(hashed[key] - self._hashed.get(key, 0), 0)
             if not self._state.gpus[slot["gpu"]]["lost"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from burnin.twin.hardware import queued
 from burnin.twin.state import FIELDS, born, starved
 from tests.unit.twin_tray import Bench, bench
 
@@ -72,6 +73,24 @@ def test_a_process_that_this_machine_starves_keeps_its_gpu_busy_but_not_for_long
     tray.starved.add(ME)
     tray.run(0.4)
     assert row(tray, 0)["util_pct"] == 0, "the queue is dry for a second"
+
+
+class Moving(dict[str, int]):
+    """A slot whose process queues 80 ms more while its end has been read and its work has not, a few times."""
+
+    moves = 3
+
+    def __getitem__(self, name: str) -> int:
+        if name == "busy_ns" and self.moves:
+            self.moves -= 1
+            self["end_ns"] += 80
+            self["busy_ns"] = super().__getitem__("busy_ns") + 80
+        return super().__getitem__(name)
+
+
+def test_work_and_its_end_are_read_together() -> None:
+    busy_ns, end_ns = queued(Moving(end_ns=1040, busy_ns=1000))
+    assert (busy_ns, end_ns) == (1240, 1280)
 
 
 def test_only_a_process_that_could_run_is_starved() -> None:
