@@ -32,13 +32,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.detection_page import page
-from bench.detection_racks import BASELINES, FAULTS, PROFILE, Fault, judged, learn, racks
+from bench.detection_racks import ALIKE, BASELINES, FAULTS, PROFILE, Fault, judged, learn, racks
 from burnin.signatures.baseline import Baseline, Key, build
 
 ROOT = Path(__file__).parents[1]
 TRAIN, VALIDATE = 1_000_000, 3_000_000
 """Seeds of baselines and of what is judged; the tests of the signatures use others still."""
 TAILS = ("normal", "t5")
+FLEETS: dict[str, tuple[str, float | None]] = {**{tails: (tails, None) for tails in TAILS}, "alike": ("normal", ALIKE)}
+"""What racks are of, and baselines with them: tails, and the spread of work per clock where it is not the twin's."""
 MARK = "<!-- below: written by bench/detection.py -->"
 Job = tuple[str | None, str, int]
 """(fault or None, tails, seed)."""
@@ -48,6 +50,7 @@ def main() -> int:
     """Measure, and put the tables behind the mark in docs/detection.md (or print them)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=int, default=3000, help="healthy racks of each kind of tails")
+    parser.add_argument("--heavy", type=int, help="of those with t5 tails, where they shall be another number")
     parser.add_argument("--each", type=int, default=200, help="racks of each fault")
     parser.add_argument(
         "--share", type=float, help="share of healthy racks in what is measured, whenever it ends (all lines evenly)"
@@ -88,7 +91,7 @@ def measure(arguments: argparse.Namespace, file: Path) -> None:
         raise SystemExit(f"{file} was begun as {have[0]}, not as {header}")
     done = {(line["fault"], line["tails"], line["seed"]) for line in have[1:]}
     faults = [fault for fault in FAULTS if arguments.only in fault.name]
-    all_jobs = jobs(faults, arguments.healthy, arguments.each, arguments.seed, arguments.share)
+    all_jobs = jobs(faults, arguments.healthy, arguments.each, arguments.seed, arguments.share, arguments.heavy)
     todo = [job for job in all_jobs if job not in done]
     with _side_by_side(arguments.jobs, str(folder), sizes) as each, file.open("a") as out:
         _learn_all(each, folder, sizes)
@@ -111,10 +114,14 @@ def _side_by_side(many: int, folder: str, sizes: dict[str, int]) -> Iterator[Cal
             yield pool.imap
 
 
-def jobs(faults: Sequence[Fault], healthy: int, each: int, seed: int, share: float | None = None) -> list[Job]:
+def jobs(
+    faults: Sequence[Fault], healthy: int, each: int, seed: int, share: float | None = None, heavy: int | None = None
+) -> list[Job]:
     """Every line's racks in turn, so that whenever it ends all are measured about evenly; with a `share`, that of healthy ones
     for as long as there are any."""
-    sound: list[Job] = [(None, tails, seed + i) for i in range(healthy) for tails in TAILS]
+    many = dict(zip(TAILS, (healthy, healthy if heavy is None else heavy), strict=True))
+    turns = sorted(((i + 0.5) / count, tails, i) for tails, count in many.items() for i in range(count))
+    sound: list[Job] = [(None, tails, seed + i) for _, tails, i in turns]
     weak = [(fault.name, "normal", seed + 10_000 * (1 + FAULTS.index(fault)) + turn) for turn in range(each) for fault in faults]
     part = share if share is not None else len(sound) / max(len(sound) + len(weak), 1)
     out: list[Job] = []
@@ -151,35 +158,37 @@ def _begin(folder: str, sizes: dict[str, int]) -> None:
 
 
 @cache
-def _baseline(name: str, tails: str) -> Baseline | None:
-    path = _FOLDER[0] / f"{name}-{tails}.json"
+def _baseline(name: str, fleet: str) -> Baseline | None:
+    path = _FOLDER[0] / f"{name}-{fleet}.json"
     return Baseline.model_validate_json(path.read_text()) if path.exists() else None
 
 
-def _learn(job: tuple[str, range]) -> dict[int, Any]:
+def _learn(job: tuple[str, range, float | None]) -> dict[int, Any]:
     return learn(*job)
 
 
 def _learn_all(each: Callable[..., Iterator[Any]], folder: Path, sizes: dict[str, int]) -> None:
-    """Baselines of racks that are not judged."""
-    for tails in TAILS:
-        if all((folder / f"{name}-{tails}.json").exists() for name, count in sizes.items() if count):
+    """Baselines of racks that are not judged, of each fleet that any are of."""
+    for fleet, (tails, rate_sd) in FLEETS.items():
+        if all((folder / f"{name}-{fleet}.json").exists() for name, count in sizes.items() if count):
             continue
-        chunks = [(tails, range(TRAIN + i, TRAIN + i + _CHUNK)) for i in range(0, max(sizes.values()), _CHUNK)]
+        chunks = [(tails, range(TRAIN + i, TRAIN + i + _CHUNK), rate_sd) for i in range(0, max(sizes.values()), _CHUNK)]
         grids = {str(seed): one for many in each(_learn, chunks) for seed, one in many.items()}
         for name, count in sizes.items():
             if count:
                 some = dict(list(grids.items())[:count])
-                (folder / f"{name}-{tails}.json").write_text(build(Key(profile=PROFILE), some).model_dump_json())
+                (folder / f"{name}-{fleet}.json").write_text(build(Key(profile=PROFILE), some).model_dump_json())
 
 
 def _judge(job: Job) -> dict[str, Any]:
     name, tails, seed = job
     if seed % 100 == 0:
         gc.collect()
-    plants = tuple(fault.plant() for fault in FAULTS if fault.name == name)
-    (one,) = racks([seed], plants, tails)
-    said = judged(one, {baseline: _baseline(baseline, tails) for baseline in _SIZES})
+    fault = next((fault for fault in FAULTS if fault.name == name), None)
+    rate_sd = fault.rate_sd if fault is not None else None
+    (one,) = racks([seed], (fault.plant(),) if fault is not None else (), tails, rate_sd)
+    fleet = next(fleet for fleet, of in FLEETS.items() if of == (tails, rate_sd))
+    said = judged(one, {baseline: _baseline(baseline, fleet) for baseline in _SIZES})
     return {"fault": name, "tails": tails, "seed": seed, "lost": dict(one.lost), "said": said}
 
 

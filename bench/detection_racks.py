@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import cast
+from unittest import mock
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from burnin import signatures
 from burnin.checks import OFFERS
 from burnin.events import Severity
 from burnin.rack.load import load_catalogue, load_profile
+from burnin.rack.schema import SignatureRow
 from burnin.signatures.baseline import Baseline
 from burnin.signatures.readings import Readings
 from burnin.suites.load import load_suite
@@ -46,11 +48,17 @@ class Fault:
     aim: float | None = None
     also: tuple[str, ...] = ()
     """Other parts that are as right: the parent that stands for it."""
+    rate_sd: float | None = None
+    """Work per clock of the fleet that the rack and its baselines are of, where it is another than the twin's."""
 
     def plant(self) -> Plant:
         """For the twin."""
         return Plant(self.kind, self.part, self.severity)
 
+
+ALIKE = 0.0019
+"""Spread of work per clock with which healthy GPUs differ by 0.21 % in this run, their two locked hours' repeatability (0.12 %
+each) included. The reference does not say what its .52 and .69 presume; 0.21 % is what its limit and those shares come to."""
 
 FAULTS = (
     Fault("TIM +75 %", "tim_void", GPU, 0.75, 0.70, 0.77),
@@ -62,6 +70,7 @@ FAULTS = (
     Fault("T sensor +6 Cel", "tsensor_off", GPU, 6, 0.94, 0.97),
     Fault("leakage +100 %", "leaky_die", GPU, 1.0, 0.58, 0.94),
     Fault("slow GPU 1 %", "slow_gpu", GPU, 0.01, 0.52, 0.69),
+    Fault("slow GPU 1 %, fleet of 0.21 %", "slow_gpu", GPU, 0.01, 0.52, 0.69, rate_sd=ALIKE),
     Fault("slow GPU 2 %", "slow_gpu", GPU, 0.02, 1.0),
     Fault("bandwidth -1.5 %", "bw_loss", GPU, 0.015, 0.48, 0.87),
     Fault("bandwidth -2 %", "bw_loss", GPU, 0.02, 0.99),
@@ -101,18 +110,26 @@ def _plan() -> tuple[Model, Plan]:
     """Where links and what stands around are read every THIN minutes: it is they that cost time, not they that miss parts."""
     model = load_model(PROFILE)
     when = plan(model, suite())
+    return model, thinned(when, THIN)
+
+
+def thinned(when: Plan, minutes: int) -> Plan:
+    """Links and what stands around are read every so many minutes of a stage."""
     places = np.searchsorted([span.t1_s for span in when.spans], when.minutes, side="right")
-    first = np.concatenate([np.flatnonzero(places == place)[::THIN] for place in np.unique(places)])
+    first = np.concatenate([np.flatnonzero(places == place)[::minutes] for place in np.unique(places)])
     cells = np.add.reduceat(when.minute_cells, first)
-    middle = np.minimum(first + THIN // 2, np.append(first[1:], when.minutes.size) - 1)
-    return model, replace(when, minutes=when.minutes[middle], minute_span=when.minute_span[middle], minute_cells=cells)
+    middle = np.minimum(first + minutes // 2, np.append(first[1:], when.minutes.size) - 1)
+    return replace(when, minutes=when.minutes[middle], minute_span=when.minute_span[middle], minute_cells=cells)
 
 
-def racks(seeds: Iterable[int], plants: tuple[Plant, ...], tails: str) -> Iterator[batch.Recorded]:
-    """Recordings of racks that hold these faults."""
+def racks(seeds: Iterable[int], plants: tuple[Plant, ...], tails: str, rate_sd: float | None = None) -> Iterator[batch.Recorded]:
+    """Recordings of racks that hold these faults; `rate_sd`: of a fleet whose GPUs differ so much in work per clock."""
     model, when = _plan()
-    for seed in seeds:
-        yield batch.one_rack(model, when, seed, plants, cast("Tails", tails), when.stretches)
+    usual = batch.population()
+    load = usual.load.model_copy(update={} if rate_sd is None else {"rate_sd": rate_sd})
+    with mock.patch.object(batch, "population", lambda: usual.model_copy(update={"load": load})):
+        for seed in seeds:
+            yield batch.one_rack(model, when, seed, plants, cast("Tails", tails), when.stretches)
 
 
 # ---------------------------------------------------------------- judges
@@ -124,16 +141,21 @@ _LEVELS = ("fleet.shift", "coolant.balance")
 _catalogue, _profile = cache(load_catalogue), cache(load_profile)
 
 
-def learn(tails: str, seeds: range) -> dict[int, dict[tuple[str, str], list[signatures.Floats]]]:
+def learn(tails: str, seeds: range, rate_sd: float | None = None) -> dict[int, dict[tuple[str, str], list[signatures.Floats]]]:
     """What a baseline learns of healthy racks."""
     out = {}
-    rows = _catalogue().signatures
-    some = {name: rows[name] for name in rows if "watch" in rows[name].limits or name in _LEVELS}
-    for one in racks(seeds, (), tails):
+    some = learnable()
+    for one in racks(seeds, (), tails, rate_sd):
         readings = Readings(one, _profile(PROFILE).topology, {})
         signatures.look(readings, some)
         out[one.seed] = readings.learned
     return out
+
+
+def learnable() -> dict[str, SignatureRow]:
+    """Signatures that a baseline learns from."""
+    rows = _catalogue().signatures
+    return {name: rows[name] for name in rows if "watch" in rows[name].limits or name in _LEVELS}
 
 
 def judged(one: batch.Recorded, baselines: dict[str, Baseline | None]) -> dict[str, Said]:

@@ -11,6 +11,7 @@ from burnin.assess.baseline import key_of_case, said
 from burnin.assess.case import Case, gather
 from burnin.assess.coverage import coverage
 from burnin.assess.steps import steps, unloaded
+from burnin.assess.windows import Windows
 from burnin.events import Finding, Severity, Verdict
 from burnin.signatures import RETESTED, find
 from burnin.signatures.readings import Readings
@@ -24,7 +25,8 @@ def judge(case: Case) -> Verdict:
     covered = coverage(case)
     trouble = list(found.of_trays(case))
     weak = signatures(case)
-    findings = fold.findings(found.attributed([*found.of_steps(case, judged), *weak, *trouble]))
+    folded = fold.findings(found.attributed([*found.of_steps(case, judged), *weak, *trouble]))
+    findings = Windows(case.telemetry, case.catalogue).attached(folded)
     holds = fold.holds(
         found.holds(case, judged, covered, trouble), found.causes(case, trouble), case.profile.topology, case.compute
     )

@@ -17,6 +17,7 @@ import burnin
 from burnin.assess import soak
 from burnin.assess.baseline import load as read_baseline
 from burnin.assess.baseline import said
+from burnin.assess.windows import Windows
 from burnin.checks import CHECKS
 from burnin.checks.base import Quantity
 from burnin.events import Coverage, Finding, Hold, LogLine, Measurement, Result, Severity, Status, Step, Verdict
@@ -137,7 +138,8 @@ def judge(one: Recording) -> Verdict:
     same, baseline = said(one.baseline, key(one))
     seen = readings(one, one.baseline, same)
     found = look(seen, one.catalogue.signatures, one.log)
-    findings = fold.findings(_named(one, [*broken, *_not_reached(seen.unloaded), *_xids(one), *found]))
+    folded = fold.findings(_named(one, [*broken, *_not_reached(seen.unloaded), *_xids(one), *found]))
+    findings = Windows(one.telemetry, one.catalogue).attached(folded)
     holds = fold.holds(_holds(one, covered), {}, profile.topology, rack.compute())
     return Verdict(
         run=one.name,

@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from burnin.rack.data import Data
-from burnin.signatures.robust import median, medians, others, shrinkage, sigma, without_slots
-from burnin.signatures.tails import GAUSS, learned_tail
+from burnin.signatures.robust import median, medians, others, shrinkage, sigma, spread, without_slots
+from burnin.signatures.tails import GAUSS, TAIL_PARTS, learned_tail, skewness
 from burnin.telemetry.series import Floats
 
 FORMAT = 1
@@ -32,7 +32,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class Learned(Data):
     """One comparison in one kind of phase. `slots` and `positions` are what a place adds; spreads are robust sigmas of parts
     (`own`), of what trays share (`trays`), of GPUs within trays (`within`); `level`, `levels`: the racks' median and its spread;
-    `tail`: degrees of freedom of the parts' distribution, null where it is Gaussian, 0 where they are too few to tell."""
+    `tail`: degrees of freedom of the parts' distribution, null where it is Gaussian, 0 where they are too few to tell; `skew`:
+    its skewness, so that each side has its own limit, 0 where it is not known."""
 
     racks: int = Field(ge=1)
     parts: int = Field(ge=1)
@@ -44,6 +45,7 @@ class Learned(Data):
     trays: Finite = Field(ge=0)
     within: Finite = Field(ge=0)
     tail: Finite | None = Field(default=None, ge=0)
+    skew: Finite = Field(default=0.0, ge=-1, le=1)
 
 
 class Key(Data):
@@ -102,7 +104,8 @@ def build(key: Key, racks: Mapping[str, Mapping[tuple[str, str], Sequence[Floats
 
 
 def _name(key: Key, families: Mapping[str, Learned]) -> str:
-    body = [key.model_dump(), {name: one.model_dump() for name, one in families.items()}]
+    known = {name: one.model_dump(exclude=None if one.skew else {"skew"}) for name, one in families.items()}  # as it was before
+    body = [key.model_dump(), known]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -139,19 +142,22 @@ def _learn(grids: Sequence[Floats]) -> Learned | None:
 def _spread(
     grids: Sequence[Floats], levels: Floats, own: Floats, slots: list[float], positions: list[float], trays: float, within: float
 ) -> Learned:
-    spread = sigma(own.ravel(), 0.0)
-    tail = learned_tail(own.ravel(), spread) if spread > 0 else GAUSS
+    scale = sigma(own.ravel(), 0.0)
+    tail = learned_tail(own.ravel(), scale) if scale > 0 else GAUSS
+    parts = int(np.count_nonzero(~np.isnan(own)))
+    gaussian = math.isinf(tail) and parts >= TAIL_PARTS
     return Learned(
         racks=len(grids),
-        parts=int(np.count_nonzero(~np.isnan(own))),
+        parts=parts,
         level=_short(median(levels)),
         levels=_short(sigma(levels, 0.0)),
         slots=slots,
         positions=positions,
-        own=_short(spread),
+        own=_short(max(scale, spread(own.ravel())) if gaussian else scale),
         trays=_short(trays),
         within=_short(within),
         tail=None if math.isinf(tail) else tail,
+        skew=_short(skewness(own.ravel(), scale)) if gaussian else 0.0,
     )
 
 

@@ -25,12 +25,13 @@ MIN_TRAYS = 6
 @dataclass(frozen=True, slots=True)
 class Family:
     """Parts among their peers: what each has for itself, the family's robust sigma, how well it is known (degrees of freedom of
-    Student's t), and what the tail of healthy parts is like (degrees of freedom, GAUSS)."""
+    Student's t), what the tail of healthy parts is like (degrees of freedom, GAUSS), and how skewed they are."""
 
     own: Floats
     sigma: float
     dof: float
     tail: float = GAUSS
+    skew: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,27 +231,30 @@ class Readings:
         return known if self.same else None
 
     def spread(self, name: str, phase: str, own: Floats, least: float) -> Family:
-        """Residuals of any shape that are already apart from what they share; a baseline learns their spread alone."""
+        """Residuals of any shape that are already apart from what they share; a baseline learns their spread alone. What they
+        share was the median of those in one slot, or of one GPU's links: so many draw it to themselves."""
         flat = own.reshape(1, -1)
-        return self._spread(own, (known.own if (known := self._learned(name, phase, flat)) else 0.0), known, least)
+        known = self._learned(name, phase, flat)
+        return self._spread(own, known.own if known else 0.0, known, least, own.shape[2] if own.ndim == 3 else own.shape[0])
 
-    def _spread(self, own: Floats, fleet: float, learned: Learned | None, least: float) -> Family:
+    def _spread(self, own: Floats, fleet: float, learned: Learned | None, least: float, drawn: int = 0) -> Family:
         here = sigma(own.ravel(), least)
         count = int(np.count_nonzero(~np.isnan(own)))
         dof = max(1.0, MAD_DOF * (count - 1))
         tail = tail_of(own.ravel(), here) if count >= TAIL_PARTS else UNKNOWN
+        # What is far out does not draw the middle of its peers to itself, as those do whose residuals sigma is of: 2 / n. Limits
+        # without a baseline have that in them (MAD_DOF) where its peers are the whole family.
         if learned is None:
-            return Family(own, here, dof, tail)
-        if learned.parts >= TAIL_PARTS:
+            return Family(own, here * float(np.sqrt(1 + 2 / drawn)) if 0 < drawn < count else here, dof, tail)
+        if learned.parts >= TAIL_PARTS and self.same:  # other parts may have another tail
             told = GAUSS if learned.tail is None else learned.tail
             tail = told if tail == UNKNOWN else tail if told == UNKNOWN else min(tail, told)
         known = worth(learned) * (1.0 if self.same else OTHER_WORTH)
-        # What is far out does not draw this rack's middle to itself, as the parts do whose residuals were learned: 2 / n.
-        fleet = max(least, fleet) * float(np.sqrt(1 + 1 / learned.racks + 2 / max(count, 1)))
+        fleet = max(least, fleet) * float(np.sqrt(1 + 1 / learned.racks + 2 / max(min(count, drawn or count), 1)))
         if not self.same:
             fleet = max(fleet, here)
         mixed = float(np.sqrt((known * fleet**2 + dof * here**2) / (known + dof)))
-        return Family(own, mixed, known + dof, tail)
+        return Family(own, mixed, known + dof, tail, learned.skew if self.same and tail == GAUSS else 0.0)
 
     def _learned(self, name: str, phase: str, values: Floats) -> Learned | None:
         self.learned.setdefault((name, kind_of(phase)), []).append(values)

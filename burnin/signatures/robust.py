@@ -38,6 +38,17 @@ def sigma(values: Floats, least: float) -> float:
     return max(least, _MAD_TO_SIGMA * median(np.abs(known - median(known))))
 
 
+_QUANTILES = ((0.5, 0.674490), (0.86, 1.475791), (0.95, 1.959964))
+"""Share of parts, and how many sigmas a Gaussian's nearest share of them reaches."""
+
+
+def spread(values: Floats) -> float:
+    """Standard deviation of Gaussian values by how far out half, 86 % and 95 % of them are: two thirds of the error of a MAD
+    (0.78 / sqrt(n) instead of 1.18), and larger than it where tails are a little heavy. One in twenty may be bad, not half."""
+    known = np.abs(values[~np.isnan(values)] - median(values))
+    return float(np.mean([np.quantile(known, share) / reached for share, reached in _QUANTILES])) if known.size else 0.0
+
+
 def reach(values: Floats, scale: float, share: float = 0.02) -> tuple[float, int]:
     """(how many `scale`s from their median this share of values is further out, on either side; how many values are known)."""
     known = np.abs(values[~np.isnan(values)] - median(values)) / scale

@@ -25,15 +25,21 @@ OFFSET, GAIN, METER, STUCK = "sensor.offset", "sensor.gain", "sensor.meter", "se
 
 
 def offset(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Idle temperature off its peers while the slope (which cancels an offset) is in family. Too cold only beyond doubt: a
-    healthy fleet's tail has two sides, and looking at both doubles the false alarms."""
+    """Idle temperature, less what its own heat makes of it, off its peers while the slope (which cancels an offset) is in family.
+
+    The heat's share is slope x idle power: without it a GPU that is not quite idle, leaks or resists looks as if its sensor
+    lied, and healthy parts differ by 3 % more. Too cold only beyond doubt: a healthy fleet's tail has two sides, and looking at
+    both doubles the false alarms.
+    """
     many = []
     for idle, load in readings.pairs():
+        slopes = readings.slopes(idle, load)
         temp = readings.mean("gpu.temp", idle)
-        relative = zones.relative(readings.slopes(idle, load))
+        relative = zones.relative(slopes)
         slope = readings.family("thermal.rth", load.phase, relative, number(row, "slope_sigma_min"), keep=False)
         agrees = np.abs(slope.own) <= number(row, "slope_z") * slope.sigma
-        apart = readings.family(OFFSET, idle.phase, temp, number(row, "sigma_min"))
+        unheated = temp - slopes * readings.mean("gpu.power", idle)
+        apart = readings.family(OFFSET, idle.phase, unheated, number(row, "sigma_min"))
         for sign in (1.0, -1.0):
             allowed = agrees if sign > 0 else agrees & (apart.own <= -number(row, "cold", number(row, "sure")))
             seen = zones.among(readings, row, idle.stage, temp, apart, allowed, sign, sign)

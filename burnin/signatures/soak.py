@@ -17,7 +17,7 @@ from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
 from burnin.signatures.readings import MIN_TRAYS, Readings
 from burnin.signatures.robust import median, medians, others, sigma
-from burnin.signatures.tails import normal_limit, worst
+from burnin.signatures.tails import leaning, normal_limit, worst
 from burnin.signatures.trend import Line, cusum, line, swing
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Floats, Stretch
@@ -91,8 +91,8 @@ def _creeping(readings: Readings, row: SignatureRow, what: str, lines: Mapping[s
         if above >= number(row, "floor") and above / max(one.error, 1e-12) >= normal_limit(n, number(row, "hold")):
             z = above / family.sigma
             tail = zones.excused(row, above, family.tail)
-            if z >= worst(n, number(row, "watch"), family.dof, tail):
-                held = z >= zones.held_from(row, n, family.dof, tail)
+            if z >= leaning(worst(n, number(row, "watch"), family.dof, tail), family.skew):
+                held = z >= zones.held_from(row, n, family.dof, tail, family.skew)
                 out[part] = one, Severity.HOLD if held else Severity.WATCH
     return out
 

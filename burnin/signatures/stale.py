@@ -14,7 +14,7 @@ import numpy as np
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
-from burnin.signatures.readings import Readings
+from burnin.signatures.readings import MIN_RISE_W, Readings
 from burnin.signatures.robust import median
 from burnin.signatures.zones import number
 from burnin.telemetry.series import Floats, Stretch
@@ -33,7 +33,7 @@ def stale(readings: Readings, row: SignatureRow) -> list[Finding]:
                 continue
             value, (before, after) = held
             steps = np.array([_power(readings, gpu, two, after) - _power(readings, gpu, one, before) for gpu in gpus])
-            moved = np.abs(steps) >= number(row, "step")  # False for NaN
+            moved = np.abs(steps) >= number(row, "step", MIN_RISE_W)  # False for NaN
             if 2 * np.count_nonzero(moved) <= moved.size:  # a few trays may not move what serves a rack
                 continue
             step, over_s = median(np.abs(steps[moved])), after[-1] - two.t0_s

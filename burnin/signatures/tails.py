@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from burnin.signatures.robust import reach
+from burnin.signatures.robust import median, reach
 from burnin.telemetry.series import Floats
 
 _SQRT5 = math.sqrt(5.0)
@@ -136,6 +136,28 @@ def learned_tail(values: Floats, scale: float) -> float:
         return tail
     ratio, share, _, error = _reached(values, scale)
     return GAUSS if ratio < dict(_ratios(share))[_HEAVY] - 2.5 * 1.25 * error else UNKNOWN
+
+
+def skewness(values: Floats, scale: float) -> float:
+    """Third standardised moment of parts that are no further than six `scale`s from their median, where it is beyond two and a
+    half of its standard errors, sqrt(6 / n); else 0, and 0 of fewer than TAIL_PARTS.
+
+    Products of normal factors (power, clock, resistance) are a little skewed: 0.05 to 0.1. What that does to the worst of 72 is
+    small beside doubt about sigma in one rack, and no longer where thousands of parts have told sigma.
+    """
+    known = (values[~np.isnan(values)] - median(values)) / scale if scale > 0 else np.empty(0)
+    known = known[np.abs(known) <= 6]
+    if known.size < TAIL_PARTS:
+        return 0.0
+    apart = known - np.mean(known)
+    skew = float(np.clip(np.mean(apart**3) / np.mean(apart**2) ** 1.5, -1, 1))
+    return skew if abs(skew) > 2.5 * math.sqrt(6 / known.size) else 0.0
+
+
+def leaning(k: float, skew: float) -> float:
+    """The quantile `k` of a Gaussian family as a skewed one has it, from its median; never nearer than `k`. Cornish and Fisher's
+    first term is skew (k^2 - 1) / 6 from the mean, which lies skew / 6 beyond the median."""
+    return k + max(0.0, skew) * k * k / 6
 
 
 def _reached(values: Floats, scale: float) -> tuple[float, float, float, float]:

@@ -22,7 +22,7 @@ from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures.readings import Family, Readings
 from burnin.signatures.robust import median
-from burnin.signatures.tails import GAUSS, UNKNOWN, unless_heavy, worst
+from burnin.signatures.tails import GAUSS, UNKNOWN, leaning, unless_heavy, worst
 from burnin.signatures.tails import limit as worst_of
 from burnin.telemetry.series import Floats
 
@@ -62,14 +62,15 @@ def number(row: SignatureRow, name: str, otherwise: float | None = None) -> floa
     raise ValueError(f"signature limit {name} has no number")
 
 
-def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: float = GAUSS) -> Zone:
-    """The zone of one of `n` parts. NaN is in no zone but FAMILY: what was not measured is not judged here."""
+def zone(row: SignatureRow, n: int, excess: float, z: float, dof: float, tail: float = GAUSS, skew: float = 0.0) -> Zone:
+    """The zone of one of `n` parts. NaN is in no zone but FAMILY: what was not measured is not judged here. `skew`: how much
+    further out than the other side healthy parts are on the side that is judged."""
     tail = excused(row, excess, tail)
-    if not (excess >= number(row, "floor") and z >= worst(n, number(row, "watch"), dof, tail)):
+    if not (excess >= number(row, "floor") and z >= leaning(worst(n, number(row, "watch"), dof, tail), skew)):
         return Zone.FAMILY
     if "fail" in row.limits and z >= worst_of(n, number(row, "fail")) and excess >= number(row, "far"):
         return Zone.FAIL
-    return Zone.HOLD if z >= held_from(row, n, dof, tail) else Zone.WATCH
+    return Zone.HOLD if z >= held_from(row, n, dof, tail, skew) else Zone.WATCH
 
 
 def excused(row: SignatureRow, excess: float, tail: float) -> float:
@@ -77,9 +78,9 @@ def excused(row: SignatureRow, excess: float, tail: float) -> float:
     return GAUSS if "sure" in row.limits and excess >= number(row, "sure") else tail
 
 
-def held_from(row: SignatureRow, n: int, dof: float, tail: float) -> float:
+def held_from(row: SignatureRow, n: int, dof: float, tail: float, skew: float = 0.0) -> float:
     """Robust sigmas from which the worst of `n` parts is HOLD; where the tail is not known, t5 parts are spared, too."""
-    least = worst(n, number(row, "hold"), dof, tail)
+    least = leaning(worst(n, number(row, "hold"), dof, tail), skew)
     return max(least, unless_heavy(n)) if tail == UNKNOWN else least
 
 
@@ -127,7 +128,7 @@ def parts(
     columns = (value, apart, apart / family.sigma, value - per * (apart - floor), allowed)
     for name, seen, excess, z, edge, far in zip(names, *(column.tolist() for column in columns), strict=True):
         if excess == excess:
-            at = zone(row, n, excess, z, family.dof, family.tail) if far else family_zone
+            at = zone(row, n, excess, z, family.dof, family.tail, sign * family.skew) if far else family_zone
             out[name] = Seen(stage, seen, excess, z, at, edge)
     return out
 

@@ -12,8 +12,10 @@ from burnin import signatures
 from burnin.cli import run
 from burnin.events import Finding, Severity
 from burnin.rack.load import load_catalogue
+from burnin.signatures import zones
 from burnin.signatures.baseline import Baseline, Key, build, kind_of
 from burnin.signatures.readings import Readings
+from burnin.signatures.tails import GAUSS, UNKNOWN
 from burnin.telemetry.series import Floats
 from tests import racks
 from tests.unit.test_judge_dir import kept
@@ -61,6 +63,54 @@ def test_heavy_tails_are_learned_where_there_are_enough_parts() -> None:
     many = {str(i): {("x", "load"): [rng.standard_t(5, (18, 4))]} for i in range(60)}
     one = build(KEY, many).of("x", "load")
     assert one is not None and one.tail is not None and 3.5 < one.tail < 8
+
+
+def test_a_skewed_family_holds_its_far_side_from_further_out_and_not_the_other() -> None:
+    rng = np.random.default_rng(3)
+    grids = [np.asarray((rng.gamma(100, size=(18, 4)) - 100) / 10) for _ in range(151)]
+    known = build(KEY, {str(i): {("x", "load"): [grid]} for i, grid in enumerate(grids[:150])})
+    one = known.of("x", "load")
+    assert one is not None and one.tail is None and one.skew == pytest.approx(0.2, abs=0.06)
+    readings = Readings(racks.telemetry(racks.rack(33)), racks.topology(), {}, known)
+    family, row = readings.family("x", "load", grids[150], 0.0), ROWS["power.leak"]
+    usual = zones.held_from(row, 72, family.dof, family.tail)
+    assert family.skew == one.skew and zones.held_from(row, 72, family.dof, family.tail, family.skew) > usual + 0.4
+    assert zones.held_from(row, 72, family.dof, family.tail, -family.skew) == usual
+    other = Readings(racks.telemetry(racks.rack(33)), racks.topology(), {}, known, same=False)
+    assert other.family("x", "load", grids[150], 0.0).skew == 0.0, "other parts may lean another way"
+
+
+def test_a_baseline_of_other_parts_does_not_tell_that_these_have_no_tail() -> None:
+    """To know that it is another's must not hold more racks than to have none."""
+    rng = np.random.default_rng(3)
+    known = build(KEY, {str(i): {("x", "load"): [rng.standard_normal((18, 4))]} for i in range(150)})
+    grid, row = rng.standard_normal((18, 4)), ROWS["perf.watt"]
+    looks = [Readings(racks.telemetry(racks.rack(33)), racks.topology(), {}, known, same) for same in (True, False)]
+    mine, other = (look.family("x", "load", grid, 0.0) for look in looks)
+    alone = Readings(looks[0].telemetry, racks.topology(), {}).family("x", "load", grid, 0.0)
+    assert mine.tail == GAUSS and other.tail == alone.tail == UNKNOWN
+    edges = [zones.held_from(row, 72, one.dof, one.tail) * one.sigma for one in (mine, other, alone)]
+    assert edges[0] < 0.7 * edges[1] and edges[1] > 0.95 * edges[2]
+
+
+def test_a_baseline_that_was_built_before_skewness_was_learned_is_still_itself() -> None:
+    rng = np.random.default_rng(1)
+    now = build(KEY, {str(i): {("x", "load"): [rng.standard_normal((18, 4))]} for i in range(3)})
+    before = json.loads(now.model_dump_json())
+    for family in before["families"].values():
+        assert family.pop("skew") == 0.0
+    assert Baseline.model_validate(before) == now
+
+
+def test_what_a_small_group_draws_to_itself_widens_its_limits() -> None:
+    """18 links of a GPU, less their median: those far out do not move it, and pass a limit as often as it says."""
+    readings = Readings(racks.telemetry(racks.rack(33)), racks.topology(), {})
+    links = np.random.default_rng(4).standard_normal((18, 4, 18))
+    own = links - np.median(links, axis=2)[:, :, None]
+    family = readings.spread("x", "load", own, 0.0)
+    mad = 1.4826 * float(np.median(np.abs(own - np.median(own))))
+    assert family.sigma == pytest.approx(mad * (1 + 2 / 18) ** 0.5)
+    assert family.sigma == pytest.approx((1 + np.pi / 2 / 18) ** 0.5, rel=0.05), "of a link that is apart from all others"
 
 
 @pytest.mark.parametrize(

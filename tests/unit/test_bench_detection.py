@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench import detection
@@ -74,6 +75,23 @@ def test_healthy_racks_may_have_a_larger_share() -> None:
     assert sorted(map(str, jobs)) == sorted(map(str, detection.jobs(FAULTS, 3000, 200, 100)))
     some = jobs[:1000]
     assert abs(sum(fault is None for fault, _, _ in some) - 800) <= 1 and sum(tails == "t5" for _, tails, _ in some) == 400
+
+
+def test_healthy_racks_of_either_kind_may_be_as_many_as_wanted() -> None:
+    jobs = detection.jobs(FAULTS, 30, 2, 100, 0.8, 10)
+    assert [sum(fault is None and tails == kind for fault, tails, _ in jobs) for kind in ("normal", "t5")] == [30, 10]
+    assert sum(tails == "t5" for _, tails, _ in [job for job in jobs if job[0] is None][:20]) == 5
+
+
+def test_a_fleet_that_differs_less_is_that_fleet() -> None:
+    (usual,), (alike,) = racks([5], (), "normal"), racks([5], (), "normal", 0.0)
+    gpus, spreads = [f"t{i:02d}.g0" for i in range(18)], []
+    for one in (usual, alike):
+        done = np.array([one.of(gpu, "load.launches").v[-1] / one.of(gpu, "gpu.clock_sm").v.mean() for gpu in gpus])
+        spreads.append(float(done.std() / done.mean()))
+    assert spreads[1] < 0.7 * spreads[0]
+    (again,) = racks([5], (), "normal")
+    assert again.of("t00.g0", "load.launches").v[-1] == usual.of("t00.g0", "load.launches").v[-1]
 
 
 def test_a_run_goes_on_where_its_file_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

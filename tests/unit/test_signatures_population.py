@@ -60,6 +60,23 @@ def test_healthy_racks_are_left_alone_by_what_is_new() -> None:
     assert len(heavy) <= 2, heavy
 
 
+def test_a_sensor_is_not_blamed_for_the_heat_of_a_gpu_that_does_not_idle() -> None:
+    """300 W at rest warm it by some 7 K; a sensor that is off by as much is off at any power."""
+    one = racks.rack(12)
+    telemetry = racks.telemetry(one)
+    rise = 300 * 0.0234  # the model's K/W
+    series = dict(telemetry.series)
+    idles = [s for s in telemetry.stretches if not s.phase.startswith("load")]
+    for metric, more in (("gpu.power", 300.0), ("gpu.temp", rise)):
+        was = series[PART, metric]
+        idle = np.any([(was.t_s >= s.t0_s) & (was.t_s < s.t1_s) for s in idles], axis=0)
+        series[PART, metric] = Series(was.t_s, was.v + more * idle)
+    heated = look(Telemetry(series, telemetry.stretches))
+    assert (PART, "power.leak") in {(f.part, f.signature) for f in heated}
+    assert (PART, "sensor.offset") not in {(f.part, f.signature) for f in heated}
+    assert (PART, "sensor.offset") in grave(found(12, plant=plus("temp_offset", 11.0)))
+
+
 @pytest.mark.parametrize(
     ("signature", "plant", "least"),
     [
@@ -106,8 +123,10 @@ def test_a_cold_plate_is_not_called_memory_and_a_void_is_not_called_a_sensor() -
 
 def test_a_warm_rack_is_the_coolant_and_no_gpu() -> None:
     one = racks.rack(5)
-    one.supply = dict.fromkeys(("idle", "load", "cool", "load-2"), 14.0)
+    one.supply = dict.fromkeys(("idle", "load", "cool", "load-2"), 20.0)
     assert grave(look(racks.telemetry(one))) == {("cdu", "thermal.rack")}
+    one.supply = dict.fromkeys(("idle", "load", "cool", "load-2"), 45.0 - racks.model().coolant.supply_c)
+    assert grave(look(racks.telemetry(one))) == set(), "45 Cel is the warmest rated supply: warm water is no fault"
     one = racks.rack(5)
     one.supply = {"load-2": 6.0}
     (finding,) = [f for f in look(racks.telemetry(one)) if f.severity is not Severity.WATCH]

@@ -92,3 +92,10 @@ def test_a_service_that_is_read_seldom_is_compared_with_the_power_of_its_own_mom
 def test_without_a_step_of_the_load_nothing_has_to_move() -> None:
     still = rack({"t01": 0.0})
     assert found(Telemetry(still.series, (Stretch("one", "load", 130, 260), Stretch("two", "load-2", 260, 410)))) == []
+
+
+def test_a_run_that_was_kept_with_a_catalogue_before_the_step_is_judged_again() -> None:
+    row = ROWS[STALE]
+    before = row.model_copy(update={"limits": {name: one for name, one in row.limits.items() if name != "step"}})
+    (one,) = signatures.find(rack({"t01": 60.0}), racks.topology(), {STALE: before}, {})
+    assert (one.part, one.severity) == ("t01.bmc", Severity.HOLD)

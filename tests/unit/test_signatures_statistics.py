@@ -33,6 +33,44 @@ def test_t5_is_the_integral_of_its_density(t: float) -> None:
     assert tails.t5_above(t) == pytest.approx(near + far, rel=1e-6, abs=1e-12)
 
 
+def _gamma_above(x: float, shape: int) -> float:
+    """P(Gamma(shape, 1) > x) = P(Poisson(x) < shape)."""
+    terms = [math.exp(-x + i * math.log(x) - math.lgamma(i + 1)) for i in range(shape)]
+    return math.fsum(terms)
+
+
+@pytest.mark.parametrize("shape", [400, 1600])
+@pytest.mark.parametrize("above", [1e-3, 1e-5])
+def test_a_skewed_family_has_the_limits_that_its_skewness_gives(shape: int, above: float) -> None:
+    """A gamma of shape n has a skewness of 2 / sqrt(n), its median a third below its mean of n, and tails in closed form."""
+    k, root = tails.normal_quantile(above), shape**0.5
+    leant = tails.leaning(k, 2 / root)
+    assert _gamma_above(shape - 1 / 3 + root * leant, shape) == pytest.approx(above, rel=0.05)
+    assert _gamma_above(shape - 1 / 3 + root * k, shape) > 1.2 * above, "as a Gaussian it would be passed too often"
+    assert tails.leaning(k, -0.2) == k, "the side that is nearer keeps the Gaussian's limit"
+
+
+def test_skewness_is_learned_of_many_parts_and_claimed_only_where_it_is_shown() -> None:
+    rng = np.random.default_rng(5)
+    skewed = (rng.gamma(400, size=20_000) - 400) / 20
+    assert tails.skewness(skewed, 1.0) == pytest.approx(0.1, abs=0.06)
+    assert tails.skewness(-skewed, 1.0) == pytest.approx(-tails.skewness(skewed, 1.0))
+    assert tails.skewness(skewed[:599], 1.0) == 0.0
+    assert sum(tails.skewness(rng.standard_normal(5000), 1.0) != 0 for _ in range(60)) <= 4
+    far = np.append(skewed, [1e6] * 20)
+    assert tails.skewness(far, 1.0) == pytest.approx(tails.skewness(skewed, 1.0), rel=0.05), "they are not the family"
+
+
+def test_the_spread_of_many_is_better_known_than_by_a_mad() -> None:
+    rng = np.random.default_rng(6)
+    draws = [rng.standard_normal(3000) for _ in range(200)]
+    by_three, by_mad = (np.array([f(one) for one in draws]) for f in (robust.spread, lambda one: robust.sigma(one, 0.0)))
+    assert by_three.mean() == pytest.approx(1.0, abs=0.005) and by_three.std() < 0.75 * by_mad.std()
+    bad = np.append(rng.standard_normal(3000), np.full(60, 1e9))
+    assert robust.spread(bad) == pytest.approx(1.0, abs=0.15), "two of a hundred are bad"
+    assert robust.spread(np.full(3, np.nan)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("above", "t"), [(0.25, 0.726687), (0.05, 2.015048), (0.025, 2.570582), (0.005, 4.032143), (0.0005, 6.868827)]
 )
