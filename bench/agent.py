@@ -27,41 +27,55 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pynvml
 
+from burnin.agent import links
 from burnin.agent.channel import SOCKET
-from burnin.agent.fields import Group, Unread
+from burnin.agent.fields import Call, Field, Number, Unread
 from burnin.agent.holder import Holder
 from burnin.agent.host import Roots
-from burnin.agent.nvml import Gpus
+from burnin.agent.nvml import FAST_NUMBERS, SLOW_CALLS, SLOW_FIELDS, Gpus, fast_fields
 from burnin.transport import package
 from burnin.twin.emulate import nvml
 from tests.unit.twin_tray import bench
 
-HZ, SLOW_S, LINKS_S = 10, 5.0, 3600.0
+HZ, SLOW_S, LINKS_S, LINKS = 10, 5.0, 3600.0, 18
 WARM_S = 1.0
+LOAD = 'import time\nwhile True:\n print("{\\"launches\\": 1}", flush=True)\n time.sleep(1)'
+"""A load process that only says once a second that it goes on."""
 PEERS = {
     "ours": "burnin's holder",
     "plain": "plain pynvml loop",
     "empty": "empty, same wakes",
     "bursts": "1 Hz, power at 10 Hz",
+    "loaded": "the same, under load",
     "usual": "burnin's holder, 1 Hz",
 }
 
 
 class Still:
-    """A library that answers at once: memory keeps what the emulation wrote into it before, and no time is the driver's."""
+    """A library that can be made to answer at once: memory keeps what the emulation wrote into it before, and no time is the
+    driver's."""
+
+    def __init__(self, library: Any) -> None:
+        self._library, self.still, self.calls = library, False, 0
 
     def __getattr__(self, name: str) -> Callable[..., int]:
-        def answer(*_: Any) -> int:
+        real = getattr(self._library, name)
+
+        def answer(*given: Any) -> int:
+            if not self.still:
+                return int(real(*given))
             self.calls += 1
             return 0
 
-        def wait(*_: Any) -> int:
+        def wait(*given: Any) -> int:
+            if not self.still:
+                return int(real(*given))
             time.sleep(1.0)
             return int(pynvml.NVML_ERROR_TIMEOUT)
 
@@ -69,17 +83,13 @@ class Still:
         setattr(self, name, found)
         return found
 
-    calls = 0
-
 
 class Window:
     """CPU of this process from now on, with a library that costs nothing."""
 
     def __init__(self) -> None:
-        self._library = Still()
-        # pynvml's module state is what an application has: one library a process
-        pynvml.nvmlLib = self._library
-        pynvml._nvmlGetFunctionPointer_cache.clear()
+        self._library = pynvml.nvmlLib
+        self._library.still = True
         self._from = time.monotonic_ns(), time.process_time_ns()
 
     def close(self) -> dict[str, float]:
@@ -92,7 +102,8 @@ def open_tray(folder: Path) -> None:
     """Give pynvml the emulated library of a tray at rest."""
     tray = bench(folder)
     tray.run(1)
-    pynvml.nvmlLib = nvml.library(tray.facts, tray.state)
+    # pynvml's module state is what an application has: one library a process
+    pynvml.nvmlLib = Still(nvml.library(tray.facts, tray.state))
 
 
 # ---------------------------------------------------------------- the two, each in a process of its own
@@ -101,14 +112,21 @@ def open_tray(folder: Path) -> None:
 def plain(folder: Path, seconds: float) -> dict[str, float]:
     """The loop that everybody writes first."""
     open_tray(folder)
-    gpus = Gpus(pynvml).gpus
+    opened = Gpus(pynvml)
+    fast, each = fast_fields(opened.driver), links.fields(LINKS, opened.driver)
 
-    def ask(group: Group, handle: Any) -> list[Any]:
+    def ask(handle: Any, fields: Sequence[Field], numbers: Sequence[Number], calls: Sequence[Call]) -> list[Any]:
         out: list[Any] = []
-        for field in group._fields:
+        for field in fields:
             (value,) = pynvml.nvmlDeviceGetFieldValues(handle, [(field.id, field.scope)])
             out.append(value.value.ullVal * field.scale if value.nvmlReturn == 0 else None)
-        for call in group._calls:
+        for number in numbers:
+            try:
+                said = getattr(pynvml, number.function)(handle, *number.words)
+                out.append(getattr(said, "gpu", said))  # utilisation comes as a struct
+            except pynvml.NVMLError:
+                out.append(None)
+        for call in calls:
             try:
                 out += call.read(pynvml, handle)
             except (pynvml.NVMLError, Unread):
@@ -119,12 +137,12 @@ def plain(folder: Path, seconds: float) -> dict[str, float]:
     begun, ticks = time.monotonic(), 0
     with open(os.devnull, "w") as sink:
         while True:
-            for gpu in gpus:
-                row = {"gpu": gpu.name, "time": time.time(), "values": ask(gpu.fast, gpu._handle)}
+            for gpu in opened.gpus:
+                row = {"gpu": gpu.name, "time": time.time(), "values": ask(gpu._handle, fast, FAST_NUMBERS, ())}
                 if ticks % int(SLOW_S * HZ) == 0:
-                    row["slow"] = ask(gpu.slow, gpu._handle)
+                    row["slow"] = ask(gpu._handle, SLOW_FIELDS, (), (*SLOW_CALLS, *links.CALLS))
                 if ticks == 0:
-                    row["links"] = ask(gpu.links, gpu._handle)
+                    row["links"] = ask(gpu._handle, each, (), ())
                 sink.write(json.dumps(row) + "\n")
             ticks += 1
             if window is None and time.monotonic() - begun >= WARM_S:
@@ -161,11 +179,11 @@ def ours(folder: Path, seconds: float) -> dict[str, float]:
     listener.bind(str(folder / SOCKET))
     listener.listen()
 
-    def no_load(*_: Any) -> Any:
-        raise OSError("no load here")
+    def load(*_: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-ISc", LOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     at = Roots("/proc", "/sys", str(empty))
-    holder = Holder("bench", "agent", lambda: pynvml, no_load, at, 600.0, str(folder / "clocks.json"))
+    holder = Holder("bench", "agent", lambda: pynvml, load, at, 600.0, str(folder / "clocks.json"))
     holder.start()
     out: dict[str, float] = {}
 
@@ -181,8 +199,9 @@ def ours(folder: Path, seconds: float) -> dict[str, float]:
     return out
 
 
-def attach(path: Path, fast_s: float = 1 / HZ, bursts: bool = False) -> None:
-    """Order the holder to sample (`bursts`: power and clock ten times a second too), and take what it says until it ends."""
+def attach(path: Path, fast_s: float = 1 / HZ, bursts: bool = False, load: bool = False) -> None:
+    """Order the holder to sample (`bursts`: power and clock ten times a second too; `load`: with load processes to be watched),
+    and take what it says until it ends."""
     with socket.socket(socket.AF_UNIX) as link:
         while link.connect_ex(str(path)):
             time.sleep(0.02)
@@ -192,6 +211,9 @@ def attach(path: Path, fast_s: float = 1 / HZ, bursts: bool = False) -> None:
         link.sendall(f'["order","1","sample",{periods}]\n'.encode())
         if bursts:
             link.sendall(f'["order","2","transient",{{"period_s":{1 / HZ},"seconds":600}}]\n'.encode())
+        if load:
+            words = {"gpus": ["g0", "g1", "g2", "g3"], "kernel": "mma", "cutoff_margin_c": 0.0, "max_s": 600.0}
+            link.sendall(f'["order","3","load",{json.dumps(words)}]\n'.encode())
         while link.recv(1 << 16):
             pass
 
@@ -201,8 +223,8 @@ def child(what: str, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="burnin-bench-") as folder:
         words = [sys.executable, "-m", "bench.agent", "child", what, folder, str(seconds)]
         process = subprocess.Popen(words, stdout=subprocess.PIPE)
-        if what in ("ours", "bursts", "usual"):
-            attach(Path(folder) / SOCKET, 1 / HZ if what == "ours" else 1.0, what == "bursts")
+        if what not in ("plain", "empty"):
+            attach(Path(folder) / SOCKET, 1 / HZ if what == "ours" else 1.0, what in ("bursts", "loaded"), what == "loaded")
         said, _ = process.communicate()
     result: dict[str, float] = json.loads(said)
     return result
@@ -222,11 +244,15 @@ def pythons() -> dict[str, str]:
     return found
 
 
-def start_ms(python: str, zipapp: bytes) -> float:
-    """CPU of a holder from exec until it listens, and was told to end. There is no driver: opening one is the driver's time."""
+def start_ms(python: str, agent: package.Agent, later: bool) -> float:
+    """CPU of a holder from exec until it listens, and was told to end. There is no driver: opening one is the driver's time.
+    `later`: after a holder has kept bytecode there."""
     with tempfile.TemporaryDirectory(prefix="burnin-bench-") as folder:
-        (Path(folder) / "agent.pyz").write_bytes(zipapp)
-        words = [python, "-I", "-S", "agent.pyz", "hold", "bench"]
+        (Path(folder) / agent.name).write_bytes(agent.data)
+        words = [python, "-I", "-S", agent.name]
+        if later:
+            subprocess.run([*words, "codes"], cwd=folder, env={}, check=True)
+        words += ["hold", "bench"]
         pid = subprocess.Popen(words, cwd=folder, env={}, stderr=subprocess.DEVNULL).pid
         while not (Path(folder) / SOCKET).exists():
             time.sleep(0.01)
@@ -250,10 +276,10 @@ def main() -> None:
         ratio = f" ({share / mean['ours']['share']:.2f}x)"
         print(f"{name:24} {share:8.3%}{ratio}   {spread[0]:.3%} to {spread[-1]:.3%}   {mean[what]['calls']:6.0f} calls/s")
     agent = package.build()
-    print(f"\nzipapp {len(agent.data)} bytes\n\nstart of a holder, CPU")
+    print(f"\nzipapp {len(agent.data)} bytes\n\nstart of a holder, CPU: the first, and later ones")
     for version, python in pythons().items():
-        times = [start_ms(python, agent.data) for _ in range(given.repeat)]
-        print(f"{version:6} {statistics.median(times):6.0f} ms")
+        runs = [[start_ms(python, agent, later) for later in (False, True)] for _ in range(given.repeat)]
+        print(f"{version:6}" + "".join(f"{statistics.median(times):6.0f} ms" for times in zip(*runs, strict=True)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pynvml
@@ -106,10 +105,8 @@ class _Tray:
         self._log: list[LogLine] = []
 
     def _groups(self, cadence: str) -> list[Source]:
-        def of(gpu: str) -> Any:
-            return lambda: self._handles.group(gpu, cadence)
-
-        return [GroupSource(gpu, of(gpu), self._handles.grip, self._clock) for gpu in self._handles.gpus]
+        who = self._handles
+        return [GroupSource(gpu, cadence, who.gpus, who.grip, self._clock) for gpu in who.gpus]
 
     @property
     def _now_s(self) -> float:

@@ -77,6 +77,14 @@ def encode(item: Union[Record, Order, Lease]) -> bytes:
     return _encode(row).encode() + b"\n"
 
 
+def encode_sample(boot_id: str, seq: int, mono_ns: int, table: int, taken_ns: int, values: list[Union[float, None]]) -> bytes:
+    """The line of a record `sample` {c, n, v}, as `encode` makes it, for half the price. Raises ValueError as that does."""
+    text = repr(values).replace("None", "null").replace(" ", "")
+    if "na" in text or "inf" in text:
+        raise ValueError(f"not JSON: {text[:80]}")
+    return f'["sample",{_encode(boot_id)},{seq},{mono_ns},{{"c":{table},"n":{taken_ns},"v":{text}}}]\n'.encode()
+
+
 class Lines:
     """Cuts a byte stream into lines, whatever the sizes of the pieces it arrives in."""
 

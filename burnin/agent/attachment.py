@@ -150,6 +150,16 @@ class Attachment:
         except OSError:
             return False
 
+    @property
+    def stuck(self) -> bool:
+        """True while the socket has not taken all that it was given."""
+        return bool(self._out)
+
+    @property
+    def owes(self) -> bool:
+        """True while not all that was recorded went out."""
+        return self.stuck or self._seq < self._owner.spool.next
+
     def finish(self) -> None:
         """Send the rest, within a bounded time, then close."""
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ pynvml 13.615); the rest are calls of their own. What cannot be read is a reason
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union
@@ -24,8 +25,8 @@ REASONS = {
 
 NO_ID = 0
 """Of a field that the driver's branch does not have: asked all the same, another branch's number would answer something else."""
-_HEAD = "24xII"
-"""nvmlFieldValue_t up to its value: id, scope, timestamp, latency; type and return code are read."""
+_HEAD = "24xQ"
+"""nvmlFieldValue_t up to its value: id, scope, timestamp, latency; type (lower half) and return code (upper) are read as one."""
 _AS = {0: "d", 1: "I4x", 4: "q", 5: "i4x", 6: "H6x"}
 """nvmlValueType_t -> what its eight bytes hold; Q where it is none of these."""
 
@@ -61,25 +62,95 @@ class Call(NamedTuple):
     read: Callable[[Any, Any], Sequence[Reading]]
 
 
-class Group:
-    """One GPU's metrics of one cadence: `metrics` (sub-part, metric) in order, `read()` their values in the same order."""
+class Number(NamedTuple):
+    """A metric that one NVML call of its own writes as eight bytes behind its last argument: `function(handle, *words, bytes)`.
 
-    def __init__(self, nvml: Any, handle: Any, fields: Sequence[Field], calls: Sequence[Call]) -> None:
+    `form` is what of the bytes is the value (struct's letters), `per` what it is divided by, `version` what a struct begins with.
+    """
+
+    metric: str
+    function: str
+    words: tuple[int, ...] = ()
+    form: str = "I4x"
+    per: int = 0
+    version: int = 0
+
+
+class Group:
+    """One GPU's metrics of one cadence: `metrics` (sub-part, metric) in order, `read()` their values in the same order.
+
+    Fields and numbers are written by the driver into one piece of memory, and taken out of it at once.
+    """
+
+    def __init__(
+        self, nvml: Any, handle: Any, fields: Sequence[Field], calls: Sequence[Call], numbers: Sequence[Number] = ()
+    ) -> None:
         self._nvml, self._handle, self._calls = nvml, handle, calls
         asked, unasked = [f for f in fields if f.id != NO_ID], [f for f in fields if f.id == NO_ID]
-        self._fields, self._unasked = asked, ["not_supported"] * len(unasked)
-        self.metrics = tuple((f.sub, f.metric) for f in asked + unasked) + tuple(("", m) for c in calls for m in c.metrics)
-        self._scales = [(f.scale, f.digits, f.of) for f in asked]
-        self._form = struct.Struct("<" + f"{_HEAD}Q" * len(asked))
-        self._kinds: tuple[int, ...] = ()
-        self._array = (nvml.c_nvmlFieldValue_t * max(len(asked), 1))()
-        for slot, field in zip(self._array, asked):
+        self._count, self._unasked = len(asked), ["not_supported"] * len(unasked)
+        self.metrics = (
+            *((f.sub, f.metric) for f in asked), *(("", n.metric) for n in numbers),
+            *((f.sub, f.metric) for f in unasked), *(("", m) for c in calls for m in c.metrics),
+        )  # fmt: skip
+        self._ways = [*map(_way, asked), *((n.per, None) for n in numbers)]
+        self._tail = "".join(n.form for n in numbers)
+        self._form = struct.Struct("<" + f"{_HEAD}Q" * len(asked) + self._tail)
+        self._heads: tuple[int, ...] = ()
+        """Type and return code of each field, as last seen."""
+        self._failed: tuple[int, ...] = ()
+        """Return code of each field; empty while none has failed."""
+        kind = nvml.c_nvmlFieldValue_t * len(asked)
+        begin = ctypes.sizeof(kind)
+        self._memory = bytearray(begin + 8 * len(numbers))
+        array = kind.from_buffer(self._memory)
+        for slot, field in zip(array, asked):
             slot.fieldId, slot.scopeId = field.id, field.scope
+        self._asks = [self._single(n, begin + 8 * i) for i, n in enumerate(numbers)]
+        self._many = (self._find("nvmlDeviceGetFieldValues"), (handle, len(asked), array))
+
+    def _single(self, number: Number, at: int) -> tuple[Callable[..., int], tuple[Any, ...]]:
+        place = (ctypes.c_uint * 2).from_buffer(self._memory, at)
+        place[0] = number.version
+        return self._find(number.function), (self._handle, *map(ctypes.c_uint, number.words), place)
+
+    def _find(self, function: str) -> Callable[..., int]:
+        try:
+            found: Callable[..., int] = self._nvml._nvmlGetFunctionPointer(function)
+        except self._nvml.NVMLError as error:
+            code = int(error.value)  # an old driver has no such call
+            return lambda *_: code
+        return found
 
     def read(self) -> list[Reading]:
         """One pass over the table; a call that fails costs its own metrics only."""
-        out: list[Reading] = self._read_fields() if self._fields else []
-        out += self._unasked
+        ends = 2 * self._count
+        call, given = self._many
+        code = call(*given) if ends else 0
+        codes = [ask(*args) for ask, args in self._asks]
+        flat = self._form.unpack_from(self._memory)
+        if flat[0:ends:2] != self._heads:  # at first, and when the driver changes its mind
+            flat = self._look_again(flat[0:ends:2])
+        out: list[Reading] = [
+            value / per if per else of(value) if of else value
+            for value, (per, of) in zip(flat[1:ends:2] + flat[ends:], self._ways)
+        ]
+        if code or self._failed or any(codes):
+            failed = (code,) * self._count if code else self._failed or (0,) * self._count
+            out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, (*failed, *codes))]
+        if self._unasked or self._calls:
+            out += self._unasked
+            self._ask_calls(out)
+        return out
+
+    def _look_again(self, heads: tuple[int, ...]) -> tuple[Any, ...]:
+        """What each value's bytes are now, and which are none."""
+        self._heads, failed = heads, tuple(head >> 32 for head in heads)
+        self._failed = failed if any(failed) else ()
+        kinds = "".join(_HEAD + _AS.get(head & 0xFFFFFFFF, "Q") for head in heads)
+        self._form = struct.Struct("<" + kinds + self._tail)
+        return self._form.unpack_from(self._memory)
+
+    def _ask_calls(self, out: list[Reading]) -> None:
         for call in self._calls:
             try:
                 out += call.read(self._nvml, self._handle)
@@ -87,27 +158,13 @@ class Group:
                 out += [REASONS.get(error.value, "missing")] * len(call.metrics)
             except Unread as error:
                 out += [error.reason] * len(call.metrics)
-        return out
 
-    def _read_fields(self) -> list[Reading]:
-        try:
-            read = self._nvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")
-            code = read(self._handle, len(self._fields), self._array)
-        except self._nvml.NVMLError as error:
-            code = error.value
-        if code:
-            return [REASONS.get(code, "missing")] * len(self._fields)
-        raw = bytes(self._array)
-        flat = self._form.unpack(raw)
-        if flat[0::3] != self._kinds:  # at first, and when the driver changes its mind: what each value's bytes are
-            self._kinds = flat[0::3]
-            self._form = struct.Struct("<" + "".join(_HEAD + _AS.get(kind, "Q") for kind in self._kinds))
-            flat = self._form.unpack(raw)
-        failed = flat[1::3]
-        out: list[Reading] = [
-            round(value * scale, digits) if of is None else of(value)
-            for value, (scale, digits, of) in zip(flat[2::3], self._scales)
-        ]
-        if any(failed):
-            out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, failed)]
-        return out
+
+def _way(field: Field) -> tuple[int, Union[Callable[[float], float], None]]:
+    """What a field is divided by (0: nothing), or what else is done to it."""
+    per, of, digits = round(1 / field.scale), field.of, field.digits
+    if of is not None or per == 1:
+        return 0, of
+    if 10**digits < per:
+        return 0, lambda value: round(value / per, digits)
+    return per, None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +24,7 @@ _SAYS = {
     4: "no permission",
     18: "driver and library differ",
 }
+LOOK_S = 0.01
 LEAVE_S = 5.0
 """How long callers may take to come out of the driver: XID events are waited for by the second."""
 
@@ -30,22 +33,20 @@ class Grip:
     """Counts the callers. `let_go`: nobody may go in."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
+        self._inside: deque[None] = deque()  # appended to and popped from whole: no lock for every reading
         self.let_go = False
 
     def enter(self) -> bool:
         """Go in, until `leave`; False when NVML is let go, and then nothing of it may be called."""
-        with self._changed:
-            inside = not self.let_go
-            self._inside += inside
-        return inside
+        self._inside.append(None)  # before it is asked: of who lets go and who goes in, one sees the other
+        if self.let_go:
+            self._inside.pop()
+            return False
+        return True
 
     def leave(self) -> None:
         """Come out."""
-        with self._changed:
-            self._inside -= 1
-            self._changed.notify_all()
+        self._inside.pop()
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
@@ -59,40 +60,51 @@ class Grip:
 
     def empty(self, timeout_s: float) -> bool:
         """Wait until nobody is inside; False when somebody does not come out."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._inside, timeout_s)
+        end = time.monotonic() + timeout_s
+        while self._inside and time.monotonic() < end:
+            time.sleep(LOOK_S)
+        return not self._inside
 
 
 class GroupSource:
-    """One GPU's metrics of one cadence, for the sampler. `of` gives the group as it is now: None when the GPU is gone."""
+    """One GPU's metrics of one cadence (fast, slow, links, transient), for the sampler. `gpus` are those that are there now."""
 
     def __init__(
         self,
         name: str,
-        of: Callable[[], Group | None],
+        cadence: str,
+        gpus: dict[str, Gpu],
         grip: Grip,
         now_ns: Callable[[], int],
-        answered: Callable[[int], None] = lambda took_ns: None,
+        answered: Callable[[int], None] | None = None,
     ) -> None:
-        self.name, self._of, self._grip, self._now_ns, self._answered = name, of, grip, now_ns, answered
-        group = of()
+        self.name, self._cadence, self._gpus, self._grip = name, cadence, gpus, grip
+        self._now_ns, self._answered = now_ns, answered
+        group = self._group()
         self._metrics = group.metrics if group is not None else ()
         self.columns = tuple((f"{name}.{sub}" if sub else name, metric) for sub, metric in self._metrics)
+
+    def _group(self) -> Group | None:
+        gpu = self._gpus.get(self.name)
+        return None if gpu is None else getattr(gpu, self._cadence)
 
     def read(self) -> list[Reading]:
         """See Group.read."""
         if not self._grip.enter():
             return ["missing"] * len(self._metrics)
         try:
-            group = self._of()
+            group = self._group()
             if group is None:
                 return ["lost"] * len(self._metrics)
-            begun = self._now_ns()
-            readings = group.read()
-            self._answered(self._now_ns() - begun)
+            if self._answered is None:
+                readings = group.read()
+            else:
+                begun = self._now_ns()
+                readings = group.read()
+                self._answered(self._now_ns() - begun)
         finally:
             self._grip.leave()
-        if group.metrics == self._metrics:
+        if group.metrics is self._metrics or group.metrics == self._metrics:
             return readings
         known = dict(zip(group.metrics, readings))  # fewer links came back, or more
         return [known.get(metric, "missing") for metric in self._metrics]
@@ -141,11 +153,6 @@ class Handles:
     def gone(self) -> set[str]:
         """GPUs that had no handle when NVML was taken again."""
         return self.uuids.keys() - self.gpus.keys()
-
-    def group(self, name: str, cadence: str) -> Group | None:
-        """The metrics of a GPU at one cadence (fast, slow, links, transient); None when it is gone."""
-        gpu = self.gpus.get(name)
-        return None if gpu is None else getattr(gpu, cadence)
 
     def watch_xids(self) -> None:
         """Wait for XID events until something ends it, and say what. Call in a thread."""

@@ -56,6 +56,8 @@ TICK_S, IDLE_TICK_S = 0.1, 0.5
 BEAT_NS = 1_000_000_000
 FREE_S = 5.0
 """How long a holder that ends waits for the driver to let go of clocks."""
+FLUSH_NS = 250_000_000
+"""Readings that come faster than this go out together: each piece that is sent costs a wake at both ends."""
 INIT_S = 8.0
 """How long NVML may take to initialise before hello says that it hangs."""
 
@@ -93,11 +95,14 @@ class Holder:
         self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, now_ns)
         self._halts = Halts(os.path.dirname(note), run, self._halt)
         self._guards = Guards(self._unnumbered, self._halt)
-        self._readings = Readings(at, self._handles, self._guards, self._post, self.tell, now_ns)
+        self._readings = Readings(at, self._handles, self._guards, self._deliver, self.tell, self.spool.add_sample, now_ns)
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
         self._lease_end_ns = 0
-        self._attached = False
+        self._channel: Attachment | None = None
+        self._sent_ns = 0
+        self._turn = threading.Lock()
+        """Held by whoever changes anything here: the loop, unless it sleeps, or the sampler's thread with a reading."""
         self._ending = False
         self._posts: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._wake_r, self._wake_w = os.pipe()
@@ -144,16 +149,43 @@ class Holder:
         """Append a record to the spool."""
         self.spool.add(kind, body)
 
-    def _post(self, what: Callable[[], None], at_once: bool = True) -> None:
-        self._posts.put(what)
-        if not at_once:
+    def _deliver(self, what: Callable[[], None], urgent: bool) -> None:
+        """From the sampler's thread: a reading is taken in right here while the loop sleeps, which spares waking it. Under load
+        it is woken for what is urgent: its limits are looked at with each reading. Never waits: the loop may be busy."""
+        if not self._turn.acquire(blocking=False):
+            self._post(what)
             return
+        try:
+            try:
+                what()
+            except Exception:  # is the loop's to end by, not this thread's
+                self._post(what)
+            if urgent and self._hurried:
+                self._ring()
+            else:
+                self._send()  # a channel that is gone is found by the loop, where its end shows
+        finally:
+            self._turn.release()
+
+    def _send(self, at_once: bool = False) -> bool:
+        """Give the channel what is due; False when it is gone. Samples alone wait for each other, for FLUSH_NS at the most."""
+        channel, now = self._channel, self._now_ns()
+        if channel is None or not channel.owes:
+            return True
+        if not (at_once or self.spool.pressing or channel.stuck or now - self._sent_ns >= FLUSH_NS):
+            return True
+        self._sent_ns, self.spool.pressing = now, False
+        return channel.send()
+
+    def _post(self, what: Callable[[], None]) -> None:
+        self._posts.put(what)
+        self._ring()
+
+    def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_w, b"!")
 
     def _run_posts(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_r, 4096)
         while not self._posts.empty():
             self._posts.get()()
 
@@ -200,7 +232,7 @@ class Holder:
     @property
     def busy(self) -> bool:
         """True while this holder's run is alive: another may not have the tray. One that was halted and left is not."""
-        left = "*" in self._halts.why and not self._attached
+        left = "*" in self._halts.why and self._channel is None
         return bool(self._loaded()) or self._programmed or (self.leased and not left)
 
     def hear(self, down: wire.Down) -> None:
@@ -420,44 +452,55 @@ class Holder:
         selector = selectors.DefaultSelector()
         selector.register(listener, selectors.EVENT_READ)
         selector.register(self._wake_r, selectors.EVENT_READ)
-        channel: Attachment | None = None
 
-        def drop(gone: Attachment | Guard | None) -> None:
-            if gone is not None:
-                selector.unregister(gone.socket)
-                gone.socket.close()
+        def drop(gone: Attachment | Guard) -> None:
+            selector.unregister(gone.socket)
+            gone.socket.close()
 
         self._guards.left = drop
         alive, looked_ns = True, 0
         while alive:
             patience_s = TICK_S if self._hurried else max(0.0, IDLE_TICK_S - (self._now_ns() - looked_ns) / 1e9)
-            for key, _ in selector.select(patience_s):
-                if isinstance(key.data, Guard):
-                    self._guards.hear(key.data)
-                elif key.fileobj is listener:
-                    fresh = Attachment(self, listener.accept()[0])
-                    if not fresh.attach():
-                        fresh.socket.close()
-                    elif fresh.guard:
-                        selector.register(fresh.socket, selectors.EVENT_READ, self._guards.add(fresh.socket))
-                    else:  # the old link may not yet be known to be dead: the newer one wins
-                        drop(channel)
-                        channel = fresh
-                        selector.register(channel.socket, selectors.EVENT_READ)
-                        self._heard_ns = self._now_ns()
-                elif channel is not None and key.fileobj is channel.socket and not channel.receive():
-                    drop(channel)
-                    channel = None
-            self._attached = channel is not None
-            self._run_posts()
-            if self._hurried or self._now_ns() - looked_ns >= IDLE_TICK_S * 1e9:
-                looked_ns, alive = self._now_ns(), self.tick()
-            if channel is not None and not channel.send():
-                drop(channel)
-                channel = None
+            ready = selector.select(patience_s)
+            with self._turn:
+                for key, _ in ready:
+                    if isinstance(key.data, Guard):
+                        self._guards.hear(key.data)
+                    elif key.fileobj is listener:
+                        self._admit(listener, selector)
+                    elif key.fileobj == self._wake_r:
+                        os.read(self._wake_r, 4096)
+                    elif self._channel is not None and key.fileobj is self._channel.socket and not self._channel.receive():
+                        self._leave(selector)
+                self._run_posts()
+                if self._hurried or self._now_ns() - looked_ns >= IDLE_TICK_S * 1e9:
+                    looked_ns, alive = self._now_ns(), self.tick()
+                if not self._send(at_once=bool(ready)):
+                    self._leave(selector)
         self._readings.stop()
+        with self._turn:
+            channel, self._channel = self._channel, None
         if channel is not None:
             channel.finish()
         self._free_clocks()
         if self._freeing is not None:
             self._freeing.join(FREE_S)
+
+    def _admit(self, listener: socket.socket, selector: selectors.BaseSelector) -> None:
+        fresh = Attachment(self, listener.accept()[0])
+        if not fresh.attach():
+            fresh.socket.close()
+        elif fresh.guard:
+            selector.register(fresh.socket, selectors.EVENT_READ, self._guards.add(fresh.socket))
+        else:  # the old link may not yet be known to be dead: the newer one wins
+            self._leave(selector)
+            self._channel = fresh
+            selector.register(fresh.socket, selectors.EVENT_READ)
+            self._heard_ns = self._now_ns()
+
+    def _leave(self, selector: selectors.BaseSelector) -> None:
+        """Drop the channel."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            selector.unregister(channel.socket)
+            channel.socket.close()

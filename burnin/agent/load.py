@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -28,6 +29,8 @@ KILL_NS = 1_000_000_000
 HALT_KILL_NS = 300_000_000
 """The same after a halt, where everything must be off within a second."""
 
+TEND_NS = 500_000_000
+"""How often a process that says nothing is looked at."""
 FROZEN_NS = 5_000_000_000
 """Load goes on for no longer than this without a turn of the holder, whatever the lease: who is frozen keeps no margin."""
 
@@ -103,7 +106,7 @@ class Loads:
         self._slots = {gpu: slot for slot, gpu in enumerate(gpus)}
         self._spawn, self._tell, self._now_ns = spawn, tell, now_ns
         self._deadlines = Deadlines.create(len(gpus))
-        self.lease_end_ns = 0
+        self.lease_end_ns = self._tended_ns = 0
         self._margins: dict[str, tuple[float, int]] = {}
         self.counts: dict[str, dict[str, float]] = {}
         """What each GPU's present or last load process counted, by its own words (COUNTS)."""
@@ -230,7 +233,13 @@ class Loads:
     def tend(self) -> None:
         """Pass on what load processes say, reap those that ended, kill those that should have."""
         now = self._now_ns()
+        speaking: list[Any] = [b.process.stdout for b in self.burning.values() if b.process.stdout is not None]
+        speaking = select.select(speaking, [], [], 0)[0] if speaking else []
+        if now - self._tended_ns >= TEND_NS:  # also those that died without an end of what they say, for a child holds it
+            self._tended_ns, speaking = now, [b.process.stdout for b in self.burning.values()]
         for gpu, burning in list(self.burning.items()):
+            if burning.ending_ns is None and burning.process.stdout not in speaking:
+                continue
             code = burning.process.poll()
             for body in burning.said():
                 self._pass_on(burning, body)
@@ -276,5 +285,5 @@ class LoadSource:
 
     def read(self) -> list[Reading]:
         """Each count; `missing` before the first load, and where the load is none that counts it."""
-        counts = self._loads.counts.get(self.name, {})
-        return [counts.get(word, "missing") for word in COUNTS]
+        counts = self._loads.counts.get(self.name)
+        return [counts.get(word, "missing") for word in COUNTS] if counts else ["missing"] * len(COUNTS)

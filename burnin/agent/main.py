@@ -1,5 +1,5 @@
-"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ [CLAIM]`, `guard RUN`, `hold RUN`, `work ...`
-or `program ...`.
+"""What `python3 -I -S agent.pyz ...` does: `channel RUN HOLDER SEQ [CLAIM]`, `guard RUN`, `hold RUN`, `work ...`,
+`program ...`, or `codes`, which keeps bytecode for later starts (burnin.agent.codes).
 
 The working directory is the agent's private one. This is the only place that knows of processes' arguments and of the
 real clock, libraries and environment; everything below is given them.
@@ -7,6 +7,7 @@ real clock, libraries and environment; everything below is given them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,6 +20,10 @@ from typing import Any
 
 LINGER_S = 600.0
 """How long a holder waits for a controller to come back before it leaves the tray as it was."""
+
+
+KEEP_AFTER_S = 60.0
+"""How long a holder lives before it has bytecode made: not while a tray is only asked something, nor at a start."""
 
 
 def _python(zipapp: str, *args: str) -> list[str]:
@@ -42,7 +47,13 @@ def _start_holder(zipapp: str, run: str) -> subprocess.Popen[bytes]:
         )
 
 
-def hold(zipapp: str, run: str) -> int:
+def _keep_codes(zipapp: str) -> None:
+    null = subprocess.DEVNULL
+    with contextlib.suppress(OSError):
+        subprocess.Popen(_python(zipapp, "codes"), stdin=null, stdout=null, stderr=null).wait()
+
+
+def hold(zipapp: str, run: str, kept: bool = True) -> int:
     """Be the holder of this tray; exit status channel.ANOTHER_HOLDER when there is one already."""
     from burnin.agent import channel
 
@@ -84,6 +95,12 @@ def hold(zipapp: str, run: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: holder.end())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     holder.start()
+    if not kept:
+        import threading
+
+        later = threading.Timer(KEEP_AFTER_S, _keep_codes, (zipapp,))
+        later.daemon = True
+        later.start()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     if os.path.exists(channel.SOCKET):
         os.unlink(channel.SOCKET)
@@ -106,8 +123,8 @@ def work(uuid: str, spec: str, fd: str, slot: str, slots: str, parent: str) -> i
     return process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns, renew)
 
 
-def main(zipapp: str, argv: list[str]) -> int:
-    """Dispatch; exit status 64 for words that are not known."""
+def main(zipapp: str, argv: list[str], kept: bool = True) -> int:
+    """Dispatch; exit status 64 for words that are not known. `kept` False: there is no bytecode of this Python to run by."""
     if argv[:1] == ["channel"] and len(argv) in (4, 5):
         from burnin.agent import channel
 
@@ -119,7 +136,11 @@ def main(zipapp: str, argv: list[str]) -> int:
 
         return channel.main(lambda: channel.guard(argv[1]))
     if argv[:1] == ["hold"] and len(argv) == 2:
-        return hold(zipapp, argv[1])
+        return hold(zipapp, argv[1], kept)
+    if argv == ["codes"]:
+        from burnin.agent import codes
+
+        return codes.keep(zipapp)
     if argv[:1] == ["work"] and len(argv) == 7:
         return work(*argv[1:])
     if argv[:1] == ["program"] and len(argv) == 4:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from burnin.agent import links
-from burnin.agent.fields import REASONS, Call, Field, Group
+from burnin.agent.fields import REASONS, Call, Field, Group, Number
 
 _SM, _MEM = 1, 2
+_MARGIN_V1 = 0x1000008
 _CORRECTED, _UNCORRECTED, _AGGREGATE, _DRAM, _SRAM = 0, 1, 1, 2, 7
 _XID_EVENTS = 0x8
 
@@ -42,15 +43,15 @@ def _ecc(kind: int, place: int) -> Callable[[Any, Any], Sequence[float]]:
     return lambda n, h: (n.nvmlDeviceGetMemoryErrorCounter(h, kind, _AGGREGATE, place),)
 
 
-FAST_CALLS = (
-    Call(("gpu.temp",), lambda n, h: (n.nvmlDeviceGetTemperature(h, 0),)),
-    Call(("gpu.tlimit",), lambda n, h: (n.nvmlDeviceGetMarginTemperature(h),)),
-    Call(("gpu.clock_sm",), lambda n, h: (n.nvmlDeviceGetClockInfo(h, _SM),)),
-    Call(("gpu.clock_mem",), lambda n, h: (n.nvmlDeviceGetClockInfo(h, _MEM),)),
-    Call(("gpu.util",), lambda n, h: (n.nvmlDeviceGetUtilizationRates(h).gpu / 100,)),
+FAST_NUMBERS = (
+    Number("gpu.temp", "nvmlDeviceGetTemperature", (0,)),
+    Number("gpu.tlimit", "nvmlDeviceGetMarginTemperature", form="4xi", version=_MARGIN_V1),
+    Number("gpu.clock_sm", "nvmlDeviceGetClockInfo", (_SM,)),
+    Number("gpu.clock_mem", "nvmlDeviceGetClockInfo", (_MEM,)),
+    Number("gpu.util", "nvmlDeviceGetUtilizationRates", per=100),
 )
 TRANSIENT_FIELDS = (Field("transient.power", 186, 1e-3, 3),)
-TRANSIENT_CALLS = (Call(("transient.clock_sm",), lambda n, h: (n.nvmlDeviceGetClockInfo(h, _SM),)),)
+TRANSIENT_NUMBERS = (Number("transient.clock_sm", "nvmlDeviceGetClockInfo", (_SM,)),)
 """What changes within a second. Names of their own: merged into gpu.power, a burst of readings would count for a whole stage."""
 SLOW_FIELDS = (Field("gpu.recovery_action", 230, 1.0, 0),)
 SLOW_CALLS = (
@@ -79,10 +80,10 @@ class Gpu:
         pci = self.text("nvmlDeviceGetPciInfo")
         self.bdf: str | None = pci and (pci.busId.decode() if isinstance(pci.busId, bytes) else pci.busId)
         driver = str(nvml.nvmlSystemGetDriverVersion())
-        self.fast = Group(nvml, self._handle, fast_fields(driver), FAST_CALLS)
+        self.fast = Group(nvml, self._handle, fast_fields(driver), (), FAST_NUMBERS)
         self.slow = Group(nvml, self._handle, SLOW_FIELDS, (*SLOW_CALLS, *links.CALLS))
         self.links = Group(nvml, self._handle, links.fields(self._count(links.LINK_COUNT), driver), ())
-        self.transient = Group(nvml, self._handle, TRANSIENT_FIELDS, TRANSIENT_CALLS)
+        self.transient = Group(nvml, self._handle, TRANSIENT_FIELDS, (), TRANSIENT_NUMBERS)
 
     def _count(self, field: int) -> int:
         """A field that counts; 0 when it is not read: then no link of this GPU is, and what wants links finds none."""
@@ -127,6 +128,7 @@ class Gpu:
             "index": self.index,
             "name": self.text("nvmlDeviceGetName"),
             "uuid": self.uuid,
+            "pdi": f"{pdi:016x}" if (pdi := self.text("nvmlDeviceGetPdi")) else None,
             "serial": self.text("nvmlDeviceGetSerial"),
             "part_number": self.text("nvmlDeviceGetBoardPartNumber"),
             "vbios": self.text("nvmlDeviceGetVbiosVersion"),

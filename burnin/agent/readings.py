@@ -7,7 +7,6 @@ from typing import Any
 
 from burnin.agent import host
 from burnin.agent.cost import Cost
-from burnin.agent.fields import Group
 from burnin.agent.grip import GroupSource, Handles
 from burnin.agent.guards import Guards
 from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource
@@ -18,18 +17,21 @@ TRANSIENT = 3
 
 
 class Readings:
-    """`post(what, at_once)` runs in the holder's own thread; `tell` appends a record there."""
+    """`deliver(what, urgent)` runs it in the holder's turn, whichever thread has it; there `tell` appends a record, `keep` a
+    sample."""
 
     def __init__(
         self,
         at: host.Roots,
         handles: Handles,
         guards: Guards,
-        post: Callable[..., None],
+        deliver: Callable[[Callable[[], None], bool], None],
         tell: Callable[..., None],
+        keep: Callable[[int, int, list[float | None]], None],
         now_ns: Callable[[], int],
     ) -> None:
-        self._at, self._handles, self._guards, self._post, self._tell, self._now_ns = at, handles, guards, post, tell, now_ns
+        self._at, self._handles, self._guards, self._tell, self._now_ns = at, handles, guards, tell, now_ns
+        self._deliver, self._keep = deliver, keep
         self._cost = Cost(now_ns)
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
@@ -81,13 +83,9 @@ class Readings:
             self._sampler = sampler
         return {"tables": self.columns}
 
-    def _sources(self, cadence: str, answered: Callable[[int], None] = lambda took_ns: None) -> list[Source]:
+    def _sources(self, cadence: str, answered: Callable[[int], None] | None = None) -> list[Source]:
         who = self._handles
-
-        def of(name: str) -> Callable[[], Group | None]:
-            return lambda: who.group(name, cadence)
-
-        return [GroupSource(name, of(name), who.grip, self._now_ns, answered) for name in who.gpus]
+        return [GroupSource(name, cadence, who.gpus, who.grip, self._now_ns, answered) for name in who.gpus]
 
     def transient(self, period_s: float, seconds: float) -> dict[str, Any]:
         """Read what changes within a second so often, for so long; then no more."""
@@ -103,8 +101,8 @@ class Readings:
     # ---- from the sampler's thread
 
     def _emit(self, sample: Sample) -> None:
-        """Bursts of power are nobody's limit: they wait for the next turn, and cost no wake."""
-        self._post(lambda: self._sampled(sample), at_once=sample.table != TRANSIENT)
+        """Bursts of power are nobody's limit."""
+        self._deliver(lambda: self._sampled(sample), sample.table != TRANSIENT)
 
     def _paced(self, table: Table, took_ns: int) -> None:
         pace = table.pace
@@ -112,7 +110,7 @@ class Readings:
             every, asked = pace.period_ns / 1e9, pace.ordered_ns / 1e9
             took = f"table {table.name}: its reading took {took_ns / 1e9:.3g} s"
             text = f"{took}; it is read every {every:g} s now, {asked:g} s were asked"
-            self._post(lambda: self._tell("note", text=text))
+            self._deliver(lambda: self._tell("note", text=text), False)
 
     # ---- from the holder's
 
@@ -120,7 +118,7 @@ class Readings:
         if sample.absent != self._absent.get(sample.table, {}):
             self._absent[sample.table] = sample.absent
             self._tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
-        self._tell("sample", c=sample.table, n=sample.taken_ns, v=sample.values)
+        self._keep(sample.table, sample.taken_ns, sample.values)
         if self._sampler is not None:
             self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
         if self._loads is not None:

@@ -9,6 +9,7 @@ A table that takes too much of its period is read less often, within bounds (Pac
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,12 +96,12 @@ class Table:
 
 
 class Cadence:
-    """Deadlines of one table: first at once, then on the grid; those that were missed are skipped and counted."""
+    """Deadlines of one table: first at once, then on the grid from `origin_ns`; the missed ones are skipped and counted."""
 
-    def __init__(self, start_ns: int, period_ns: int) -> None:
+    def __init__(self, start_ns: int, period_ns: int, origin_ns: int | None = None) -> None:
         self.due_ns = start_ns
         self.missed = 0
-        self._start, self._period = start_ns, period_ns
+        self._start, self._period = start_ns if origin_ns is None else origin_ns, period_ns
 
     def advance(self, now_ns: int, period_ns: int | None = None) -> None:
         """Move to the first deadline after now. A new period keeps the grid's origin."""
@@ -126,17 +127,23 @@ class Sampler:
         tables: Sequence[Table],
         emit: Callable[[Sample], None],
         now_ns: Callable[[], int],
-        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        wait: Callable[[float], object] | None = None,
         hang_s: float = 2.0,
         paced: Callable[[Table, int], None] = lambda table, took_ns: None,
         cpu_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
         self.tables = list(tables)
-        self._emit, self._paced, self._now_ns, self._wait, self._cpu_ns = emit, paced, now_ns, wait, cpu_ns
+        self._emit, self._paced, self._now_ns, self._cpu_ns = emit, paced, now_ns, cpu_ns
         self.hang_s = hang_s
         self._lock = threading.Lock()
         self._generation = 0
-        self._stop, self._wake = threading.Event(), threading.Event()
+        self._origin_ns: int | None = None
+        """Of all tables' grids, so that one wake serves several."""
+        self._stopped = False
+        self._bell = threading.Lock()
+        """Held while nothing rings; an Event's wait costs half a wake more."""
+        self._bell.acquire()
+        self._wait = wait or (lambda seconds: self._bell.acquire(timeout=seconds))
         self._reading: tuple[str, int] | None = None
         self.hung: set[str] = set()
         """Names of sources whose read has not come back."""
@@ -153,12 +160,13 @@ class Sampler:
 
     def stop(self) -> None:
         """Ask all threads to end; a hung one ends with the process."""
-        self._stop.set()
-        self._wake.set()
+        self._stopped = True
+        self.nudge()
 
     def nudge(self) -> None:
         """Look at the tables' orders now, not at the next deadline."""
-        self._wake.set()
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._bell.release()
 
     def check(self) -> str | None:
         """Call often: the name of a source found hung just now, or None. Abandons its thread and starts another."""
@@ -172,13 +180,15 @@ class Sampler:
 
     def _run(self, generation: int) -> None:
         cadences: dict[tuple[int, int], Cadence] = {}
-        while not self._stop.is_set():
+        while not self._stopped:
             now = self._now_ns()
+            if self._origin_ns is None:
+                self._origin_ns = now
             nearest = now + 1_000_000_000
             for index, table in enumerate(self.tables):
                 if not table.due(now) or table.pace is None:
                     continue
-                cadence = cadences.setdefault((index, table.ordered), Cadence(now, table.pace.period_ns))
+                cadence = cadences.setdefault((index, table.ordered), Cadence(now, table.pace.period_ns, self._origin_ns))
                 if cadence.due_ns <= now:
                     sample = self._pass(index, table, generation)
                     if sample is None:
@@ -186,43 +196,37 @@ class Sampler:
                     self._emit(sample)
                     cadence.advance(self._now_ns(), table.pace.period_ns)
                 nearest = min(nearest, cadence.due_ns)
-            self._wait(self._wake, max(0.0, (nearest - self._now_ns()) / 1e9))
-            self._wake.clear()
+            self._wait(max(0.0, (nearest - self._now_ns()) / 1e9))
 
     def _pass(self, index: int, table: Table, generation: int) -> Sample | None:
         got: list[Reading] = []
-        taken, pace = self._now_ns(), table.pace
+        now_ns, pace = self._now_ns, table.pace
+        taken = now_ns()
         weighed = taken >= table.weigh_ns
         cpu = self._cpu_ns() if weighed else 0
         for source in table.sources:
             if source.name in self.hung:
-                readings: list[Reading] = ["hung"] * len(source.columns)
-            else:
-                self._reading = (source.name, self._now_ns())
-                readings = self._read(source)
-                with self._lock:
-                    if generation != self._generation:
-                        self.hung.discard(source.name)  # it came back after all
-                        return None
-                    self._reading = None
-            got += readings
-        absent: dict[int, str] = {}
-        values: list[float | None] = list(got)  # type: ignore[arg-type]
-        if str in set(map(type, got)):
-            absent = {i: why for i, why in enumerate(got) if isinstance(why, str)}
-            for i in absent:
-                values[i] = None
+                got += ["hung"] * len(source.columns)
+                continue
+            self._reading = (source.name, now_ns())
+            try:
+                got += source.read()
+            except Exception as error:  # a defect in reading one source must not silence the others
+                self.trouble = f"{source.name}: {type(error).__name__}: {error}"
+                got += ["missing"] * len(source.columns)
+            with self._lock:
+                if generation != self._generation:
+                    self.hung.discard(source.name)  # it came back after all
+                    return None
+                self._reading = None
+        absent = {i: why for i, why in enumerate(got) if isinstance(why, str)}
+        values: list[float | None] = got  # type: ignore[assignment]
+        for i in absent:
+            values[i] = None
         if weighed:
             table.weigh_ns, table.pass_cpu_ns = taken + WEIGH_NS, self._cpu_ns() - cpu
         table.cpu_ns += table.pass_cpu_ns
-        took = self._now_ns() - taken
+        took = now_ns() - taken
         if pace is not None and pace.took(took):
             self._paced(table, took)
         return Sample(index, taken, values, absent)
-
-    def _read(self, source: Source) -> list[Reading]:
-        try:
-            return source.read()
-        except Exception as error:  # a defect in reading one source must not silence the others
-            self.trouble = f"{source.name}: {type(error).__name__}: {error}"
-            return ["missing"] * len(source.columns)

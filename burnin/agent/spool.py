@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from burnin.wire import Record, encode
+from burnin.wire import Record, encode, encode_sample
 
 
 class Spool:
@@ -21,6 +21,8 @@ class Spool:
         self._limit = limit
         self._lines: deque[bytes] = deque()
         self._bytes = 0
+        self.pressing = False
+        """Something but samples was added since whoever sends it said False."""
         self.first = 0
         """Sequence number of the oldest record kept."""
 
@@ -31,7 +33,14 @@ class Spool:
 
     def add(self, kind: str, body: dict[str, Any]) -> None:
         """Append one record, stamped with the monotonic clock."""
-        line = encode(Record(kind, self._boot_id, self.next, self._now_ns(), body))
+        self._append(encode(Record(kind, self._boot_id, self.next, self._now_ns(), body)))
+        self.pressing = True
+
+    def add_sample(self, table: int, taken_ns: int, values: list[float | None]) -> None:
+        """Append a sample (see burnin.agent.holder), which nearly all records are."""
+        self._append(encode_sample(self._boot_id, self.next, self._now_ns(), table, taken_ns, values))
+
+    def _append(self, line: bytes) -> None:
         self._lines.append(line)
         self._bytes += len(line)
         while self._bytes > self._limit and len(self._lines) > 1:

@@ -8,13 +8,17 @@ beyond the vendor's threshold, a recovery that the driver asks for.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from burnin.checks.base import Check, Context, Evidence, Quantity
-from burnin.events import Measurement
+from burnin.events import Measurement, Result
 
 _REPLACE = "reset the GPU and run again on this tray; replace the board when it comes back"
 _RESET = "reset the GPU so that the row is replaced, then run again on this tray"
 _RECOVER = "do what nvidia-smi -q names under GPU Recovery Action, then run again on this tray"
+_ACTIONS = {1: "a GPU reset", 2: "a reboot of the node", 3: "its peers drained", 4: "the GPU drained and reset"}
+"""gpu.recovery_action as nvml.h of every branch has it. From 5 on branches differ: 5 is a bus reset to 580, an IMEX domain to be
+recovered to 610; 6 and 7 came with 615."""
 _RMA = "replace the board: this is the vendor's criterion"
 
 GROWTH = {
@@ -51,7 +55,11 @@ def _of_gpu(context: Context, evidence: Evidence, part: str, end: float) -> Iter
             reason = evidence.why_absent(part, metric)
             yield quantity.unknown(part, reason, f"{metric} has {now.present} readings in {context.stage.stage}")
         else:
-            yield quantity.judge(part, value, context.limits)
+            judged = quantity.judge(part, value, context.limits)
+            if metric == "gpu.recovery_action" and judged.result is Result.FAIL:
+                what = _ACTIONS.get(int(value), "what this number means to its branch alone")
+                judged = replace(judged, why=f"the driver asks for {what}")
+            yield judged
 
 
 CHECK = Check(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from burnin.checks import CHECKS
-from burnin.checks.base import RACK, Context
+from burnin.checks.base import RACK, Context, Order
 from burnin.rack.parts import fold
 from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run import ramp
@@ -29,8 +29,8 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
     parts = fold([*plan.trays, *plan.switches])
     console.print(f"{suite.suite} on rack {rack.rack} ({profile.profile}): {parts}, {how_long(plan)}")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("at", "stage", "phase", "for", "load", "checks"):
-        table.add_column(title, no_wrap=title != "checks")
+    for title, least in {"at": 0, "stage": 0, "phase": 0, "for": 0, "load": 40, "checks": 24}.items():
+        table.add_column(title, no_wrap=not least, min_width=least or None)  # the longest name of a check has room
     at = 0.0
     for leg in plan.legs:
         stage = leg.stage
@@ -61,8 +61,9 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
     console.print(f"waived: {', '.join(waived) or 'none'}")
     console.print("on each compute tray: connect over SSH, put the agent into its private directory, start it, and ask")
     console.print(
-        "  identify; state; sample; load and unload with a lease; state again; bye. Nothing else is run or changed there."
+        "  identify; state; sample; load and unload with a lease; state again; bye. All else that is asked, as each check begins:"
     )
+    _questions(suite, plan, profile, rack, catalogue, console)
     _rise(plan, profile, rack, console)
     _own_loads(suite, plan, profile, rack, catalogue, console)
     if not plan.whole:
@@ -83,6 +84,40 @@ def _rise(plan: Plan, profile: Profile, rack: Rack, console: Console) -> None:
             console.print(f"  after {step.at_s:.1f} s: load of {fold(step.parts)}, {step.kw:.1f} kW in all", highlight=False)
         if rise.left_out:
             console.print(f"  not loaded, for want of power: {fold(rise.left_out)}", highlight=False)
+
+
+def _questions(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Catalogue, console: Console) -> None:
+    """The first orders of the other checks, once for equal ones. Later ones depend on the answers."""
+    stages: dict[tuple[str, ...], list[str]] = {}
+    for leg in plan.legs:
+        for step in leg.steps:
+            check = CHECKS[step.check]
+            parts = [] if check.heats else check.parts([*plan.trays, *plan.switches])
+            trays = plan.trays if check.scope == "rack" else ()
+            context = Context(next(iter(parts), ""), rack, profile, suite, leg.stage, catalogue, step.args, trays)
+            groups: dict[str, list[str]] = {}
+            for order in check.orders(context, ()) if parts else ():
+                groups.setdefault(_in_words(order), []).extend([order.to] if check.scope == "rack" else parts)
+            for words, whom in groups.items():
+                stages.setdefault((step.check, fold(dict.fromkeys(whom)), words), []).append(leg.stage.stage)
+    for (name, to, words), when in stages.items():
+        text = f"  {name} ({_some(when)}), {to}: {words}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
+
+
+def _in_words(order: Order) -> str:
+    """Its door and what goes through it; a script on lines of its own."""
+    args = {key: value for key, value in order.args.items() if key not in ("job", "args_of")}
+    script = str(args.pop("script", "")).strip()
+    if order.via == "shell" and script:
+        become = " (as root)" if args.pop("become", False) else ""
+        return f"shell{become}:" + "".join(f"\n      {line}" for line in script.splitlines())
+    return f"{order.via} {order.verb}" + (f" {args}" if args else "")
 
 
 def _own_loads(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Catalogue, console: Console) -> None:

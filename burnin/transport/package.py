@@ -13,6 +13,7 @@ import importlib.util
 import io
 import marshal
 import re
+import sys
 import types
 import zipfile
 import zlib
@@ -23,7 +24,14 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-_MAIN = b"import sys\nfrom burnin.agent.main import main\nsys.exit(main(sys.argv[0], sys.argv[1:]))\n"
+_MAIN = b"""import os, sys
+kept = os.path.exists(f"{sys.argv[0]}.{sys.implementation.cache_tag}")
+if kept:
+    from burnin.agent.codes import use
+    kept = use(sys.argv[0])
+from burnin.agent.main import main
+sys.exit(main(sys.argv[0], sys.argv[1:], kept))
+"""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _WORD = re.compile(rb"\w+")
 _DEFINED = re.compile(rb"(?:def|class) +(\w+)")
@@ -155,7 +163,23 @@ def _bytecode(name: str, source: bytes) -> bytes:
         return code.replace(co_consts=inner, co_linetable=b"")
 
     code = bare(compile(source, name, "exec", dont_inherit=True, optimize=2))
-    return importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + importlib.util.source_hash(source) + marshal.dumps(code)
+    # marshal marks strings that others hold, and that are interned; of those that a process shares, both tell what it imported.
+    held = [sys.intern(one) if len(one) == 1 else one for one in _strings(code)]
+    body = marshal.dumps(code)
+    del held
+    return importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + importlib.util.source_hash(source) + body
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string that a code object holds, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple | frozenset):
+        for one in value:
+            yield from _strings(one)
+    elif isinstance(value, types.CodeType):
+        names = (value.co_names, value.co_varnames, value.co_cellvars, value.co_freevars)
+        yield from _strings((*names, value.co_consts, value.co_name, value.co_qualname, value.co_filename))
 
 
 def _packed(data: bytes) -> bytes:

@@ -12,9 +12,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncssh
-
 from burnin.errors import LinkLost, TrayError, TrayUnfit
+from burnin.transport.lean import asyncssh
 from burnin.transport.ssh import Endpoint, script, shell
 
 BYTES_MAX = 1 << 30

@@ -6,11 +6,12 @@ The stand-in checks what it is handed, and asks the test to write the product.
 from __future__ import annotations
 
 import ctypes as c
+import gc
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -101,7 +102,11 @@ def tray(tmp_path: Path) -> Bench:
 class Products:
     """The stand-in's products: every word is 7, but where `words` (n-th product -> value) says otherwise; `code` is answered."""
 
+    alive: ClassVar[list[Products]] = []
+    """Those of this test: the library has a pointer to what it calls, which keeps nothing from being collected."""
+
     def __init__(self, library: Any, driver: Cuda, answers: int = 1) -> None:
+        self.alive.append(self)
         self.count, self.code, self.words = 0, 0, dict[int, int]()
         self._driver = driver
         self._hook = HOOK(self._one)
@@ -112,6 +117,14 @@ class Products:
         if not self.code:
             self._driver.call("cuMemsetD32Async", at, self.words.get(self.count, 7), size // 4, stream)
         return self.code
+
+
+@pytest.fixture(autouse=True)
+def over() -> Iterator[None]:
+    """What was alive lets its GPU go with the test."""
+    yield
+    Products.alive.clear()
+    gc.collect()
 
 
 def little(cuda: Cuda, device: int, library: Any, name: str, launch_ms: float) -> Gemm:

@@ -56,15 +56,17 @@ class Rig:
         end = time.monotonic() + seconds
         while not (found := so()):
             assert time.monotonic() < end, self.records("note")
-            self.holder._run_posts()
-            self.holder.tick()
+            with self.holder._turn:
+                self.holder._run_posts()
+                self.holder.tick()
             threading.Event().wait(0.002)
         return found
 
     def give(self, verb: str, **args: Any) -> dict[str, Any]:
         """An order and its reply."""
         self._ids += 1
-        self.holder.hear(wire.Order(str(self._ids), verb, args))
+        with self.holder._turn:
+            self.holder.hear(wire.Order(str(self._ids), verb, args))
         reply: dict[str, Any] = self.until(lambda: next((r for r in self.records("reply") if r["id"] == str(self._ids)), None))
         return reply
 
@@ -143,6 +145,26 @@ def test_what_changes_within_a_second_is_read_only_when_asked_and_as_long(rig: C
     assert len(one.rows(TRANSIENT)) == again <= so_far + 23, "a second has twenty, the first, and two that were on their way"
     assert one.give("transient", period_s=0.05, seconds=600.0)["ok"]
     one.until(lambda: len(one.rows(TRANSIENT)) > again + 3)
+
+
+def test_a_reading_is_taken_in_while_the_loop_sleeps_and_waits_while_it_is_busy(rig: Callable[..., Rig]) -> None:
+    """The sampler's thread never waits for the loop: that could be sending to a slow channel."""
+    one = rig()
+    one.sample()
+    nobody_turns = threading.Event().wait
+    end, before = time.monotonic() + 20, len(one.rows(FAST))
+    while len(one.rows(FAST)) < before + 5:
+        assert time.monotonic() < end
+        nobody_turns(0.01)
+    with one.holder._turn:
+        kept = len(one.rows(FAST))
+        while one.holder._posts.qsize() < 5:
+            assert time.monotonic() < end
+            nobody_turns(0.01)
+        assert len(one.rows(FAST)) == kept
+    one.until(lambda: len(one.rows(FAST)) >= kept + 5)
+    lines, _ = one.holder.spool.lines(0, most=1 << 30)
+    assert [json.loads(line)[2] for line in lines.splitlines()] == list(range(len(lines.splitlines()))), "no gap, none twice"
 
 
 def test_a_hung_call_is_found_reported_and_the_others_are_read(rig: Callable[..., Rig]) -> None:

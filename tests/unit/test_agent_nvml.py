@@ -11,7 +11,7 @@ import pynvml
 import pytest
 
 from burnin.agent import links
-from burnin.agent.nvml import FAST_CALLS, SLOW_CALLS, SLOW_FIELDS, Gpus, fast_fields
+from burnin.agent.nvml import FAST_NUMBERS, SLOW_CALLS, SLOW_FIELDS, Gpus, fast_fields
 from burnin.twin.emulate import nvml
 from tests.unit.twin_tray import Bench, bench
 
@@ -51,6 +51,7 @@ def test_identity_is_read_whole(opened: Open) -> None:
     assert one["chassis"] == tray.facts["chassis"], "raw bytes, cut at the first NUL"
     assert one["tray_index"] == 0
     assert one["bdf"].endswith(":06:00.0")
+    assert one["pdi"] == f"{facts['pdi']:016x}", "what the board is to its maker, whichever driver and slot"
     assert all(value is not None for value in one.values())
 
 
@@ -74,7 +75,7 @@ def test_every_metric_is_read_and_agrees_with_single_calls(opened: Open) -> None
 def test_declared_metrics_and_readings_have_the_same_order(opened: Open) -> None:
     _, gpus = opened()
     gpu = gpus.gpus[0]
-    calls = [metric for call in FAST_CALLS for metric in call.metrics]
+    calls = [number.metric for number in FAST_NUMBERS]
     assert gpu.fast.metrics == tuple(("", metric) for metric in [*(f.metric for f in fast_fields("580")), *calls])
     slow = [metric for call in (*SLOW_CALLS, *links.CALLS) for metric in call.metrics]
     assert gpu.slow.metrics == tuple(("", metric) for metric in [*(f.metric for f in SLOW_FIELDS), *slow])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,18 +24,16 @@ class World:
         self.paced: list[tuple[float, int]] = []
         self.name = "g0"
         self.columns: tuple[tuple[str, str], ...] = (("g0", "a"),)
-        self.stop = threading.Event()
 
     def read(self) -> list[Reading]:
         self.ns += self.takes_ns
         self.cpu += self.takes_ns // 10
         return [1.0]
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, seconds: float) -> None:
         self.ns += max(1, int(seconds * S))
         if self.ns >= self.end_ns:
             self.sampler.stop()
-        return True
 
     def run(self, table: Table) -> None:
         self.sampler = Sampler(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,7 @@ def test_a_source_that_hangs_is_left_behind_and_taken_back_when_it_returns() -> 
             samples.append(sample)
             came.notify_all()
 
-    sampler = Sampler([Table("fast", [good, bad], 10 * S)], emit, clock, wait=lambda stop, _: stop.wait(0.005), hang_s=2.0)
+    sampler = Sampler([Table("fast", [good, bad], 10 * S)], emit, clock, wait=lambda _: time.sleep(0.005), hang_s=2.0)
 
     def next_sample() -> Sample:
         """Let a period pass, and wait for what it brings."""

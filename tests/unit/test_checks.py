@@ -486,3 +486,10 @@ def test_one_moment_of_a_sick_fabric_is_seen(metric: str, reading: float) -> Non
 def test_what_the_driver_asks_for_is_a_fail(flag: str) -> None:
     got = judge("ecc", change={("t07.g2", flag): {build.LOAD: [0.0] * 23 + [2.0]}})
     assert [(m.part, m.name, m.result) for m in got if m.result is not Result.PASS] == [("t07.g2", flag, Result.FAIL)]
+
+
+@pytest.mark.parametrize(("number", "what"), [(1.0, "a GPU reset"), (4.0, "drained"), (5.0, "its branch alone"), (9.0, "branch")])
+def test_a_recovery_is_named_where_every_driver_means_the_same_by_it(number: float, what: str) -> None:
+    got = judge("ecc", change={("t07.g2", "gpu.recovery_action"): {build.LOAD: [0.0] * 23 + [number]}})
+    (wish,) = [m for m in got if m.result is Result.FAIL]
+    assert what in wish.why

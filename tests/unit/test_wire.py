@@ -126,6 +126,18 @@ def test_any_bytes_are_an_order_or_a_protocol_error(line: bytes) -> None:
         pass
 
 
+_numbers = st.none() | st.integers(-(2**64), 2**64) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.text(max_size=36), st.integers(0, 3), st.lists(_numbers, max_size=9))
+def test_samples_are_the_records_that_anybody_would_write(boot_id: str, table: int, values: list[float | None]) -> None:
+    line = wire.encode_sample(boot_id, 7, 8, table, 9, values)
+    assert line == wire.encode(wire.Record("sample", boot_id, 7, 8, {"c": table, "n": 9, "v": values}))
+    for none in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ValueError):
+            wire.encode_sample(boot_id, 7, 8, table, 9, [*values, none])
+
+
 def test_nan_never_travels() -> None:
     with pytest.raises(ValueError):
         wire.encode(wire.Record("sample", "b", 0, 0, {"v": [float("nan")]}))
