@@ -276,7 +276,11 @@ FAULTS = [
           plants=(f"bmc_slow:t01.bmc:10@{AT_S}",)),
     Fault("a BMC lies", "a leak; its detectors say OK and Enabled (`bmc_lies`), their voltage says wet", planted,
           "guard: the voltage", 4, codes=(1, 3), says="leak", plants=(f"bmc_lies:t01.bmc@{AT_S}", f"leak:t01:600@{AT_S}")),
-    Fault("a BMC is stale", "a leak; its BMC answers what it said before (`bmc_stale`)", planted, "-", 0, (), load_s=40,
+    Fault("a BMC is stale", "a leak; its BMC answers what it said at rest (`bmc_stale`)", planted,
+          "guard: its power stands still", 130, load_s=170, says="bmc_stale",
+          plants=("bmc_stale:t01.bmc", f"leak:t01:600@{AT_S}")),
+    Fault("a BMC turns stale in steady load", "a leak; its BMC answers what it said before (`bmc_stale`)", planted, "-", 0, (),
+          load_s=40,
           codes=(0, 3), plants=(f"bmc_stale:t01.bmc@{AT_S - 5}", f"leak:t01:600@{AT_S}")),
 ]  # fmt: skip
 

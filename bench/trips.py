@@ -26,7 +26,9 @@ from typing import Any
 
 from burnin.events import TrayState
 from burnin.rack.load import RackFile, load_rack
+from burnin.run.beside import keep_ways
 from burnin.run.guard import Guardian, configuration
+from burnin.run.straight import ways_of
 from burnin.store import RunStart, open_store
 from burnin.transport.agent import AgentLink
 from burnin.transport.package import build
@@ -218,6 +220,8 @@ def keep_run(bench: Bench) -> None:
         RunStart(RUN, bench.file.rack.rack, "gb300-nvl72", None, False, False, "bench", "2026-01-01T00:00:00Z", config)
     )
     store.close()
+    dial = dialer(bench.file)
+    keep_ways(bench.place / "b.db", RUN, ways_of(dial, tuple(bench.links), build()))
 
 
 def show(what: str, trips: list[Trip]) -> str:

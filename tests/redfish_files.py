@@ -99,6 +99,8 @@ class Service:
 
     tree: dict[str, Body]
     sessions: bool = True
+    full: tuple[int, Body] | None = None
+    """What it answers to a login while it has no room for another session; it knows who shows name and password."""
     expands: bool = True
     page: int = 0
     trouble: dict[str, list[str | int]] = field(default_factory=dict)
@@ -134,9 +136,10 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def _known(self) -> bool:
-        if self.service.sessions:
+        basic = (self.headers.get("Authorization") or "").startswith("Basic ")
+        if self.service.sessions and not (self.service.full and basic):
             return self.headers.get("X-Auth-Token") in self.service.tokens
-        return (self.headers.get("Authorization") or "").startswith("Basic ")
+        return basic
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
@@ -146,6 +149,8 @@ class _Answers(BaseHTTPRequestHandler):
                 return self._send(405, {})
             if body != {"UserName": USER, "Password": PASSWORD}:
                 return self._send(401, {"error": {"message": "no"}})
+            if self.service.full:
+                return self._send(*self.service.full)
             token = f"token-{len(self.service.asked)}"
             self.service.tokens.add(token)
             return self._send(201, {}, {"X-Auth-Token": token, "Location": f"{self.path}/{token}"})

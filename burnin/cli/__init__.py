@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
-import tempfile
-import traceback
+from typing import TYPE_CHECKING
 
 from burnin.errors import BurninError, InputError, NotReady, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def main() -> None:
     """Entry point of `burnin`."""
     gc.set_threshold(50_000, 20, 100)  # imports make much that lives on: looking at it ever again is 5 % of a start
     if "--emergency" in sys.argv:
-        with contextlib.suppress(OSError):  # before all else on a busy controller, where we may
-            os.nice(-10)
+        from burnin.run import ahead
+
+        ahead.for_a_moment()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: list[str]) -> int:
     """One command, and its exit code: whatever happens inside, 1 only ever means FAIL."""
+    from burnin.cli import at_once
+
+    if (asked := at_once.read(argv, os.environ)) is not None:
+        return _at_once(*asked)
     from burnin.cli import exits
     from burnin.cli.app import Escaped, command
 
@@ -41,6 +47,19 @@ def run(argv: list[str]) -> int:
             return exits.USAGE
         return exits.INTERRUPTED if type(error).__name__ == "Abort" else _outcome(error)
     return code if isinstance(code, int) else exits.PASS
+
+
+def _at_once(run: str, db: Path) -> int:
+    from burnin.cli import at_once
+
+    try:
+        at_once.stop(run, db)
+        sys.stdout.flush()
+    except BaseException as error:
+        return _outcome(error)
+    from burnin.cli import exits
+
+    return exits.PASS
 
 
 def _outcome(error: BaseException) -> int:
@@ -69,6 +88,9 @@ def _outcome(error: BaseException) -> int:
 
 
 def _broken(error: BaseException) -> int:
+    import tempfile
+    import traceback
+
     from burnin.cli import exits
 
     with tempfile.NamedTemporaryFile("w", prefix="burnin-failure-", suffix=".txt", delete=False) as file:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from burnin.cli import at_once
 from burnin.cli.options import DB, Db, Json, Plain, console, writable
 
 if TYPE_CHECKING:
@@ -108,14 +107,10 @@ def stop(
     db: Db = DB,
 ) -> None:
     """End a run: in order (load comes down, what was measured is judged), or at once."""
-    asyncio.run(_emergency(run, db) if emergency else _stop(run, db))
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+    if emergency:
+        at_once.stop(run, db)
+    else:
+        asyncio.run(_stop(run, db))
 
 
 ANSWER_S = 5.0
@@ -136,7 +131,7 @@ async def _stop(run: str, db: Path) -> None:
             going = orjson.loads(await reader.readline() or b'{"run": ""}')["run"]
             if run != "last" and not going.startswith(run):
                 raise InputError(f"run {run} is not going on: with this database it is {going}")
-            writer.write(orjson.dumps({"do": "stop", "by": _me()}) + b"\n")
+            writer.write(orjson.dumps({"do": "stop", "by": at_once.me()}) + b"\n")
             while line := await reader.readline():
                 if orjson.loads(line).get("event") == "said":
                     console().print(f"run {going} is being stopped: load comes down, then it is judged")
@@ -146,10 +141,3 @@ async def _stop(run: str, db: Path) -> None:
     finally:
         writer.close()
     raise NotReady(f"the controller of run {run} does not answer: `burnin stop {run} --emergency` ends the load without it")
-
-
-async def _emergency(run: str, db: Path) -> None:
-    from burnin.run.emergency import stop_now
-
-    for line in await stop_now(run, db, _me()):
-        typer.echo(line)

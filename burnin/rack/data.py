@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 class Data(BaseModel):
     """Base of everything read from a file: unknown keys are mistakes, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 Mistake = tuple[tuple[str | int, ...], str]

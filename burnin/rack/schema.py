@@ -35,6 +35,7 @@ WHERE_READ = ("dew_point",)
 
 GUARDED = (
     "gpu_margin", "tray_lost", "leak", "leaking_trays", "coolant_flow", "coolant_supply", "coolant_rise", "power_shelves",
+    "bmc_stale",
 )  # fmt: skip
 """Everything a guard can watch; `burnin.run.guard_rules` says what each reads."""
 
@@ -193,11 +194,14 @@ class Guarded(Data):
     limit: Limit
     ends: Literal["gpu", "tray", "rack"] = "rack"
     blind_s: float | None = Field(default=None, gt=0, description="unread for so long is taken for bad; left out: never")
+    step: Limit | None = Field(default=None, description="bmc_stale: the move of a GPU's power (min, W) that a BMC has to follow")
 
     @model_validator(mode="after")
     def _a_number(self) -> Self:
         if not self.limit.known:
             raise ValueError("a guard needs a known limit; what nobody has published cannot be guarded")
+        if self.step is not None and not (self.step.unit == "W" and self.step.min is not None and self.step.min > 0):
+            raise ValueError("a step is a min above 0 in W")
         return self
 
 
@@ -218,6 +222,13 @@ class Profile(Data):
     frus: dict[Annotated[str, AfterValidator(_kind)], str] = Field(
         description="kind of part (GPU, compute tray ...) -> what is pulled and replaced"
     )
+
+    @model_validator(mode="after")
+    def _a_step(self) -> Self:
+        for name, rule in self.guard.items():
+            if (name == "bmc_stale") != (rule.step is not None):
+                raise ValueError(f"guard: {name} has {'no' if rule.step is None else 'a'} step: bmc_stale alone needs one")
+        return self
 
 
 # ---------------------------------------------------------------- rack: one of them, and where it answers

@@ -51,20 +51,21 @@ class Guardian:
         self._there: set[str] = set()
         self._changed = asyncio.Event()
         self._leaving = self._begun = False
-        self._detached = False
+        self._detached_s = 0.0
         self.relieved = False
         """An earlier session's guard was still there, and made way for this one."""
         self.dead = ""
         """Why there is no guard any more."""
 
     async def start(self) -> None:
-        """Start the process; it connects by itself."""
+        """Start the process; it connects by itself. What was to be told before is told first."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "burnin.run.guard_process",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=4 << 20,
         )  # fmt: skip
         self._heard_s = self._now_s()
         self._say(self._told)
+        self._say({"there": sorted(self._there), "detached": self._detached_s})
         self._tasks = [asyncio.ensure_future(job) for job in (self._listen(), self._beat())]
 
     def _say(self, body: Mapping[str, Any]) -> None:
@@ -86,7 +87,7 @@ class Guardian:
         while line := await self._process.stdout.readline():
             self._heard_s = self._now_s()
             self._hear(orjson.loads(line))
-        if self._detached:
+        if self._detached_s > 0:
             await asyncio.sleep(GRACE_S)
         if not self._leaving:
             self._died(f"the guard's process ended with status {await self._process.wait()}")
@@ -131,7 +132,7 @@ class Guardian:
 
     def detach(self, for_s: float) -> None:
         """For so long the guard is not to take this run's silence or death for a reason to end load; 0: at once, as ever."""
-        self._detached = for_s > 0
+        self._detached_s = for_s
         self._say({"detached": for_s})
 
     async def ready(self) -> None:

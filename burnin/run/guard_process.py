@@ -28,7 +28,7 @@ from burnin.errors import InputError, NotReady, TrayError
 from burnin.rack.load import RackFile
 from burnin.rack.parts import tray_of
 from burnin.rack.schema import Profile, Rack
-from burnin.run import sockets
+from burnin.run import ahead, sockets
 from burnin.run.guard_redfish import Leaks, sources
 from burnin.run.guard_rules import ACTIONS, Seen, Trip, Watch
 from burnin.run.guard_trays import GuardedTray, halt_all, outcome
@@ -59,7 +59,9 @@ class GuardProcess:
         self.watch = Watch({name: rule for name, rule in self._profile.guard.items() if name not in waived})
         if not {"coolant_flow", "coolant_supply"} & set(self.watch.rules):  # a rise is made of what was waived by name
             self.watch.rules = {name: rule for name, rule in self.watch.rules.items() if name != "coolant_rise"}
-        self._sources, self._unheard = sources(self._file, self.watch.rules, told["trays"], self.see, self._tell_state)
+        self._sources, self._unheard = sources(
+            self._file, self.watch.rules, told["trays"], self.see, self._tell_state, self._drawn
+        )
         self._dial = dialer(self._file)
         self.trays = {tray: self._tray(tray) for tray in told["trays"]}
         self._out = out
@@ -89,6 +91,11 @@ class GuardProcess:
         """A reading, from wherever."""
         for trip in self.watch.see(one):
             self.trip(trip)
+
+    def _drawn(self, tray: str) -> float | None:
+        """Mean power of a tray's GPUs, as its agent told last; None where it was not all told just now."""
+        guarded = self.trays.get(tray)
+        return guarded.drawn(self._profile.topology.gpus(tray)) if guarded is not None else None
 
     def _hear(self, line: bytes) -> None:
         self._heard_s = time.monotonic()
@@ -304,8 +311,7 @@ async def _main() -> None:
 
 def main() -> None:
     """Entry point of the process. Where it may, it goes before everything else on this machine."""
-    with contextlib.suppress(OSError):
-        os.nice(-10)
+    ahead.for_long()
     asyncio.run(_main())
 
 

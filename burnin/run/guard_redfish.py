@@ -15,6 +15,7 @@ from burnin.errors import TrayError
 from burnin.rack.load import RackFile
 from burnin.rack.schema import Guarded
 from burnin.run.guard_rules import Seen
+from burnin.run.guard_stale import Follows
 from burnin.telemetry import bmc, facility
 from burnin.transport.bmcs import CDU, services
 from burnin.transport.redfish import Endpoint, Redfish, Resource, failed
@@ -24,10 +25,17 @@ LEAK_S, SURE_S, COOLANT_S, SHELF_S = 0.22, 1.0, 0.5, 1.0
 VOLTS_S, NO_SENSOR_S = 2.0, 60.0
 """A detector that says OK is not believed alone: beside it, and more seldom, the voltage that it reads is asked for; where no
 sensor is (404), once a minute: a BMC that starts has none for a while."""
+POWER_S = 5.0
+"""How often a BMC is asked for its tray's power, to see that what it reads moves (burnin.run.guard_stale)."""
 AGAIN_S = 1.0
 EVENTS_SILENT_S = 3600.0
 
 See = Callable[[Seen], None]
+Drawn = Callable[[str], float | None]
+
+
+def _nobody(part: str) -> float | None:
+    return None
 
 
 class Source:
@@ -120,8 +128,14 @@ class Leaks(Source):
     names = ("leak",)
     links = ("ThermalSubsystem", "LeakDetection", "LeakDetectors")
 
-    def __init__(self, at: Endpoint, see: See, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, at: Endpoint, see: See, changed: Callable[[], None], follows: Follows | None = None, drawn: Drawn = _nobody
+    ) -> None:
+        """`follows`: where it is watched whether this BMC repeats itself; `drawn(part)`: mean power of its GPUs, where known."""
         super().__init__(at, see, changed)
+        self._follows, self._drawn = follows, drawn
+        self._homes: dict[str, Resource] = {}
+        self._power = ""
         self._sensors: set[str] = set()
         self._without: dict[str, float] = {}
         """Paths where no sensor was, and when: the detector has only its word."""
@@ -131,7 +145,7 @@ class Leaks(Source):
 
     async def live(self) -> None:
         """For ever, listening for events beside it."""
-        beside = [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._measure())]
+        beside = [asyncio.ensure_future(job) for job in (self._listen(), self._measure(), self._follow())]
         try:
             await super().live()
         finally:
@@ -172,7 +186,43 @@ class Leaks(Source):
                         self._without[path] = begun
             self._volts, self._volts_s = known, before
 
+    async def _follow(self) -> None:
+        """Does the tray's power follow the load? A BMC that does not tell it is not found out this way, and nothing is said."""
+        while self._follows is not None:
+            await asyncio.sleep(POWER_S if self._power or not self._homes else NO_SENSOR_S)
+            value = None
+            with contextlib.suppress(TrayError):
+                self._power = self._power or await self._find_power()
+                if self._power:
+                    value = bmc.tray_power({**self._homes, self._power: await self._client.get(self._power, ASK_S)})
+            now = time.monotonic()
+            over_s = self._follows.read(value, self._drawn(self.part), now)
+            said = f"it says {value:g} W of its tray as before" if value is not None else ""
+            why = f"{said}, and its GPUs' power made a step" if over_s else ""
+            self._see(Seen("bmc_stale", f"{self.part}.bmc", over_s, now, now - over_s, why))
+
+    async def _find_power(self) -> str:
+        """The resource that says the tray's power; none: it has none. Raises TrayError."""
+        for home, body in sorted(self._homes.items()):
+            paths = [f"{home}/EnvironmentMetrics"] if "EnvironmentMetrics" in body else []
+            rows = (await self._had(f"{home}/Sensors")).get("Members") if "Sensors" in body else None
+            paths += [str(row.get("@odata.id")) for row in rows or () if isinstance(row, Mapping)]
+            for path in (path for path in paths if path.endswith("/EnvironmentMetrics") or "totalhsc" in path.lower()):
+                if bmc.tray_power({home: body, path: await self._had(path)}) is not None:
+                    return path
+        return ""
+
+    async def _had(self, path: str) -> Resource:
+        """What is there; nothing where the service has none. Raises TrayError."""
+        try:
+            return await self._client.get(path, ASK_S)
+        except TrayError as error:
+            if getattr(error, "status", None) != 404:
+                raise
+            return {}
+
     def choose(self, bodies: Mapping[str, Resource]) -> Iterable[str]:
+        self._homes = {path: body for path, body in bodies.items() if bmc.is_tray(body)}
         return (path for path in bodies if path.endswith("/LeakDetectors"))
 
     def read(self, bodies: Mapping[str, Resource], at_s: float, before_s: float) -> Iterable[Seen]:
@@ -244,8 +294,18 @@ class Shelf(Source):
         yield Seen("power_shelves", self.part, None if unread or not supplies else float(out), at_s, before_s, why)
 
 
+def _follows(rules: Mapping[str, Guarded], part: str) -> Follows | None:
+    step = rules["bmc_stale"].step if "bmc_stale" in rules else None
+    return Follows(step.min) if step is not None and step.min is not None and part.startswith("t") else None
+
+
 def sources(
-    file: RackFile, rules: Mapping[str, Guarded], trays: Iterable[str], see: See, changed: Callable[[], None]
+    file: RackFile,
+    rules: Mapping[str, Guarded],
+    trays: Iterable[str],
+    see: See,
+    changed: Callable[[], None],
+    drawn: Drawn = _nobody,
 ) -> tuple[list[Source], dict[str, str]]:
     """Who is asked for what these rules watch, and what nobody can be asked for: name -> why.
 
@@ -257,7 +317,7 @@ def sources(
     blind: dict[str, str] = {}
     if "leak" in rules:
         wet = [part for part in at if part[0] in "ts"]
-        found += [Leaks(at[part], see, changed) for part in wet]
+        found += [Leaks(at[part], see, changed, _follows(rules, part), drawn) for part in wet]
         if missing := sorted(set(trays) - set(wet)):
             blind["leak"] = f"the rack file names no BMC of {', '.join(missing)}"
     if coolant:

@@ -6,6 +6,7 @@
     leaking_trays   1, trays with a detector that is not OK                 BMCs
     coolant_flow coolant_supply coolant_rise    L/min, Cel, Cel (return minus supply)      CDU
     power_shelves   1, supplies of each power shelf that do not work        its Redfish service
+    bmc_stale       s, in which a BMC's power of its tray repeats what it said before a step of the load      BMC, agent
 
 A trip happens once for each name and part: what it ended stays ended.
 """
@@ -93,7 +94,7 @@ class Watch:
         trips = []
         if beyond(rule.limit, one.value):
             shown = f"{one.value:g}{_unit(rule.limit)}" if isinstance(one.value, float) else one.value
-            why = f"{one.name} of {one.part} is {shown}, limit {rule.limit}"
+            why = f"{one.name} of {one.part} is {shown}, limit {rule.limit}" + (f" ({one.why})" if one.why else "")
             trips = self._trip(one.name, one.part, rule, why, one.at_s, one.before_s)
             if one.name == "leak":
                 trips += self._leaks(one)
@@ -139,6 +140,7 @@ ACTIONS = {
     "coolant_supply": "look at the CDU and the facility's water before any load",
     "coolant_rise": "the loop carries more heat than its flow takes: look at flow, filter and heat balance",
     "power_shelves": "look at this power shelf and its feed before any load",
+    "bmc_stale": "whether this tray leaks is not known: reset its BMC and see that its readings follow the load, then run again",
     "controller": "look at the controller machine: it did not run for so long; then resume the run",
     "guard": "send this report to burnin's makers; then resume the run",
     "emergency": "find out with who stopped it what was wrong; then run again",

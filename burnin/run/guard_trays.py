@@ -109,6 +109,13 @@ class GuardedTray:
             if part in self.loaded or value is not None:
                 self._saw(Seen("gpu_margin", part, value, now, now - age_s))
 
+    def drawn(self, gpus: Collection[str]) -> float | None:
+        """Mean power of these, W; None where one of them is not known, or the agent is silent."""
+        watts = [self.power_w.get(gpu) for gpu in gpus]
+        known = [one for one in watts if one is not None]
+        there = self.watching and time.monotonic() - self.heard_s < OLD_S
+        return sum(known) / len(known) if there and known and len(known) == len(watts) else None
+
     # ---- orders
 
     async def halt(self, why: str, gpus: Collection[str] | None) -> float:

@@ -28,6 +28,8 @@ from burnin.run.undo import Undo
 CUTOFF = "gpu.tlimit.cutoff"
 LEAVE = "leave"
 """Stage name under which the checks of every run's end are kept."""
+FIRST_S = 2.0
+"""How long trays have the controller for themselves when they are attached to."""
 SETTLE_S = 45.0
 """How long trays may take to connect before the run goes on without those that have not."""
 FIRST_READINGS_S = 15.0
@@ -69,9 +71,7 @@ class Run:
         async with asyncio.TaskGroup() as group:
             for session in self.job.sessions.values():
                 self._tasks.append(group.create_task(session.live()))
-            beside = [group.create_task(self._keep_stored())]
-            if self.job.facility is not None:
-                beside.append(group.create_task(self.job.facility.live()))
+            beside = [group.create_task(self._keep_stored()), group.create_task(self._beside())]
             try:
                 await self._arrive()
                 self.refused = any(session.anothers for session in self.job.sessions.values())
@@ -86,6 +86,16 @@ class Run:
                 for task in beside:
                     task.cancel()
         return not self.job.stop.is_set()
+
+    async def _beside(self) -> None:
+        """Guard and services: forty of them and a Python that starts must not keep the trays waiting, which may be under load."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_S):
+                await asyncio.gather(*(session.settled.wait() for session in self.job.sessions.values()))
+        if self.job.guard is not None:
+            await self.job.guard.start()
+        if self.job.facility is not None:
+            await self.job.facility.live()
 
     def _anyone(self) -> bool:
         """False when no tray is there, and none will be: then there is nothing to wait for."""

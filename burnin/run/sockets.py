@@ -11,42 +11,17 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from burnin.errors import InputError, NotReady
+from burnin.run.beside import guard, live, reachable
 
-PATH_MAX = 107
-"""Bytes of a socket's path that fit into sockaddr_un."""
+__all__ = ["Listening", "connect", "guard", "listen", "live"]
+
 LINE_MAX = 4 << 20
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def live(db: Path) -> Path:
-    """The run's socket: watch reads it, stop writes it."""
-    return db.with_name(f"{db.name}.live")
-
-
-def guard(db: Path) -> Path:
-    """The guard's socket: `stop --emergency` writes it."""
-    return db.with_name(f"{db.name}.guard")
-
-
-@contextlib.contextmanager
-def reachable(path: Path) -> Iterator[str]:
-    """A short way to this socket. Raises NotReady where there is none."""
-    if len(os.fsencode(path)) <= PATH_MAX:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        short = f"/proc/self/fd/{folder}/{path.name}"
-        if not Path(short).parent.exists() or len(os.fsencode(short)) > PATH_MAX:
-            raise NotReady(f"{path} is {len(os.fsencode(path))} bytes long, {PATH_MAX} are the most: give --db a shorter path")
-        yield short
-    finally:
-        os.close(folder)
 
 
 class Listening:

@@ -23,6 +23,7 @@ from burnin.events import LogLine, Verdict
 from burnin.rack.load import RackFile
 from burnin.rack.parts import tray_of
 from burnin.rack.schema import WHERE_READ, Catalogue
+from burnin.run.beside import drop_ways, keep_ways
 from burnin.run.ending import Stop
 from burnin.run.facility import Facility
 from burnin.run.guard import Guardian, configuration
@@ -37,6 +38,7 @@ from burnin.run.person import Person
 from burnin.run.plan import Plan
 from burnin.run.pytests import Pytests
 from burnin.run.resume import Before, proof
+from burnin.run.straight import ways_of
 from burnin.run.tray import TraySession
 from burnin.store import RunStart, Session, Store, Voided
 from burnin.suites.schema import Suite
@@ -284,14 +286,16 @@ async def _run(
     loop.add_signal_handler(signal.SIGINT, stop.interrupt)
     loop.add_signal_handler(signal.SIGTERM, terminated)
     left = False
+    keep_ways(store.path, run_id, ways_of(dial, request.plan.trays, agent))
     try:
-        await guard.start()
         run = Run(job)
         through = await run.run()
         left = True
         return REFUSED if run.refused else COMPLETE if through else STOPPED
     finally:
         await guard.close(clean=left)
+        if left:
+            drop_ways(store.path)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         await bmcs.close()

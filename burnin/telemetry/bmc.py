@@ -276,12 +276,17 @@ def system_serials(bodies: Bodies) -> set[str]:
 # ---------------------------------------------------------------- power of a tray
 
 
+def is_tray(chassis: Body) -> bool:
+    """True for the chassis that is the whole tray, not a board in it."""
+    return chassis.get("ChassisType") in ("Shelf", "RackMount", "Sled", "Blade", "StandAlone", "Enclosure")
+
+
 def tray_power(bodies: Bodies) -> float | None:
     """Watts of the whole tray: its own chassis' EnvironmentMetrics, else the sensor of the hot-swap controllers' total."""
     for path, body in sorted(bodies.items()):
         if kind(body) == "EnvironmentMetrics" and (watts := number(body.get("PowerWatts"))) is not None:
             whose = bodies.get(path.rsplit("/", 1)[0], {})
-            if whose.get("ChassisType") in ("Shelf", "RackMount", "Sled", "Blade", "StandAlone", "Enclosure"):
+            if is_tray(whose):
                 return watts
     total = [s.reading for s in sensors(bodies) if "totalhsc" in last(s.path).lower() and s.measures == "Power"]
     return total[0] if total else None

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import asyncssh
 import orjson
 
 from burnin import wire
 from burnin.errors import AgentBusy, LinkLost, ProtocolError, Superseded, TrayError, TrayUnfit
 from burnin.transport.halt import by_file
+from burnin.transport.lean import asyncssh
 from burnin.transport.package import Agent
 from burnin.transport.payload import bring
 from burnin.transport.ssh import Dialer, Endpoint, script, shell

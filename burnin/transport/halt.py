@@ -7,33 +7,30 @@ from __future__ import annotations
 
 import shlex
 
-import asyncssh
-
+from burnin.transport.lean import asyncssh
 from burnin.transport.ssh import Endpoint, shell
 
 TAKE_S, WAIT_S = 1.0, 3.0
 """How long the agent may take to see the file (under load it looks every 0.1 s, else every 0.5 s), and to answer (what goes on
 is killed after 0.3 s)."""
+LOOK_S = 0.05
 
 
 async def by_file(connection: asyncssh.SSHClientConnection, at: Endpoint, run: str, why: str) -> int | None:
     """How many GPUs were loaded, and are not any more. None where this way does not lead there: no agent, an older one, another
     run's, a directory that cannot be written. Raises TrayError when the link goes."""
     text = f"""
-cd {shlex.quote(at.dir)} 2>/dev/null && [ -S holder.sock ] || exit 1
-rm -f halted
-umask 077
-printf '%s\\n%s\\n' {shlex.quote(run)} {shlex.quote(why)} > .halt.$$ && mv .halt.$$ halt || exit 1
+cd {shlex.quote(at.dir)} 2>/dev/null && [ -S holder.sock ] && umask 077 && : > halted || exit 1
+printf '%s\\n%s\\n' {shlex.quote(run)} {shlex.quote(why)} > .halt.$$ && mv .halt.$$ halt || {{ rm -f .halt.$$ halted; exit 1; }}
 n=0
-while [ $n -lt {round(WAIT_S / 0.05)} ]; do
-  [ -f halted ] && cat halted && rm -f halted && exit 0
-  [ -f halt ] && [ $n -ge {round(TAKE_S / 0.05)} ] && break
-  sleep 0.05; n=$((n + 1))
+while [ $n -lt {round(WAIT_S / LOOK_S)} ]; do
+  [ -s halted ] && cat halted && rm -f halted && exit 0
+  [ -f halt ] && [ $n -ge {round(TAKE_S / LOOK_S)} ] && break
+  sleep {LOOK_S:g}; n=$((n + 1))
 done
-rm -f halt
+rm -f halt halted
 exit 1
 """
-    become = "sudo -n " if at.become else ""
-    answer = await shell(connection, f"{become}sh -c {shlex.quote(text)}", timeout_s=WAIT_S + 4)
+    answer = await shell(connection, f"sudo -n sh -c {shlex.quote(text)}" if at.become else text, timeout_s=WAIT_S + 4)
     said = answer.out.strip()
     return int(said) if answer.status == 0 and said.isdigit() else None

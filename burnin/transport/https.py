@@ -35,9 +35,14 @@ RENEW_S = 30.0
 """A client is replaced no more often: what was given up in a handshake holds its socket for a minute."""
 REFUSED_S = 60.0
 """A login that was refused is not tried again for so long: BMCs lock accounts out."""
+FULL_S = 60.0
+"""A service that has no room for another session (controllers that were killed leave theirs until these time out) is asked with
+name and password meanwhile, and for a session again after so long."""
 SESSIONS = "/redfish/v1/SessionService/Sessions"
 _BUSY = (429, 500, 502, 503, 504)
 _NO_SESSIONS = (404, 405, 501)
+_FULL, _FULL_WORDS = (429, 503, 507), (b"SessionLimitExceeded", b"CreateLimitReachedForResource")
+"""How a login is answered where sessions have run out: DMTF's message registries have both words, the second one with 400."""
 
 
 class RedfishError(TrayError):
@@ -77,6 +82,7 @@ class Service:
         self._login = asyncio.Lock()
         self._headers: dict[str, str] | None = None
         self._session = ""
+        self._full_until_s = float("inf")
         self._refused: tuple[float, LoginRefused] | None = None
 
     def _fresh(self, trust: ssl.SSLContext) -> httpx.AsyncClient:
@@ -206,7 +212,7 @@ class Service:
 
     async def _authorized(self) -> dict[str, str]:
         async with self._login:
-            if self._headers is None:
+            if self._headers is None or time.monotonic() >= self._full_until_s:
                 if self._refused is not None and time.monotonic() < self._refused[0] + REFUSED_S:
                     raise LoginRefused(str(self._refused[1]))
                 try:
@@ -226,17 +232,27 @@ class Service:
                 headers={"Content-Type": "application/json"},
             ) as answer:
                 status, token, session = answer.status_code, answer.headers.get("X-Auth-Token"), answer.headers.get("Location")
+                said = b"" if 200 <= status < 300 else await _beginning(answer)
         except (httpx.HTTPError, OSError) as error:
             raise self._broken("login", error) from None
         good = 200 <= status < 300
+        full = status in _FULL or any(word in said for word in _FULL_WORDS)
         self._session = session or "" if good and token else ""
+        self._full_until_s = time.monotonic() + FULL_S if full else float("inf")
         if good and token:
             return {"X-Auth-Token": token}
-        if good or status in _NO_SESSIONS:  # no sessions here: every request says who asks
+        if good or full or status in _NO_SESSIONS:  # no session to be had: every request says who asks
             return {"Authorization": f"Basic {base64.b64encode(f'{who}:{secret.reveal()}'.encode()).decode()}"}
         if status in (400, 401, 403):
             raise LoginRefused(f"{self.at.part}: {self._origin} refuses the login of {who} (HTTP {status})")
         raise RedfishError(f"{self.at.part}: login answers HTTP {status}", status)
+
+
+async def _beginning(answer: httpx.Response) -> bytes:
+    """The first of what came: enough for the name of an error."""
+    async for piece in answer.aiter_raw(8192):
+        return piece
+    return b""
 
 
 async def _close(client: httpx.AsyncClient) -> None:

@@ -11,9 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncssh
-
 from burnin.errors import InputError, Problem, Unreachable
+from burnin.transport.lean import asyncssh
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ of an answer that could not be read stands in it as {"failed": why, "status": HT
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from burnin.transport.modbus import ModbusEndpoint, ModbusService
 
 PAGES_MAX, MEMBERS_MAX, WALK_MAX = 200, 20_000, 2_000
 SILENT_S = 300.0
+ROOT_AGAIN_S = 30.0
 ROOT = "/redfish/v1"
 
 Resource = dict[str, Any]
@@ -25,6 +27,9 @@ Endpoint = RedfishEndpoint | ModbusEndpoint
 
 class Redfish:
     """One service. Not connected before the first question; `close` logs out. Tasks may share it."""
+
+    _rootless_s = float("-inf")
+    """When its root was last found to be broken: it is left alone for a while, with its retries."""
 
     def __init__(self, at: Endpoint, timeout_s: float = 20.0) -> None:
         """`timeout_s`: for one request, its retries included. Raises RedfishError for a CA file that cannot be used."""
@@ -114,11 +119,14 @@ class Redfish:
         return await self.get(path, timeout_s)
 
     async def _expansion(self) -> str:
+        if time.monotonic() < self._rootless_s + ROOT_AGAIN_S:
+            return ""
         try:
             offered: Any = await self.root()
         except RedfishError as error:
             if error.status is None:
                 raise
+            self._rootless_s = time.monotonic()
             return ""  # a service whose root is broken may still give what stands below it, member by member
         for name in ("ProtocolFeaturesSupported", "ExpandQuery"):
             offered = offered.get(name)

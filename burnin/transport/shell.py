@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-import asyncssh
-
 from burnin.errors import LinkLost, TrayError
+from burnin.transport.lean import asyncssh
 from burnin.transport.ssh import Dialer, closing, script
 
 OUTPUT_MAX = 16 << 20

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import asyncssh
+from typing import TYPE_CHECKING, Any
 
 from burnin.errors import HostKeyError, InputError, LinkLost, LoginRefused, TrayError, Unreachable
 from burnin.transport.known import KnownHosts, fingerprint, scan
+from burnin.transport.lean import asyncssh
 
 if TYPE_CHECKING:
     from burnin.transport.payload import Payload
@@ -81,6 +80,19 @@ class Dialer:
         self._options: dict[tuple[str, Path | None], asyncssh.SSHClientConnectionOptions] = {}
         self._tunnel: asyncssh.SSHClientConnection | None = None
         self._tunnel_lock = asyncio.Lock()
+
+    def told(self, parts: Collection[str]) -> dict[str, Any]:
+        """What `of` makes a dialer of these parts from again: JSON. Keys are named by their files; no library is brought."""
+        ends = [{**asdict(replace(self.endpoints[part], nccl={})), "key": _name(self.endpoints[part].key)} for part in parts]
+        known, file = os.path.abspath(self.known.path), os.path.abspath(self._rack_file)
+        return {"endpoints": ends, "known": known, "rack_file": file, "timeout_s": self._timeout_s, "jump": self._jump}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Dialer:
+        """Raises KeyError or TypeError for what `told` did not write, InputError for a known_hosts file that is not one."""
+        ends = [Endpoint(**{**at, "key": Path(at["key"]) if at["key"] else None}) for at in told["endpoints"]]
+        known = KnownHosts(Path(told["known"]))
+        return cls({at.part: at for at in ends}, known, told["rack_file"], float(told["timeout_s"]), told["jump"])
 
     def _options_of(self, user: str, key: Path | None) -> asyncssh.SSHClientConnectionOptions:
         if (user, key) not in self._options:
@@ -182,6 +194,10 @@ class Dialer:
         if self._tunnel is not None:
             self._tunnel.close()
             await self._tunnel.wait_closed()
+
+
+def _name(key: Path | None) -> str | None:
+    return os.path.abspath(key) if key is not None else None
 
 
 def _plain(error: Exception) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from burnin.run import sockets
+from burnin.run import beside, sockets
 from burnin.twin.rackstate import RackState
 from burnin.twin.tray import descendants
 from burnin.twin.up import Twin, running
@@ -130,6 +130,7 @@ def test_emergency_stop_through_the_guard(loaded_run: Make, twin: Twin, tmp_path
     assert (tmp_path / "again.json").read_text() == (tmp_path / "verdict.json").read_text()
     assert not alive(loaded.guard)
     assert not list(tmp_path.glob("runs.db.*[!l]")) or not sockets.live(loaded.run.db).exists()
+    assert not beside.ways(loaded.run.db).exists()
     gone = burnin("stop", "last", "--db", str(loaded.run.db))
     assert (gone.returncode, gone.stderr.count("\n")) == (2, 1)
     assert "is not going on" in gone.stderr
@@ -205,6 +206,7 @@ def test_emergency_stop_without_any_controller(loaded_run: Make, twin: Twin, tmp
     loaded = loaded_run()
     os.kill(loaded.guard, signal.SIGSTOP)  # neither of them can do anything
     loaded.run.process.send_signal(signal.SIGSTOP)
+    away = loaded.run.db.rename(tmp_path / "away.db")  # nor is the database needed
     asked = subprocess.Popen(
         [sys.executable, "-m", "burnin", "stop", "last", "--emergency", "--db", str(loaded.run.db)],
         stdout=subprocess.PIPE, text=True,
@@ -213,6 +215,7 @@ def test_emergency_stop_without_any_controller(loaded_run: Make, twin: Twin, tmp
     out, _ = asked.communicate(timeout=60)
     assert asked.returncode == 0, out
     assert "straight over SSH 2 trays are without load" in out
+    away.rename(loaded.run.db)
 
 
 @contextmanager

@@ -228,6 +228,27 @@ def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves
     assert said.count(" to t07") == 4, "copies, hbm, consensus, collective"
 
 
+def test_a_dry_run_names_every_check_whole_and_shows_what_each_asks_first(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    more = (
+        '  s[0-8]: {host: "10.1.2.[11-19]", user: admin}\n'
+        'bmc:\n  t[00-17]: {url: "https://10.1.3.[11-28]", ca: known_hosts, secret: env:BMC}\n'
+    )
+    (tmp_path / "rack.yaml").write_text(RACK.rstrip("\n") + "\n" + more)
+    assert run(["run", "l11-rack-24h", "rack.yaml", "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    plan = said.partition("interlocks before load")[0]
+    assert "…" not in said
+    asked = "inventory firmware configuration switch nmx bmc leak power coolant link-ends switch-ports thermal-margin collective"
+    assert set(asked.split()) <= set(plan.replace(",", " ").split())
+    assert "inventory (audit), t[00-17]: agent identify" in said
+    assert (
+        "switch (audit, soak-1, soak-2 and 3 more), s[0-8]: shell:\n" in said and "nv show platform environment leakage" in said
+    )
+    assert "leak (audit, soak-1, soak-2 and 3 more), t[00-17]: redfish walk" in said
+
+
 def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:
     from burnin.checks import CHECKS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -195,6 +196,32 @@ async def test_it_is_told_what_is_detached_and_tells_whom_it_relieved(monkeypatc
     assert not side.one.relieved
     side.one._hear({"relieved": 1})
     assert side.one.relieved
+
+
+async def test_a_guard_that_starts_late_is_told_first_what_was_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = Side()
+    side.one.see(TrayState("t01", 1.0, "ready"))
+    side.one.detach(600)
+    monkeypatch.setattr("burnin.run.guard.sys.executable", shutil.which("cat"))
+    started = asyncio.create_subprocess_exec
+
+    async def cat(program: str, *words: str, **more: Any) -> Any:
+        return await started(program, **more)
+
+    monkeypatch.setattr("burnin.run.guard.asyncio.create_subprocess_exec", cat)
+    heard, all_heard = list[Any](), asyncio.Event()
+
+    def hear(said: Any) -> None:
+        heard.append(said)
+        if len(heard) >= 2:
+            all_heard.set()
+
+    monkeypatch.setattr(side.one, "_hear", hear)
+    await side.one.start()
+    async with asyncio.timeout(10):
+        await all_heard.wait()
+    await side.one.close(clean=True)
+    assert heard[:2] == [{"trays": ["t00", "t01"]}, {"there": ["t01"], "detached": 600}]
 
 
 def test_a_dead_guard_stops_the_run_once_and_refuses_load() -> None:

@@ -15,6 +15,7 @@ from burnin.rack.schema import Rack
 from burnin.run import guard_redfish
 from burnin.run.guard_redfish import Coolant, Leaks, Shelf, Source, sources
 from burnin.run.guard_rules import Seen, Watch
+from burnin.run.guard_stale import Follows
 from tests.redfish_files import Body, needs_captures, serving, tree
 
 RULES = load_profile("gb300-nvl72").guard
@@ -298,3 +299,61 @@ def test_who_is_not_in_the_rack_file_cannot_be_asked(tmp_path: Path, monkeypatch
     }
     only_agents = {name: RULES[name] for name in ("gpu_margin", "tray_lost")}
     assert sources(nobody, only_agents, ["t00"], lambda one: None, lambda: None) == ([], {})
+
+
+@needs_captures
+async def test_a_tray_that_draws_what_it_drew_before_a_step_of_its_load_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_redfish, "POWER_S", 0.05)
+    bodies, seen = tree(), list[Seen]()
+    total = f"{ROOT}/Chassis/Chassis_0/EnvironmentMetrics"
+    assert bodies[total]["PowerWatts"]["Reading"] == pytest.approx(1349.3, abs=0.1)
+    drawn = {"t07": 200.0}
+    with serving(tmp_path / "bmc", bodies) as service:
+        source = Leaks(service.at(part="t07"), seen.append, lambda: None, Follows(300.0), drawn.get)
+
+        def told() -> list[float]:
+            return [float(one.value or 0) for one in seen if one.name == "bmc_stale"]
+
+        def stands_still() -> bool:
+            if sum("Chassis_0/EnvironmentMetrics" in line for line in service.asked) >= 4:
+                drawn["t07"] = 1400.0
+            if told() and told()[-1] > 0.2:
+                bodies[total]["PowerWatts"] = {"Reading": 6000.5}
+            return max(told(), default=0) > 0.2 and told()[-1] == 0
+
+        await watched(source, seen, stands_still)
+    assert told()[:3] == [0, 0, 0]
+    said = next(one for one in seen if one.name == "bmc_stale" and one.value)
+    assert said.part == "t07.bmc" and "it says 1349.26 W of its tray as before" in said.why
+    assert said.at_s - said.before_s == pytest.approx(float(said.value or 0))
+
+
+@needs_captures
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_sensor_stands_in_for_a_chassis_that_tells_no_power_and_without_both_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    for name in ("POWER_S", "NO_SENSOR_S"):
+        monkeypatch.setattr(guard_redfish, name, 0.05)
+    bodies, seen = tree(), list[Seen]()
+    for path, body in bodies.items():
+        if path.endswith("/EnvironmentMetrics"):
+            body.pop("PowerWatts", None)
+    (total,) = (path for path in bodies if "TotalHSC" in path)
+    if not there:
+        bodies[total]["Reading"] = None
+    drawn = {"t07": 200.0}
+    with serving(tmp_path / "bmc", bodies) as service:
+        source = Leaks(service.at(part="t07"), seen.append, lambda: None, Follows(300.0), drawn.get)
+
+        def asked() -> bool:
+            times = sum("TotalHSC" in line for line in service.asked)
+            if times >= 4:
+                drawn["t07"] = 1400.0
+            return times >= 9
+
+        await watched(source, seen, asked)
+    assert any(one.value for one in seen if one.name == "bmc_stale") == there
+    assert all(one.value == "OK" for one in seen if one.name == "leak")

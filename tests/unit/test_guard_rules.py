@@ -65,7 +65,7 @@ def test_where_a_leak_ends_only_its_tray_the_second_ends_the_rack() -> None:
     assert [trip.target for trip in watch.see(seen("leak", "t05", "Critical"))] == ["t05", "rack"]
 
 
-@pytest.mark.parametrize("name", sorted(set(RULES) - {"leaking_trays", "tray_lost"}))
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"leaking_trays", "tray_lost", "bmc_stale"}))
 def test_unread_for_too_long_is_not_good(name: str) -> None:
     watch, rule = Watch(RULES), RULES[name]
     assert rule.blind_s is not None
@@ -127,3 +127,12 @@ def test_every_profile_says_what_is_guarded(name: str) -> None:
     assert set(guard) <= set(GUARDED)
     assert {"gpu_margin", "tray_lost"} <= set(guard)
     assert (set(guard) == set(GUARDED)) is name.endswith("nvl72")
+
+
+def test_a_bmc_that_repeats_itself_ends_the_rack_and_says_what_it_says() -> None:
+    watch, over = Watch(RULES), RULES["bmc_stale"].limit.max
+    assert over is not None
+    assert watch.see(Seen("bmc_stale", "t03.bmc", over, 200.0, 200.0 - over, "as before")) == []
+    (trip,) = watch.see(Seen("bmc_stale", "t03.bmc", over + 5, 205.0, 200.0 - over, "it says 5000 W as before"))
+    assert (trip.part, trip.target, trip.latency_s) == ("t03.bmc", "rack", over + 5)
+    assert "it says 5000 W as before" in trip.why and "reset its BMC" in trip.action

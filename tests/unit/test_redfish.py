@@ -86,6 +86,37 @@ async def test_basic_authentication_where_there_are_no_sessions(service: Service
         assert (await bmc.get(ROOT))["@odata.id"] == ROOT
 
 
+@pytest.mark.parametrize(
+    "full",
+    [
+        (503, {"error": {"code": "Base.1.8.SessionLimitExceeded", "message": "There are too many sessions."}}),
+        (400, {"error": {"@Message.ExtendedInfo": [{"MessageId": "Base.1.8.1.CreateLimitReachedForResource"}]}}),
+        (429, {}),
+    ],
+    ids=["503", "400", "429"],
+)
+async def test_a_service_full_of_the_sessions_of_killed_controllers_is_read_all_the_same(
+    service: Service, monkeypatch: pytest.MonkeyPatch, full: tuple[int, Body]
+) -> None:
+    service.full = full
+    async with client(service) as bmc:
+        for _ in range(3):
+            assert (await bmc.get(ROOT))["@odata.id"] == ROOT
+        assert len([line for line in service.asked if "Sessions" in line]) == 1, "not asked for a session with every question"
+        service.full = None
+        monkeypatch.setattr(https, "FULL_S", 0.0)
+        await bmc.get(ROOT)
+        assert len(service.tokens) == 1, "a session as soon as there is room"
+    assert not service.tokens
+
+
+async def test_a_400_that_does_not_speak_of_sessions_is_a_refused_login(service: Service) -> None:
+    service.full = (400, {"error": {"code": "Base.1.8.PropertyValueError", "message": "UserName"}})
+    async with client(service) as bmc:
+        with pytest.raises(LoginRefused, match="HTTP 400"):
+            await bmc.get(ROOT)
+
+
 async def test_a_wrong_password_is_said_and_not_shown(service: Service) -> None:
     async with client(service, password="another-Passw0rd") as bmc:
         with pytest.raises(LoginRefused, match="refuses the login of root") as caught:
@@ -228,6 +259,21 @@ async def test_a_service_whose_root_is_broken_still_gives_what_stands_below_it(t
         async with client(service) as bmc:
             found = await bmc.members(f"{ROOT}/Things")
     assert [row["Reading"] for row in found] == list(range(5))
+
+
+async def test_a_broken_root_is_left_alone_for_a_while_so_that_polls_keep_their_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path, small(**EXPANDS), trouble={ROOT: [500, 500, 500]}) as service:
+        async with client(service) as bmc:
+            for _ in range(4):
+                assert len(await bmc.members(f"{ROOT}/Things")) == 5
+            asked = service.asked.count(f"GET {ROOT}")
+            assert asked == len(https.RETRY_S) + 1
+            assert not any("expand" in line for line in service.asked)
+            monkeypatch.setattr(redfish, "ROOT_AGAIN_S", 0.0)
+            assert len(await bmc.members(f"{ROOT}/Things")) == 5
+            assert any("expand" in line for line in service.asked)
 
 
 async def test_a_member_that_cannot_be_read_stands_in_the_list(service: Service) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from burnin.checks import CHECKS
 from burnin.events import StageBegan, StageEnded, Status
@@ -64,3 +67,38 @@ async def test_a_guard_that_comes_up_late_takes_nothing_from_the_load() -> None:
     assert ended.status is Status.COMPLETE
     assert began.t_s == 100.0 + LATE_S
     assert ended.t_s - began.t_s >= LOAD_S
+
+
+class Tray:
+    def __init__(self) -> None:
+        self.settled = asyncio.Event()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_trays_are_attached_to_before_guard_and_services_take_the_machine(silent: bool, monkeypatch: Any) -> None:
+    """A run that comes back to 18 loaded trays took 4.2 s for it beside its guard's start and the walks through 36 services."""
+    monkeypatch.setattr("burnin.run.loop.FIRST_S", 0.05 if silent else 60.0)
+    began = list[str]()
+
+    class Beside:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def start(self) -> None:
+            began.append(self.name)
+
+        live = start
+
+    trays = {"t00": Tray(), "t01": Tray()}
+    job = cast("Job", SimpleNamespace(sessions=trays, guard=Beside("guard"), facility=Beside("services")))
+    run = Run.__new__(Run)
+    run.job = job
+    beside = asyncio.ensure_future(run._beside())
+    trays["t00"].settled.set()
+    await asyncio.sleep(0)
+    assert began == []
+    if not silent:
+        trays["t01"].settled.set()
+    async with asyncio.timeout(10):
+        await beside
+    assert began == ["guard", "services"], "the guard first; and a tray that does not answer holds up neither"

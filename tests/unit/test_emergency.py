@@ -1,0 +1,187 @@
+"""`stop --emergency`: the shortest way to the guard, and what it falls back on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from burnin.cli import at_once
+from burnin.errors import NotReady
+from burnin.run import beside, emergency
+from burnin.transport.known import KnownHosts
+from burnin.transport.ssh import Dialer, Endpoint
+
+GONE = {"name": "emergency", "answered": 2, "last_gone_s": 0.4, "cold_s": 0.5, "unanswered": {}, "still": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("stop last --emergency", ("last", "burnin.db")),
+        ("stop --emergency last --db a.db", ("last", "a.db")),
+        ("stop --db=a.db 2026 --emergency", ("2026", "a.db")),
+        ("stop last", None),
+        ("stop --emergency", None),
+        ("stop last other --emergency", None),
+        ("stop last --emergency --help", None),
+        ("stop last --emergency --db", None),
+        ("stop last --emergency --emergency", None),
+        ("watch last --emergency", None),
+        ("--emergency stop last", None),
+    ],
+)
+def test_only_a_plain_emergency_stop_goes_past_the_command_line(words: str, asked: tuple[str, str] | None) -> None:
+    assert at_once.read(words.split(), {}) == (None if asked is None else (asked[0], Path(asked[1])))
+
+
+def test_the_database_may_be_named_by_the_environment() -> None:
+    assert at_once.read(["stop", "last", "--emergency"], {"BURNIN_DB": "/x/y.db"}) == ("last", Path("/x/y.db"))
+    assert at_once.read(["stop", "last", "--emergency"], {"BURNIN_DB": ""}) == ("last", Path("burnin.db"))
+
+
+class Guard:
+    """A guard's socket that says these lines: the first on connect, the others after what it was told."""
+
+    def __init__(self, db: Path, *lines: dict[str, Any] | bytes) -> None:
+        self.heard: list[Any] = []
+        self._lines = [line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines]
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(beside.guard(db)))
+        self._socket.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection, connection.makefile("rb") as said:
+            connection.sendall(self._lines[0])
+            if line := said.readline():
+                self.heard.append(json.loads(line))
+                connection.sendall(b"".join(self._lines[1:]))
+
+    def close(self) -> None:
+        self._socket.close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Any:
+    made: list[Guard] = []
+
+    def make(*lines: dict[str, Any] | bytes) -> Guard:
+        made.append(Guard(tmp_path / "b.db", *lines))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_the_order_is_said_with_the_standard_library_alone(guard: Callable[..., Guard], tmp_path: Path) -> None:
+    one = guard({"run": "r1"}, {"said": "ordered"}, {"outcome": {**GONE, "name": "leak"}}, {"outcome": GONE})
+    words = [sys.executable, "-X", "importtime", "-m", "burnin", "stop", "last", "--emergency", "--db", str(tmp_path / "b.db")]
+    began_s = time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert one.heard[0]["do"] == "emergency" and one.heard[0]["run"] == "r1" and one.heard[0]["by"]
+    first = done.stdout.splitlines()[0]
+    assert first.endswith("2 answered")
+    took = re.search(r"([\d.]+) s after this command began", first)
+    assert took is not None and 0 < float(took[1]) < time.monotonic() - began_s + 0.02, "a Python that starts is part of it"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "burnin.run.emergency" in imported
+    assert not imported & {"asyncio", "asyncssh", "typer", "pydantic", "sqlalchemy", "orjson", "rich", "subprocess", "tempfile"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"run": "another"}],
+        [b""],
+        [b"no json\n"],
+        [b'["a list"]\n'],
+        [{"run": "r1"}],
+        [{"run": "r1"}, {"said": "ordered"}],
+        [{"run": "r1"}, {"said": "ordered"}, b"garbled\n"],
+    ],
+)
+def test_a_guard_that_does_not_see_it_through_is_not_believed(
+    guard: Callable[..., Guard], tmp_path: Path, lines: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard(*lines)
+    monkeypatch.setattr("burnin.run.straight.halt", lambda run, db, by, begin: [f"over SSH: {run} by {by}"])
+    assert emergency.stop_now("r1", tmp_path / "b.db", "me") == ["over SSH: r1 by me"]
+
+
+def test_what_did_not_answer_or_goes_on_is_no_success(guard: Callable[..., Guard], tmp_path: Path) -> None:
+    guard({"run": "r1"}, {"said": "ordered"}, {"outcome": {**GONE, "unanswered": {"t03": "lost"}, "still": ["t04.g1"]}})
+    with pytest.raises(NotReady, match=r"(?s)t03 did not answer: lost.*still loaded: t04.g1"):
+        emergency.stop_now("last", tmp_path / "b.db", "me")
+
+
+# ---------------------------------------------------------------- the way straight to the trays
+
+
+def test_ways_are_of_one_run_and_of_nobody_elses_business(tmp_path: Path) -> None:
+    db = tmp_path / "b.db"
+    assert beside.read_ways(db, "last") is None
+    beside.keep_ways(db, "20261121-a", {"agent": "f00"})
+    assert stat.S_IMODE(beside.ways(db).stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["b.db.ways"]
+    assert beside.read_ways(db, "last") == beside.read_ways(db, "20261121") == {"run": "20261121-a", "agent": "f00"}
+    assert beside.read_ways(db, "20261122") is None and beside.read_ways(db, "") is None
+    for garbled in (b"", b"{", b"[1]", b'{"run": 3}', b"\xff"):
+        beside.ways(db).write_bytes(garbled)
+        assert beside.read_ways(db, "last") is None
+    beside.drop_ways(db)
+    beside.drop_ways(db)
+    assert os.listdir(tmp_path) == []
+
+
+def test_ways_that_cannot_be_written_do_not_leave_an_older_runs(tmp_path: Path) -> None:
+    db = tmp_path / "b.db"
+    beside.keep_ways(db, "old", {})
+    scratch = beside.ways(db).with_name(f"b.db.ways.{os.getpid()}")
+    scratch.mkdir()
+    beside.keep_ways(db, "new", {})
+    assert beside.read_ways(db, "last") is None
+    beside.keep_ways(tmp_path / "nowhere" / "b.db", "new", {})
+
+
+def test_a_dialer_comes_back_from_what_it_told(tmp_path: Path) -> None:
+    (tmp_path / "known").write_text("")
+    ends = {
+        part: Endpoint(part, "127.0.0.1", 22, "burnin", key, True, "python3", "/var/tmp/x", {"aarch64": None})  # type: ignore[dict-item]
+        for part, key in (("t00", tmp_path / "id"), ("t01", None), ("s0", None))
+    }
+    dial = Dialer(ends, KnownHosts(tmp_path / "known"), "rack.yaml", 7.5, "me@jump:23")
+    told = json.loads(json.dumps(dial.told(["t00", "t01"])))
+    again = Dialer.of(told)
+    assert list(again.endpoints) == ["t00", "t01"]
+    assert again.endpoints["t00"] == Endpoint("t00", "127.0.0.1", 22, "burnin", tmp_path / "id", True, "python3", "/var/tmp/x")
+    assert again.endpoints["t01"].key is None
+    assert again.told(["t00", "t01"]) == told
+    with pytest.raises(KeyError):
+        Dialer.of({})
+
+
+def test_asyncssh_is_imported_without_starting_programs() -> None:
+    text = """
+import sys
+sys.addaudithook(lambda event, args: sys.exit(f"started {args[1]}") if event in ("subprocess.Popen", "os.posix_spawn") else None)
+import burnin.transport.agent, burnin.run.straight
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
