@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,12 @@ class Guard:
         self._thread.start()
 
     def _serve(self) -> None:
-        connection, _ = self._socket.accept()
-        with connection, connection.makefile("rb") as said:
+        """Whoever asked may have gone to the trays meanwhile, on a slow machine."""
+        with (
+            suppress(OSError),
+            self._socket.accept()[0] as connection,
+            connection.makefile("rb") as said,
+        ):  # gone to the trays meanwhile
             connection.sendall(self._lines[0])
             if line := said.readline():
                 self.heard.append(json.loads(line))

@@ -6,12 +6,15 @@ import datetime as dt
 import math
 import os
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from burnin.errors import InputError
+from burnin.rack import document
 from burnin.rack.document import LARGEST, one_of, read
 
 
@@ -125,8 +128,41 @@ def test_no_permission(write: Path) -> None:
 def test_too_large_and_too_deep(write: Path) -> None:
     write.write_bytes(b"#" * (LARGEST + 1))
     assert _refused(write) == ["f.yaml: is larger than 4 MiB; expected a YAML file"]
-    write.write_bytes(b"[" * 5000)
-    assert _refused(write) == ["f.yaml: is nested far too deeply; expected a handful of levels"]
+    for deep in (b"[" * 5000, b"[" * 900 + b"]" * 900, b"- " * 900 + b"a", b"{a: " * 100_000):
+        write.write_bytes(deep)
+        assert _refused(write) == ["f.yaml: is nested far too deeply; expected a handful of levels"]
+
+
+WORDS = "a b7 'x' 1 0o17 1_0 ~ on 2026-12-31 &n *n !t !!int t[00-17] << \\ % @ | >".split(" ")  # noqa: SIM905
+MARKS = [*"\n\t ,[]{}#:-", "\n", "\n  ", "\n    ", ": ", "- ", " # ", "? ", "---\n", "...\n", "\r\n", "\x85", "\ufeff"]
+
+
+@given(st.lists(st.sampled_from(WORDS) | st.sampled_from(MARKS), max_size=40).map("".join))
+@example("a: {b: 1, t[0]: 2}\nc:\n- 1\n-\n- {d: }\n")
+def test_the_fast_reader_reads_what_the_other_reads(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "both.yaml"
+    path.write_text(text, newline="")
+    assert _either(path) == _slowly(path)
+
+
+@pytest.mark.parametrize("file", sorted(Path().glob("inventory/*/*.yaml")) + sorted(Path().glob("test_suites/*.yaml")), ids=str)
+def test_shipped_files_are_read_fast_and_alike(file: Path) -> None:
+    with patch.object(document, "_slowly", side_effect=AssertionError):
+        assert read(file) is not None
+    assert _either(file) == _slowly(file)
+
+
+def _either(path: Path) -> Any:
+    try:
+        found = read(path)
+    except InputError as error:
+        return error.problems
+    return repr(found.data), found.places, found.problems
+
+
+def _slowly(path: Path) -> Any:
+    with patch.object(document, "DEEPEST", 0):
+        return _either(path)
 
 
 def test_one_of() -> None:
