@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ class Ranks:
         for process in self._running.values():
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+                with suppress(BrokenPipeError):  # what was not sent yet goes to nobody
+                    if pipe is not None:
+                        pipe.close()
         for state in self.states.values():
             state.close()
 
