@@ -60,22 +60,22 @@ def everything(place: Path) -> str:
 
 
 @needs_no_gpu
-@pytest.mark.parametrize("given", ["env", "file", "wrong"])
-def test_a_planted_password_is_found_nowhere(sshd: RealSshd, tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize(("given", "right"), [("env", True), ("file", False)])
+def test_a_planted_password_is_found_nowhere(sshd: RealSshd, tmp_path: Path, given: str, right: bool) -> None:
     place, away = tmp_path / "run", tmp_path / "away"
     place.mkdir()
     away.mkdir()
     with serving(tmp_path / "bmc", bodies()) as service:
         file = rack_file([sshd], place)
         secret = away / "password"
-        secret.write_text(PASSWORD)
+        secret.write_text(PASSWORD if right else WRONG)
         secret.chmod(0o600)
-        names = {"env": "env:PLANTED", "file": f"file:{secret}", "wrong": "env:PLANTED"}
-        how = {"url": service.url, "ca": str(service.ca), "secret": names[given]}
-        coolant = {"redfish": service.url, "ca": str(service.ca), "secret": names[given], "scope": "rack"}
+        name = {"env": "env:PLANTED", "file": f"file:{secret}"}[given]
+        how = {"url": service.url, "ca": str(service.ca), "secret": name}
+        coolant = {"redfish": service.url, "ca": str(service.ca), "secret": name, "scope": "rack"}
         file.write_text(json.dumps({**json.loads(file.read_text()), "bmc": {"t00": how}, "coolant": coolant}))
         (place / "s.yaml").write_text(SUITE)
-        own = {**os.environ, "PLANTED": WRONG if given == "wrong" else PASSWORD}
+        own = {**os.environ, "PLANTED": PASSWORD}
         words = ["run", "s.yaml", str(file), "--db", "b.db", "--json", "v.json", "--plain"]
         said = []
         for command in (
@@ -96,8 +96,8 @@ def test_a_planted_password_is_found_nowhere(sshd: RealSshd, tmp_path: Path, giv
         assert any("POST" in line and "Sessions" in line for line in service.asked), "the BMC was spoken to"
     found = everything(place) + "".join(said)
     assert "Traceback" not in "".join(said)
-    assert ("refuses the login" in found) == (given == "wrong")
-    assert ("beyond its own Fatal threshold" in found) == (given != "wrong"), "evidence of the BMC is in it"
+    assert ("refuses the login" in found) == (not right)
+    assert ("beyond its own Fatal threshold" in found) == right, "evidence of the BMC is in it"
     for password in (PASSWORD, WRONG):
         assert password not in found
     assert "token-" not in found, "nor a session's token"
