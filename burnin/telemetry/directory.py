@@ -24,7 +24,7 @@ import numpy as np
 from burnin.errors import InputError, Problem
 from burnin.events import LogLine
 from burnin.telemetry.series import Floats, Series, Telemetry
-from burnin.telemetry.table import COLUMNS, Rows, stretches
+from burnin.telemetry.table import COLUMNS, Rows, mixed, stretches
 
 RACK, EVENTS, BASELINE = "rack.yaml", "events.csv", "baseline.json"
 TABLES = ("telemetry.parquet", "telemetry.csv")
@@ -62,9 +62,12 @@ def read(
     rows = Rows(found[0], metrics, is_part, metrics if needed is None else needed)
     for columns in _csv(found[0]) if found[0].suffix == ".csv" else _parquet(found[0]):
         rows.add(columns)
-    series, parts = rows.done()
+    series, courses = rows.done()
+    if tray := mixed(courses):
+        what = f"the GPUs of {tray} are in different phases at the same time"
+        raise _bad(found[0], what, "one phase for all GPUs of a tray; record them one after the other in folders of their own")
     log = _events(folder / EVENTS, is_part) if (folder / EVENTS).exists() else None
-    return Recorded(Telemetry(series, stretches(parts)), rows.counts(), log)
+    return Recorded(Telemetry(series, stretches(courses)), rows.counts(), log)
 
 
 # ---------------------------------------------------------------- the two kinds of tables

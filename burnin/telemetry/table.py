@@ -7,7 +7,7 @@ of them is kept once and a series holds only the numbers of its pieces.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,15 +25,18 @@ SETTLE_S, SETTLE_SHARE = 600.0, 0.25
 """What is left out at the start of every window: so long, or this share of it where it is short. Foreign telemetry does not say
 how long its parts took to come to rest; a cold plate's time constant is about a minute."""
 
+INSIDE = 0.9
+"""Of a tray's readings, this share lies in the rack's windows, or it went through the phases at a time of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One distinct course of time: when was read, in which phase, and whether of a GPU."""
+    """One distinct course of time: when was read, in which phase, and of which trays' GPUs (none: of no GPU)."""
 
     t_s: Floats
     phase: NDArray[np.uint16]
     names: Sequence[str]
-    gpu: bool
+    trays: frozenset[str] = frozenset()
 
 
 class Rows:
@@ -172,7 +175,7 @@ class Rows:
         parts, metrics = list(self._words["part"]), list(self._words["metric"])
         names = list(self._words["phase"])
         courses: dict[bytes, tuple[Floats, NDArray[np.uint16], NDArray[np.int64] | None]] = {}
-        gpu: dict[bytes, bool] = {}
+        trays: dict[bytes, set[str]] = {}
         out = {}
         for (part, metric), number in self._series.items():
             pieces = self._pieces[number]
@@ -188,8 +191,9 @@ class Rows:
                 v = np.frombuffer(self._values[number], float)
                 v = v if order is None else v[order]
             out[parts[part], metrics[metric]] = Series(t, v)
-            gpu[key] = gpu.get(key, False) or metrics[metric].startswith("gpu.")
-        return out, [Course(t, phase, names, gpu[key]) for key, (t, phase, _) in courses.items()]
+            of_gpu = {parts[part].split(".", 1)[0]} if metrics[metric].startswith("gpu.") else set()
+            trays.setdefault(key, set()).update(of_gpu)
+        return out, [Course(t, phase, names, frozenset(trays[key])) for key, (t, phase, _) in courses.items()]
 
     def counts(self) -> dict[tuple[str, str, str], int]:
         """(part, metric, phase) -> readings that are not null."""
@@ -222,24 +226,71 @@ def _sorted(pieces: Sequence[tuple[Floats, NDArray[np.uint16]]]) -> tuple[Floats
 def stretches(courses: Sequence[Course]) -> tuple[Stretch, ...]:
     """The rack's windows, from the course of time that knows most changes of phase (GPU readings first), then most readings.
 
-    One part's own readings never interleave two phases at a boundary as those of many parts with their own clocks do.
+    One part's own readings never interleave two phases at a boundary as those of many parts with their own clocks do. A tray
+    whose GPUs' labels say that it went through a phase at another time has its own windows; where it never did, an empty one.
     """
     if not courses:
         return ()
-    best = max(courses, key=lambda one: (one.gpu, _changes(one.phase), one.t_s.size))
-    t, phase = best.t_s, best.phase
-    starts = [0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), t.size]
-    out: list[Stretch] = []
+    best = max(courses, key=_knows)
+    common = _windows(best)
+    own: dict[str, list[tuple[str, float, float]]] = {stage: [] for stage in common}
+    for tray in sorted({tray for one in courses for tray in one.trays}):
+        theirs = max((one for one in courses if tray in one.trays), key=_knows)
+        if theirs is best or _agrees(theirs, common):
+            continue
+        windows = _windows(theirs)
+        for stage, (_, t0, _t1) in common.items():
+            _, begin, end = windows.get(stage, ("", t0, t0))
+            own[stage].append((tray, begin, end))
+    return tuple(
+        Stretch(stage, name, t0, t1, settle(t0, t1), tuple(own[stage])) for stage, (name, t0, t1) in common.items()
+    )  # fmt: skip
+
+
+def _knows(one: Course) -> tuple[bool, int, int]:
+    return bool(one.trays), _changes(one.phase), one.t_s.size
+
+
+def _windows(one: Course) -> dict[str, tuple[str, float, float]]:
+    """Stage -> phase, begin and end, in order."""
+    t, phase = one.t_s, one.phase
+    out: dict[str, tuple[str, float, float]] = {}
     seen: dict[str, int] = {}
-    for a, b in pairwise(starts):
-        name = best.names[int(phase[a])]
+    for a, b in pairwise([0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), t.size]):
+        name = one.names[int(phase[a])]
         seen[name] = seen.get(name, 0) + 1
         step = float(np.median(np.diff(t[a:b]))) if b - a > 1 else 0.0
         until = min(float(t[b - 1]) + step, float(t[b])) if b < t.size else float(t[b - 1]) + step
-        t0, t1 = float(t[a]), max(until, float(np.nextafter(t[b - 1], np.inf)))
         stage = name if seen[name] == 1 else f"{name} ({seen[name]})"
-        out.append(Stretch(stage, name, t0, t1, settle(t0, t1)))
-    return tuple(out)
+        out[stage] = name, float(t[a]), max(until, float(np.nextafter(t[b - 1], np.inf)))
+    return out
+
+
+def mixed(courses: Sequence[Course]) -> str:
+    """A tray whose GPUs say of most of their time that they were in different phases; empty where there is none."""
+    for tray in sorted({tray for one in courses for tray in one.trays}):
+        many = [one for one in courses if tray in one.trays]
+        best = max(many, key=_knows)
+        quick = [one for one in many if one.t_s.size * 2 > best.t_s.size]  # what is read now and then may be read at a boundary
+        if any(_inside(one, _windows(best))[1] > (1 - INSIDE) * one.t_s.size for one in quick):
+            return tray
+    return ""
+
+
+def _inside(one: Course, windows: Mapping[str, tuple[str, float, float]]) -> tuple[int, int]:
+    """How many readings are in a window, and how many of these were read in another phase."""
+    inside = wrong = 0
+    for name, t0, t1 in windows.values():
+        a, b = np.searchsorted(one.t_s, (t0, t1))
+        inside += int(b - a)
+        wrong += sum(int(np.count_nonzero(one.phase[a:b] == i)) for i, other in enumerate(one.names) if other != name)
+    return inside, wrong
+
+
+def _agrees(one: Course, common: Mapping[str, tuple[str, float, float]]) -> bool:
+    """Whether what was read is in the rack's windows, each of the phase that it was read in; some at an end may be in none."""
+    inside, wrong = _inside(one, common)
+    return not wrong and inside >= INSIDE * one.t_s.size
 
 
 def settle(t0_s: float, t1_s: float) -> float:

@@ -66,10 +66,10 @@ def test_what_is_written_is_read_again(tmp_path: Path, parquet: bool) -> None:
 def test_a_phase_that_recurs_has_its_windows_even_where_a_part_missed_what_lay_between() -> None:
     t = np.arange(0.0, 60.0, 1.0)
     phase = np.array([0] * 10 + [1] * 20 + [0] * 10 + [1] * 20, np.uint16)
-    whole = table.Course(t, phase, ["idle", "load"], True)
+    whole = table.Course(t, phase, ["idle", "load"], frozenset({"t00"}))
     keep = (t < 30) | (t >= 40)
-    lost = table.Course(t[keep], phase[keep], ["idle", "load"], True)
-    slow = table.Course(t[::7], phase[::7], ["idle", "load"], False)
+    lost = table.Course(t[keep], phase[keep], ["idle", "load"], frozenset({"t00"}))
+    slow = table.Course(t[::7], phase[::7], ["idle", "load"])
     for courses in ([whole, lost, slow], [slow, lost, whole]):
         found = table.stretches(courses)
         assert [(s.stage, s.phase, s.t0_s, s.t1_s) for s in found] == [
@@ -229,3 +229,40 @@ def test_columns_of_other_kinds(tmp_path: Path) -> None:
         parquet.write_table(pa.table({**good, name: column}), tmp_path / "telemetry.parquet")
         with pytest.raises(InputError):
             directory.read(tmp_path, {"gpu.temp"}, lambda part: True)
+
+
+def staggered(telemetry: Telemetry, late: Callable[[str], float]) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """(part, metric) -> times later by `late`, and the phases that they were read in."""
+    out = {}
+    for (part, metric), one in telemetry.series.items():
+        names = np.full(one.t_s.size, "between", object)
+        for stretch in telemetry.stretches:
+            names[(one.t_s >= stretch.t0_s) & (one.t_s < stretch.t1_s)] = stretch.phase
+        out[part, metric] = one.t_s + late(part), names
+    return out
+
+
+def written(folder: Path, telemetry: Telemetry, when: dict[tuple[str, str], tuple[Any, Any]]) -> Path:
+    with directory.Writer(folder, YAML) as out:
+        for key, (t, names) in when.items():
+            for name in dict.fromkeys(names):
+                out.series(name, *key, t[names == name], telemetry.series[key].v[names == name])
+    return folder
+
+
+@pytest.mark.parametrize(("late_s", "tim", "named"), [(3.0, 1.0, set()), (500.0, 3.0, {"t07.g2"})])
+def test_trays_that_went_through_the_phases_one_after_the_other(
+    late_s: float, tim: float, named: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Judged by one clock for all, the load of one would be the idle of the next: healthy ones held, weak ones passed."""
+    one = healthy(tim=tim)
+    folder = written(tmp_path / "d", one, staggered(one, lambda part: late_s * int(part[1:3])))
+    code, said = judged(folder, capsys)
+    assert (code, {f["part"] for f in said["findings"] if f["severity"] != "WATCH"}) == (len(named), named)
+
+
+def test_gpus_of_one_tray_in_different_phases_are_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = healthy()
+    folder = written(tmp_path / "d", one, staggered(one, lambda part: 20.0 * int(part[-1])))
+    assert run(["judge", str(folder)]) == 2
+    assert "the GPUs of t00 are in different phases at the same time" in capsys.readouterr().err
