@@ -24,7 +24,10 @@ MOST_PHASES, MOST_SERIES = 4096, 100_000
 SETTLE_S, SETTLE_SHARE = 600.0, 0.25
 """What is left out at the start of every window: so long, or this share of it where it is short. Foreign telemetry does not say
 how long its parts took to come to rest; a cold plate's time constant is about a minute."""
-
+LATEST_S = 1e11
+"""Seconds since 1970 come to this in the year 5138, milliseconds did in 1973."""
+BLANKS = np.array([*range(0x7FFFFFF0, 0x7FFFFFF4), 2.0**32 - 1, *(2.0**47 + i for i in range(4)), 2.0**63, 2.0**64])
+"""What DCGM writes for what it could not read (32 bits, doubles, 64 bits), and all bits set: not read, never a value."""
 INSIDE = 0.9
 """Of a tray's readings, this share lies in the rack's windows, or it went through the phases at a time of its own."""
 
@@ -58,10 +61,12 @@ class Rows:
         """A record batch with COLUMNS."""
         t = self._numbers(batch, "time_s")
         if not np.isfinite(t).all():
-            at = self._rows + int(np.flatnonzero(~np.isfinite(t))[0]) + 1
-            raise self._wrong(f"time_s of row {at} is not a number", "seconds")
+            raise self._wrong("time_s is not a number", "seconds", int(np.flatnonzero(~np.isfinite(t))[0]))
+        if (np.abs(t) > LATEST_S).any():
+            at = int(np.flatnonzero(np.abs(t) > LATEST_S)[0])
+            raise self._wrong(f"time_s is {t[at]:g}", "seconds, not milliseconds", at)
         v = self._numbers(batch, "value")
-        v = np.where(np.isfinite(v), v, np.nan)
+        v = np.where(np.isfinite(v) & ~np.isin(v, BLANKS), v, np.nan)
         phase, part, metric = (self._ids(batch, name) for name in ("phase", "part", "metric"))
         self._rows += t.size
         series = self._numbered(part, metric)
@@ -87,7 +92,8 @@ class Rows:
 
         column = batch.column(batch.schema.get_field_index(name))
         if column.null_count:
-            raise self._wrong(f"column {name} has an empty field", f"a {name} in every row")
+            at = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+            raise self._wrong(f"column {name} has an empty field", f"a {name} in every row", at)
         if not pa.types.is_dictionary(column.type):
             if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
                 raise self._wrong(f"column {name} holds {column.type}", "words")
@@ -98,21 +104,22 @@ class Rows:
         used = np.unique(index)
         new = np.zeros(max(1, len(column.dictionary)), np.int32)
         for i in used.tolist():
-            new[i] = self._word(name, column.dictionary[i].as_py())
+            word = column.dictionary[i].as_py()
+            if word not in self._words[name] and (wrong := self._unknown(name, word)):
+                raise self._wrong(*wrong, int(np.flatnonzero(index == i)[0]))
+            new[i] = self._words[name].setdefault(word, len(self._words[name]))
         out: NDArray[np.int32] = new[index]
         return out
 
-    def _word(self, name: str, word: str) -> int:
-        known = self._words[name]
-        if word not in known:
-            if name == "part" and not self._is_part(word):
-                raise self._wrong(f"{word[:40]!r} is no part of this rack", "a part of a tray in rack.yaml, such as t07.g2")
-            if name == "metric" and word not in self._metrics:
-                raise self._wrong(f"metric {word[:40]!r} is not in the catalogue", "a metric of metrics.yaml, such as gpu.temp")
-            if name == "phase" and (not word.strip() or len(word) > 64 or len(known) >= MOST_PHASES):
-                raise self._wrong(f"phase {word[:40]!r}", f"at most {MOST_PHASES} short names such as idle, load, load@1500")
-            known[word] = len(known)
-        return known[word]
+    def _unknown(self, name: str, word: str) -> tuple[str, str] | None:
+        """What is wrong with a word that was not seen before, and what is expected; None where nothing is."""
+        if name == "part" and not self._is_part(word):
+            return f"{word[:40]!r} is no part of this rack", "a part of a tray in rack.yaml, such as t07.g2"
+        if name == "metric" and word not in self._metrics:
+            return f"metric {word[:40]!r} is not in the catalogue", "a metric of metrics.yaml, such as gpu.temp"
+        if name == "phase" and (not word.strip() or len(word) > 64 or len(self._words[name]) >= MOST_PHASES):
+            return f"phase {word[:40]!r}", f"at most {MOST_PHASES} short names such as idle, load, load@1500"
+        return None
 
     def _numbered(self, part: NDArray[np.int32], metric: NDArray[np.int32]) -> NDArray[np.int32]:
         """One number per (part, metric), over all batches."""
@@ -200,8 +207,14 @@ class Rows:
         phases, parts, metrics = (list(self._words[name]) for name in ("phase", "part", "metric"))
         return {(parts[p], metrics[m], phases[f]): count for (p, m, f), count in self._counts.items()}
 
-    def _wrong(self, what: str, expected: str) -> InputError:
-        return InputError([Problem(str(self._path), None, None, what, expected)])
+    def _wrong(self, what: str, expected: str, at: int | None = None) -> InputError:
+        """`at`: which row of the batch in hand."""
+        if at is None:
+            return InputError([Problem(str(self._path), None, None, what, expected)])
+        row = self._rows + at + 1
+        if self._path.suffix == ".csv":
+            return InputError([Problem(str(self._path), row + 1, None, what, expected)])  # its first line is the names
+        return InputError([Problem(str(self._path), None, None, f"row {row}: {what}", expected)])
 
 
 def _changes(values: NDArray[Any]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,18 @@ def test_a_part_that_its_peers_outnumber_is_a_hole(tmp_path: Path, capsys: pytes
     assert [(h["kind"], h["part"]) for h in said["holds"]] == [("unmeasured", "t07.g2")]
 
 
+@pytest.mark.parametrize("lacks", ["gpu.power", "idle"])
+def test_a_weak_gpu_that_nothing_could_tell_does_not_pass(lacks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Loads alone, or temperatures alone, say nothing of a cold plate: a void of +200 % was PASS."""
+    one = healthy(tim=3.0)
+    loads = tuple(s for s in one.stretches if s.phase.startswith("load"))
+    left = Telemetry({k: s.between(loads[0].t0_s, 1e9) for k, s in one.series.items()}, loads)
+    cut = left if lacks == "idle" else only(one, lambda part, metric: metric != lacks)
+    code, said = judged(kept(tmp_path / "d", cut), capsys)
+    assert (code, said["coverage"]["missing"]) == (3, [])
+    assert any("thermal resistance" in hold["why"] and hold["part"] == "rack" for hold in said["holds"])
+
+
 def test_a_metric_that_nobody_has_is_not_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = only(healthy(), lambda part, metric: metric in ("gpu.temp", "gpu.power"))
     assert judged(kept(tmp_path / "d", few), capsys)[0] == 0
@@ -174,7 +188,17 @@ BAD = {
     "a row cut short": HEAD + "1,idle,t00.g0,gpu.temp,3\n2,idle,t00",
     "an endless phase": HEAD + f"1,{'x' * 500},t00.g0,gpu.temp,3\n",
     "binary": "\x00\x01\x02\xff" * 50,
+    "milliseconds": HEAD + "1800000000000,idle,t00.g0,gpu.temp,3\n",
+    "a column twice": "time_s,phase,part,metric,value,value\n1,idle,t00.g0,gpu.temp,3,4\n",
 }
+AT = {
+    "a word for a number": ":2: column value: no number: 'warm'", "a word for a time": ":2: column time_s: ",
+    "infinite time": ":2: time_s is not a number",
+    "unknown metric": ":2: metric 'gpu.tempp'", "a row cut short": ":3: Expected 5",
+    "a GPU too many": ":2: 't00.g4' is no part", "milliseconds": ":2: time_s is 1.8e+12",
+    "a column twice": ":1: has the column value",
+    "header only words": ":1: has no column time_s", "no phase": ":2: phase ''",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -183,7 +207,26 @@ def test_a_hostile_table_is_one_sentence_and_exit_2(name: str, tmp_path: Path, c
     (tmp_path / "telemetry.csv").write_bytes(BAD[name].encode("latin-1"))
     assert run(["judge", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and "telemetry.csv" in said and "Traceback" not in said
+    assert len(said.splitlines()) == 1 and f"telemetry.csv{AT.get(name, '')}" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [(gzip.compress(HEAD.encode()), "is compressed by gzip"), (HEAD.encode("utf-16"), "is UTF-16"), (b"PAR1", "is Parquet"),
+     (HEAD.replace(",", ";").encode(), "has no column time_s, phase, part, metric, value in its first line ('time_s;phase;")],
+)  # fmt: skip
+def test_a_table_of_another_kind_is_told_by_its_kind(text: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / "telemetry.csv").write_bytes(text)
+    with pytest.raises(InputError, match=re.escape(f"telemetry.csv:1: {what}")):
+        directory.read(tmp_path, {"gpu.temp"}, lambda part: True)
+
+
+@pytest.mark.parametrize("blank", ["9223372036854775792", "140737488355330", "2147483632", "18446744073709551615", "inf"])
+def test_what_was_not_read_is_no_value_whoever_wrote_it(blank: str, tmp_path: Path) -> None:
+    (tmp_path / "telemetry.csv").write_text(HEAD + f"1,idle,t00.g0,ecc.dram_ue,0\n2,idle,t00.g0,ecc.dram_ue,{blank}\n")
+    back = directory.read(tmp_path, {"ecc.dram_ue"}, lambda part: True)
+    assert back.telemetry.of("t00.g0", "ecc.dram_ue").known().tolist() == [0.0]
+    assert back.counts == {("t00.g0", "ecc.dram_ue", "idle"): 1}
 
 
 EVENTS = "time_s,part,kind,code,text\n"
