@@ -34,6 +34,8 @@ from burnin.verdict import fold
 
 PEERS_SHARE = 0.5
 """A slot is measured with this share of the readings that its peers have there (median): gaps are let pass, holes are not."""
+TOGETHER_S = 10.0
+"""XIDs so near to each other may be one event (as xid.sequence's window_s)."""
 LOAD_FRACTION: float = Suite.model_fields["load_fraction"].default
 _RULES = {
     "gpu.tlimit.load": ("gpu.tlimit", Series.lowest),
@@ -309,12 +311,30 @@ def _xids(one: Recording) -> Iterator[Finding]:
     for line in one.log:
         if line.kind == "xid":
             seen.setdefault((line.part, int(line.code)), []).append(line)
+    heads = _heads([line for lines in seen.values() for line in lines])
     for (part, code), lines in sorted(seen.items()):
         row = one.catalogue.xids.get(code)
         name = row.name if row else "not in the catalogue"
-        why = f"XID {code} ({name}), {len(lines)} times, first at {min(line.t_s for line in lines):.1f} s"
+        first = min(line.t_s for line in lines)
+        often = "once, at" if len(lines) == 1 else f"{len(lines)} times, first at"
+        why = f"XID {code} ({name}), {often} {first:.1f} s"
+        head = heads[first]
+        if head.part != part:
+            why += f"; {first - head.t_s:.1f} s before it XID {head.code} came on {head.part}: look there first"
         action = row.action if row else "look it up in NVIDIA's XID catalogue, and repeat the run"
         yield Finding(part, f"xid.{code}", Severity(row.gate) if row else Severity.HOLD, float(code), None, "1", why, action)
+
+
+def _heads(lines: list[LogLine]) -> dict[float, LogLine]:
+    """When an XID came -> the first of those that came with it, each within seconds of the one before."""
+    out: dict[float, LogLine] = {}
+    head: LogLine | None = None
+    last = -math.inf
+    for line in sorted(lines, key=lambda x: x.t_s):
+        head = line if head is None or line.t_s - last > TOGETHER_S else head
+        out.setdefault(line.t_s, head)
+        last = line.t_s
+    return out
 
 
 def _named(one: Recording, findings: list[Finding]) -> Iterator[Finding]:

@@ -155,6 +155,12 @@ def test_xids_weigh_what_the_catalogue_says(tmp_path: Path, capsys: pytest.Captu
     assert {(f["part"], f["signature"], f["severity"]) for f in said["findings"]} >= {("t07.g2", "xid.79", "FAIL")}
 
 
+def test_what_follows_an_xid_within_seconds_points_at_the_first() -> None:
+    lines = [("t05.g1", 2006.0, "74"), ("t05.g2", 2000.0, "48"), ("t05.g0", 2015.0, "74"), ("t01.g0", 2030.0, "43")]
+    heads = recorded._heads([LogLine(part, t, "xid", code, "", "") for part, t, code in lines])
+    assert {t: line.part for t, line in heads.items()} == {2000.0: "t05.g2", 2006.0: "t05.g2", 2015.0: "t05.g2", 2030.0: "t01.g0"}
+
+
 def test_a_load_below_its_limit_proves_nothing(tmp_path: Path) -> None:
     telemetry = healthy()
     limit = {
