@@ -25,7 +25,7 @@ import numpy as np
 from burnin.errors import InputError, Problem
 from burnin.events import LogLine
 from burnin.telemetry.series import Floats, Series, Telemetry
-from burnin.telemetry.table import COLUMNS, Rows, mixed, stretches
+from burnin.telemetry.table import COLUMNS, MOST_WINDOWS, Rows, mixed, stretches
 
 RACK, EVENTS, BASELINE = "rack.yaml", "events.csv", "baseline.json"
 TABLES = ("telemetry.parquet", "telemetry.csv")
@@ -67,8 +67,12 @@ def read(
     if tray := mixed(courses):
         what = f"the GPUs of {tray} are in different phases at the same time"
         raise _bad(found[0], what, "one phase for all GPUs of a tray; record them one after the other in folders of their own")
+    windows = stretches(courses)
+    if len(windows) > MOST_WINDOWS:
+        what = f"its phase changes {len(windows)} times"
+        raise _bad(found[0], what, f"at most {MOST_WINDOWS} stretches of a phase, each of many readings")
     log = _events(folder / EVENTS, is_part) if (folder / EVENTS).exists() else None
-    return Recorded(Telemetry(series, stretches(courses)), rows.counts(), log)
+    return Recorded(Telemetry(series, windows), rows.counts(), log)
 
 
 # ---------------------------------------------------------------- the two kinds of tables

@@ -20,7 +20,7 @@ from burnin.errors import InputError, Problem
 from burnin.telemetry.series import Floats, Series, Stretch
 
 COLUMNS = ("time_s", "phase", "part", "metric", "value")
-MOST_PHASES, MOST_SERIES = 4096, 100_000
+MOST_PHASES, MOST_WINDOWS, MOST_SERIES = 4096, 4096, 100_000
 SETTLE_S, SETTLE_SHARE = 600.0, 0.25
 """What is left out at the start of every window: so long, or this share of it where it is short. Foreign telemetry does not say
 how long its parts took to come to rest; a cold plate's time constant is about a minute."""
@@ -284,8 +284,9 @@ def mixed(courses: Sequence[Course]) -> str:
     for tray in sorted({tray for one in courses for tray in one.trays}):
         many = [one for one in courses if tray in one.trays]
         best = max(many, key=_knows)
+        windows = _windows(best)
         quick = [one for one in many if one.t_s.size * 2 > best.t_s.size]  # what is read now and then may be read at a boundary
-        if any(_inside(one, _windows(best))[1] > (1 - INSIDE) * one.t_s.size for one in quick):
+        if any(_inside(one, windows)[1] > (1 - INSIDE) * one.t_s.size for one in quick):
             return tray
     return ""
 
@@ -293,10 +294,11 @@ def mixed(courses: Sequence[Course]) -> str:
 def _inside(one: Course, windows: Mapping[str, tuple[str, float, float]]) -> tuple[int, int]:
     """How many readings are in a window, and how many of these were read in another phase."""
     inside = wrong = 0
+    number = {name: i for i, name in enumerate(one.names)}
     for name, t0, t1 in windows.values():
         a, b = np.searchsorted(one.t_s, (t0, t1))
         inside += int(b - a)
-        wrong += sum(int(np.count_nonzero(one.phase[a:b] == i)) for i, other in enumerate(one.names) if other != name)
+        wrong += int(np.count_nonzero(one.phase[a:b] != number[name]))
     return inside, wrong
 
 

@@ -227,6 +227,13 @@ def test_a_table_of_another_kind_is_told_by_its_kind(text: bytes, what: str, tmp
         directory.read(tmp_path, {"gpu.temp"}, lambda part: True)
 
 
+def test_phases_that_change_with_every_reading_are_not_judged_for_hours(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{'idle' if i % 2 else 'load'},t00.g0,gpu.temp,40\n" for i in range(5000))
+    (tmp_path / "telemetry.csv").write_text(HEAD + rows)
+    with pytest.raises(InputError, match="its phase changes 5000 times"):
+        directory.read(tmp_path, {"gpu.temp"}, lambda part: True)
+
+
 @pytest.mark.parametrize("blank", ["9223372036854775792", "140737488355330", "2147483632", "18446744073709551615", "inf"])
 def test_what_was_not_read_is_no_value_whoever_wrote_it(blank: str, tmp_path: Path) -> None:
     (tmp_path / "telemetry.csv").write_text(HEAD + f"1,idle,t00.g0,ecc.dram_ue,0\n2,idle,t00.g0,ecc.dram_ue,{blank}\n")
