@@ -34,6 +34,8 @@ from burnin.verdict import fold
 
 PEERS_SHARE = 0.5
 """A slot is measured with this share of the readings that its peers have there (median): gaps are let pass, holes are not."""
+TOGETHER_S = 10.0
+"""XIDs so near to each other may be one event (as xid.sequence's window_s)."""
 LOAD_FRACTION: float = Suite.model_fields["load_fraction"].default
 _RULES = {
     "gpu.tlimit.load": ("gpu.tlimit", Series.lowest),
@@ -140,7 +142,7 @@ def judge(one: Recording) -> Verdict:
     found = look(seen, one.catalogue.signatures, one.log)
     folded = fold.findings(_named(one, [*broken, *_not_reached(seen.unloaded), *_xids(one), *found]))
     findings = Windows(one.telemetry, one.catalogue).attached(folded)
-    holds = fold.holds(_holds(one, covered), {}, profile.topology, rack.compute())
+    holds = fold.holds(_holds(one, seen, covered), {}, profile.topology, rack.compute())
     return Verdict(
         run=one.name,
         rack=rack.rack,
@@ -204,15 +206,27 @@ def _is_gpus(parts: list[str]) -> bool:
     return all(kind(parent(part) or "rack") == "GPU" for part in parts)
 
 
-def _holds(one: Recording, covered: Coverage) -> Iterator[Hold]:
+def _holds(one: Recording, seen: Readings, covered: Coverage) -> Iterator[Hold]:
     phases = {stretch.phase for stretch in one.telemetry.stretches}
     again = "record it again with every part of the rack"
+    trays = {tray_of(part) for part in one.telemetry.parts("gpu.temp")}
     if not any(phase.startswith("load") for phase in phases):
         yield Hold("unmeasured", "rack", "there is no loaded phase in it: nothing was put to the test", again)
-    trays = {tray_of(part) for part in one.telemetry.parts("gpu.temp")}
-    if len(trays) < MIN_TRAYS:
-        why = f"GPU temperatures of {len(trays)} trays: fewer than {MIN_TRAYS} have no family to be out of"
+    elif len(seen.trays) < MIN_TRAYS:
+        why = f"a rack of {len(seen.trays)} trays is no family that a part can be out of ({MIN_TRAYS} are)"
+        yield Hold("unmeasured", "rack", why, "burn it in with a suite, whose limits need no peers")
+    elif len(trays) < MIN_TRAYS:
+        why = f"trays with GPU temperatures: {len(trays)}; fewer than {MIN_TRAYS} have no family to be out of"
         yield Hold("unmeasured", "rack", why, again)
+    elif not any(seen.enough(seen.slopes(idle, load)) for idle, load in seen.pairs()):
+        why = f"the thermal resistance of fewer than {MIN_TRAYS} trays can be told: no cold plate was judged"
+        yield Hold("unmeasured", "rack", why, "record gpu.temp and gpu.power in an idle phase and in a loaded one after it")
+    for stretch in one.telemetry.stretches:
+        if stretch.phase.startswith(("idle", "load")):
+            for tray, t0_s, t1_s in stretch.own:
+                if not t1_s - t0_s > stretch.settle_s:
+                    why = f"it went through the phases at times of its own, and hardly through {stretch.stage}"
+                    yield Hold("unmeasured", tray, why, again)
     groups: dict[str, dict[str, list[str]]] = {}
     for part, metric, phase in covered.missing:
         groups.setdefault(part, {}).setdefault(phase, []).append(metric)
@@ -243,11 +257,17 @@ def _limits(one: Recording) -> tuple[tuple[Step, ...], list[Finding]]:
                 if judged.result is Result.FAIL and isinstance(judged.value, float) and not math.isnan(judged.value):
                     by_tray[tray_of(part)].append(judged)
                     findings.append(_violated(quantity, judged))
+    read = {tray_of(part) for part, _, _ in one.recorded.counts}
     steps = [
-        Step("limits", "all", tray, Status.COMPLETE, Result.FAIL if many else Result.PASS, 1, tuple(many))
+        Step("limits", "all", tray, Status.COMPLETE, _result(many, tray in read), 1, tuple(many))
         for tray, many in by_tray.items()
     ]
     return tuple(steps), findings
+
+
+def _result(violated: list[Measurement], read: bool) -> Result:
+    """Of a tray of which nothing was read, nothing is known."""
+    return Result.FAIL if violated else Result.PASS if read else Result.UNKNOWN
 
 
 def _loaded(telemetry: Telemetry, part: str, metric: str, value: object) -> float:
@@ -291,12 +311,30 @@ def _xids(one: Recording) -> Iterator[Finding]:
     for line in one.log:
         if line.kind == "xid":
             seen.setdefault((line.part, int(line.code)), []).append(line)
+    heads = _heads([line for lines in seen.values() for line in lines])
     for (part, code), lines in sorted(seen.items()):
         row = one.catalogue.xids.get(code)
         name = row.name if row else "not in the catalogue"
-        why = f"XID {code} ({name}), {len(lines)} times, first at {min(line.t_s for line in lines):.1f} s"
+        first = min(line.t_s for line in lines)
+        often = "once, at" if len(lines) == 1 else f"{len(lines)} times, first at"
+        why = f"XID {code} ({name}), {often} {first:.1f} s"
+        head = heads[first]
+        if head.part != part:
+            why += f"; {first - head.t_s:.1f} s before it XID {head.code} came on {head.part}: look there first"
         action = row.action if row else "look it up in NVIDIA's XID catalogue, and repeat the run"
         yield Finding(part, f"xid.{code}", Severity(row.gate) if row else Severity.HOLD, float(code), None, "1", why, action)
+
+
+def _heads(lines: list[LogLine]) -> dict[float, LogLine]:
+    """When an XID came -> the first of those that came with it, each within seconds of the one before."""
+    out: dict[float, LogLine] = {}
+    head: LogLine | None = None
+    last = -math.inf
+    for line in sorted(lines, key=lambda x: x.t_s):
+        head = line if head is None or line.t_s - last > TOGETHER_S else head
+        out.setdefault(line.t_s, head)
+        last = line.t_s
+    return out
 
 
 def _named(one: Recording, findings: list[Finding]) -> Iterator[Finding]:

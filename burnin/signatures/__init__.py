@@ -29,6 +29,7 @@ from burnin.signatures import (
     thermal,
     work,
     xids,
+    zones,
 )
 from burnin.signatures.baseline import Baseline
 from burnin.signatures.readings import Readings
@@ -137,8 +138,20 @@ def look(readings: Readings, rows: Mapping[str, SignatureRow], log: Iterable[Log
         return sorted(_found(readings, rows, lines), key=lambda f: (f.part, f.signature))
 
 
+def _lies(readings: Readings, rows: Mapping[str, SignatureRow]) -> list[Finding]:
+    """What stuck sensors say, and those below what any coolant is: neither may make another signature name a part. What is hotter
+    than can be may be hot, and what is colder than the loop's own sensor may be right."""
+    found: list[Finding] = []
+    for name in (sensors.STUCK, host.RANGE):
+        if name in rows:
+            found += readings.once_for_all(name, lambda name=name: SIGNATURES[name](readings, rows[name]))  # type: ignore[misc]
+    lowest = zones.number(rows[host.RANGE], "lowest") if host.RANGE in rows else 0.0
+    return [one for one in found if one.signature == sensors.STUCK or (one.value or 0.0) < lowest]
+
+
 def _found(readings: Readings, rows: Mapping[str, SignatureRow], log: list[LogLine]) -> list[Finding]:
     out: list[Finding] = []
+    readings.take_away(_lies(readings, rows))
     if {thermal.GPU_ROW, thermal.TRAY_ROW} <= set(rows):
         out += thermal.find(readings, rows)
     for name, see in SIGNATURES.items():

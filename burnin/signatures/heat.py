@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from burnin.events import Finding, Severity
@@ -87,11 +90,24 @@ def _hotter(readings: Readings, row: SignatureRow, windows: list[Stretch]) -> li
             if np.count_nonzero(equal) * 2 < equal.size:  # another load: a locked clock is no control of a free one
                 continue
             rise = median(np.where(equal, warm - temp, np.nan).ravel())
-            if rise >= max(worst, number(row, "floor")):
+            if rise >= max(worst, number(row, "floor"), 3 * _rising(readings, row, first)):
                 worst = rise
                 text = f"all GPUs together got {rise:.1f} K warmer at equal power, from {first.stage} to {window.stage}"
             break
     return [(worst, text)] if text else []
+
+
+def _rising(readings: Readings, row: SignatureRow, first: Stretch) -> float:
+    """By how much the median GPU still warmed from one half of a load's first window to the other, where the load had not lasted
+    long enough to be at rest. What comes after a warm-up that goes on is no more than twice that, a change of the coolant is."""
+    begin = next((load.t0_s for load in readings.telemetry.phase("load") if load.stage == first.stage), -math.inf)
+    if first.t0_s - begin >= number(row, "rest_s", 0.0):
+        return 0.0
+    middle = (first.t0_s + first.t1_s) / 2
+    halves = (replace(first, t1_s=middle), replace(first, t0_s=middle))
+    early, late = (readings.mean("gpu.temp", half) for half in halves)
+    rise = median((late - early).ravel())
+    return max(rise, 0.0) if rise == rise else 0.0
 
 
 def _thirds(load: Stretch) -> tuple[Stretch, Stretch]:

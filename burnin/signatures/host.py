@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -99,16 +100,32 @@ def boots(log: Iterable[LogLine], row: SignatureRow) -> list[Finding]:
 
 
 def limits(readings: Readings, row: SignatureRow) -> list[Finding]:
-    """Readings that cannot be: a GPU colder than the coolant that comes in, below freezing, or above what silicon survives."""
+    """Readings that cannot be: a GPU colder than the coolant that comes in, below freezing, or above what silicon survives.
+    Where most of the rack's GPUs read so, one number that they were held against or written in is wrong, not so many sensors."""
     supply = [x for part in ("cdu", "rack") if (x := readings.telemetry.of(part, "coolant.supply_temp").mean()) == x]
     coldest = max([number(row, "lowest"), *(x - number(row, "below_supply") for x in supply[:1])])
-    out = []
+    out: list[Finding] = []
     for metric in ("gpu.temp", "hbm.temp"):
-        for part in readings.telemetry.parts(metric):
+        parts = [part for part in readings.telemetry.parts(metric) if kind(part) == "GPU"]
+        found = []
+        for part in parts:
             known = readings.telemetry.of(part, metric).known()
             odd = (known < coldest) | (known > number(row, "highest"))
-            if kind(part) == "GPU" and np.count_nonzero(odd) >= max(number(row, "readings"), 0.01 * known.size):
+            if np.count_nonzero(odd) >= max(number(row, "readings"), 0.01 * known.size):
                 value = float(known[odd][0])
                 why = f"{metric} reads {value:g} Cel, outside {coldest:.0f} to {number(row, 'highest'):.0f}"
-                out.append(zones.policy(RANGE, row, part, Severity.HOLD, value, why, metric=metric))
+                found.append(zones.policy(RANGE, row, part, Severity.HOLD, value, why, metric=metric))
+        if len(found) > 2 and len(found) * 2 > len(parts):
+            found = [_of_all(found, len(parts), coldest > number(row, "lowest"))]
+        out += found
     return [one for one in out if math.isfinite(one.value or 0.0)]
+
+
+def _of_all(found: list[Finding], of: int, supplied: bool) -> Finding:
+    why = f"{len(found)} of {of} GPUs, {found[0].part} among them: {found[0].why}; so many sensors do not fail at once"
+    held = supplied and (found[0].value or 0.0) < 100
+    action = (
+        "Compare the loop's supply sensor with a thermometer" if held else "See in which unit temperatures were written (Cel)"
+    )
+    one = replace(found[0], part="cdu" if held else "rack", why=why, action=f"{action}, then judge again.")
+    return replace(one, fru="supply temperature sensor of the loop" if held else "none: how it was recorded")

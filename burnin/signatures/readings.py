@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,12 @@ class Readings:
         self._told: dict[str, list[Finding]] = like._told if like else {}
         self._whole: dict[tuple[int, str], float] = like._whole if like else {}
         self._compared = False
+        self._void: dict[str, set[str]] = {}
+
+    def take_away(self, lies: Iterable[Finding]) -> None:
+        """Sensors of GPUs that say one thing whatever happens, or what cannot be: no mean is made of what they read."""
+        for one in lies:
+            self._void.setdefault(str(one.evidence["metric"]), set()).add(one.part)
 
     def grid(self, value: Callable[[str], float]) -> Floats:
         """`value` of every GPU."""
@@ -117,7 +123,10 @@ class Readings:
         """Mean of every GPU's readings in a stretch's judged window; NaN where there are none."""
         key = (metric, stretch)
         if key not in self._means:
-            self._means[key] = self.means("gpu", self.all_gpus, metric, stretch).reshape(len(self.gpus), -1)
+            means = self.means("gpu", self.all_gpus, metric, stretch)
+            void = self._void.get(metric, ())
+            means[[gpu in void for gpu in self.all_gpus]] = np.nan
+            self._means[key] = means.reshape(len(self.gpus), -1)
         return self._means[key]
 
     def means(self, of: str, parts: Sequence[str], metric: str, stretch: Stretch) -> Floats:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -45,10 +46,31 @@ def offset(readings: Readings, row: SignatureRow) -> list[Finding]:
             seen = zones.among(readings, row, idle.stage, temp, apart, allowed, sign, sign)
             many.append({part: one for part, one in seen.items() if one.excess > 0})
     seen_of = zones.collect(many)
-    return zones.findings(
+    found = zones.findings(
         OFFSET, row, {part: _once_a_stage(seen) for part, seen in seen_of.items()},
         lambda s: f"idle at {s.value:.1f} Cel, {s.excess:.1f} K off its peers while its thermal resistance agrees with theirs",
     )  # fmt: skip
+    return _shared_offset(readings, found)
+
+
+def _shared_offset(readings: Readings, found: list[Finding]) -> list[Finding]:
+    """Three of a tray's four GPUs that are off the same way have water in common, not sensors: the tray is named instead."""
+    out = list(found)
+    for tray, gpus in zip(readings.trays, readings.gpus, strict=True):
+        for hot in (True, False):
+            theirs = [f for f in found if f.part in gpus and ((f.value or 0.0) >= (f.limit or 0.0)) is hot]
+            if len(theirs) < 2 or len(theirs) * 4 < 3 * len(gpus):
+                continue
+            worst = max(theirs, key=lambda one: (one.severity is Severity.HOLD, one.statistic or 0.0))
+            why = f"{len(theirs)} of its {len(gpus)} GPUs are off together, so it is no sensor; {worst.part}: {worst.why}"
+            action = (
+                "Compare the coolant that reaches this tray with its neighbours' and see that nothing ran on it; then run again."
+            )
+            out = [one for one in out if one not in theirs]
+            out.append(
+                replace(worst, part=tray, why=why, action=action, fru="hose, quick disconnect or manifold port of this tray")
+            )
+    return out
 
 
 def _once_a_stage(seen: list[zones.Seen]) -> list[zones.Seen]:

@@ -6,6 +6,8 @@ share it: a power brake on four GPUs of a tray is the tray's supply, and heat on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
@@ -38,7 +40,7 @@ def throttle(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 def _whose(readings: Readings, row: SignatureRow, metric: str, load: Stretch, top: str) -> list[tuple[str, int, int, float]]:
     """(part, GPUs slowed, GPUs measured, largest share) of the highest parts that share a slowdown."""
-    whole = Stretch(load.stage, load.phase, load.t0_s, load.t1_s)
+    whole = replace(load, settle_s=0.0)
     slowed: dict[str, dict[str, float]] = {}
     measured: dict[str, int] = {}
     held = readings.of(metric, whole, share).tolist()

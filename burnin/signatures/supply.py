@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,7 +30,9 @@ def _of_rack(telemetry: Telemetry, metric: str, stretch: Stretch) -> float:
 
 
 def _power(telemetry: Telemetry, stretch: Stretch) -> float:
-    """Power of the whole rack in W: what the supplies give, else what the trays draw; NaN where one of them was not read."""
+    """Power of the whole rack in W: what the supplies give, else what the trays draw; NaN where one of them was not read. All at
+    the same time, as the loop has it, whatever phase a tray was in then."""
+    stretch = replace(stretch, own=())
     for metric in ("psu.power", "tray.power"):
         parts = telemetry.parts(metric)
         total = math.fsum(telemetry.window(part, metric, stretch).mean() for part in parts) if parts else math.nan

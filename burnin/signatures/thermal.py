@@ -47,7 +47,7 @@ def find(readings: Readings, rows: Mapping[str, SignatureRow]) -> list[Finding]:
 
 def board(readings: Readings, row: SignatureRow) -> list[Finding]:
     """Two GPUs of one board that resist more, together, than the other two of their tray: the board's loop. The tray is named,
-    as there is no part id for a board."""
+    as there is no part id for a board. Each must be above the rack's middle, too: beside a GPU that seems cold all are hot."""
     many: list[Mapping[str, Seen]] = []
     for idle, load in readings.pairs():
         relative = zones.relative(readings.slopes(idle, load))
@@ -56,12 +56,15 @@ def board(readings: Readings, row: SignatureRow) -> list[Finding]:
         halves = readings.placed(GPU_ROW, load.phase, relative).reshape(-1, 2, 2)
         other = halves.mean(axis=2)[:, ::-1]
         apart = halves.mean(axis=2) - other
-        both = halves.min(axis=2) - other >= number(row, "both") * apart
+        both = np.minimum(halves.min(axis=2) - other, halves.min(axis=2)) >= number(row, "both") * apart
         family = readings.spread(BOARD, load.phase, apart, number(row, "sigma_min"))
         names = [f"{tray} g{2 * half},g{2 * half + 1}" for tray in readings.trays for half in (0, 1)]
         many.append(zones.parts(row, load.stage, names, apart.ravel(), family, both.ravel()))
     found = zones.findings(
-        BOARD, row, zones.collect(many), lambda s: f"both resist {100 * s.excess:.0f} % more than the other board of their tray"
+        BOARD,
+        row,
+        zones.collect(many),
+        lambda s: f"together they resist {100 * s.excess:.0f} % more than the other board of their tray",
     )
     return [zones.on(one, one.part[:3], f"{one.part[4:]}: ") for one in found]
 

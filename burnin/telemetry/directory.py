@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 from burnin.errors import InputError, Problem
 from burnin.events import LogLine
 from burnin.telemetry.series import Floats, Series, Telemetry
-from burnin.telemetry.table import COLUMNS, Rows, stretches
+from burnin.telemetry.table import COLUMNS, MOST_WINDOWS, Rows, mixed, stretches
 
 RACK, EVENTS, BASELINE = "rack.yaml", "events.csv", "baseline.json"
 TABLES = ("telemetry.parquet", "telemetry.csv")
@@ -62,9 +63,16 @@ def read(
     rows = Rows(found[0], metrics, is_part, metrics if needed is None else needed)
     for columns in _csv(found[0]) if found[0].suffix == ".csv" else _parquet(found[0]):
         rows.add(columns)
-    series, parts = rows.done()
+    series, courses = rows.done()
+    if tray := mixed(courses):
+        what = f"the GPUs of {tray} are in different phases at the same time"
+        raise _bad(found[0], what, "one phase for all GPUs of a tray; record them one after the other in folders of their own")
+    windows = stretches(courses)
+    if len(windows) > MOST_WINDOWS:
+        what = f"its phase changes {len(windows)} times"
+        raise _bad(found[0], what, f"at most {MOST_WINDOWS} stretches of a phase, each of many readings")
     log = _events(folder / EVENTS, is_part) if (folder / EVENTS).exists() else None
-    return Recorded(Telemetry(series, stretches(parts)), rows.counts(), log)
+    return Recorded(Telemetry(series, windows), rows.counts(), log)
 
 
 # ---------------------------------------------------------------- the two kinds of tables
@@ -74,6 +82,7 @@ def _csv(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
+    names = _names(path)
     word = pa.dictionary(pa.int32(), pa.string())
     types = {"time_s": pa.float64(), "value": pa.float64(), "phase": word, "part": word, "metric": word}
     nulls = ["", "nan", "NaN", "null", "None", "N/A"]
@@ -83,7 +92,30 @@ def _csv(path: Path) -> Iterator[Any]:
         lambda: arrow.open_csv(
             path, arrow.ReadOptions(use_threads=False, block_size=1 << 24), convert_options=convert
         ),
+        names,
     )  # fmt: skip
+
+
+def _names(path: Path) -> list[str]:
+    """The names in a table's first line. Raises InputError for a file that is something else, and says what it is."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    kinds = {b"\x1f\x8b": "is compressed by gzip", b"\x28\xb5\x2f\xfd": "is compressed by zstd", b"PK": "is a zip archive"}
+    kinds |= {b"PAR1": "is Parquet", b"\xff\xfe": "is UTF-16", b"\xfe\xff": "is UTF-16"}
+    for begin, what in kinds.items():
+        if head.startswith(begin):
+            expected = "the name telemetry.parquet" if begin == b"PAR1" else "plain CSV text in UTF-8: unpack it or save it so"
+            raise _bad(path, what, expected, 1)
+    text = head.decode("utf-8-sig", "replace")
+    first = next(iter(text.splitlines()), "")
+    names = next(csv.reader([first]), [])
+    lacking = [name for name in COLUMNS if names.count(name) != 1]
+    if lacking:
+        what = f"has no column {', '.join(lacking)} in its first line ({first[:60]!r})"
+        if several := [name for name in lacking if name in names]:
+            what = f"has the column {', '.join(several)} more than once"
+        raise _bad(path, what, f"commas between the columns {', '.join(COLUMNS)}", 1)
+    return names
 
 
 def _parquet(path: Path) -> Iterator[Any]:
@@ -100,7 +132,7 @@ def _parquet(path: Path) -> Iterator[Any]:
     yield from _batches(path, batches)
 
 
-def _batches(path: Path, start: Callable[[], Any]) -> Iterator[Any]:
+def _batches(path: Path, start: Callable[[], Any], names: Sequence[str] = ()) -> Iterator[Any]:
     """Batches of a file that may be anything: what the reader says of it is told in one line."""
     import pyarrow as pa
 
@@ -108,6 +140,16 @@ def _batches(path: Path, start: Callable[[], Any]) -> Iterator[Any]:
         yield from start()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         text = " ".join(str(error).split())[:200]
+        if found := re.search(
+            r"(?:CSV column #(\d+): )?(?:CSV parse error: )?Row #(\d+): (?:CSV conversion error to )?(.*)", text
+        ):
+            column = f"column {names[int(found[1])]}: " if found[1] and int(found[1]) < len(names) else ""
+            raise _bad(
+                path,
+                column + found[3].replace("double: invalid value", "no number:"),
+                f"the columns {', '.join(COLUMNS)}",
+                int(found[2]),
+            ) from None
         raise _bad(path, f"cannot be read as {path.suffix[1:]}: {text}", f"the columns {', '.join(COLUMNS)}") from None
 
 

@@ -7,7 +7,7 @@ of them is kept once and a series holds only the numbers of its pieces.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,20 +20,26 @@ from burnin.errors import InputError, Problem
 from burnin.telemetry.series import Floats, Series, Stretch
 
 COLUMNS = ("time_s", "phase", "part", "metric", "value")
-MOST_PHASES, MOST_SERIES = 4096, 100_000
+MOST_PHASES, MOST_WINDOWS, MOST_SERIES = 4096, 4096, 100_000
 SETTLE_S, SETTLE_SHARE = 600.0, 0.25
 """What is left out at the start of every window: so long, or this share of it where it is short. Foreign telemetry does not say
 how long its parts took to come to rest; a cold plate's time constant is about a minute."""
+LATEST_S = 1e11
+"""Seconds since 1970 come to this in the year 5138, milliseconds did in 1973."""
+BLANKS = np.array([*range(0x7FFFFFF0, 0x7FFFFFF4), 2.0**32 - 1, *(2.0**47 + i for i in range(4)), 2.0**63, 2.0**64])
+"""What DCGM writes for what it could not read (32 bits, doubles, 64 bits), and all bits set: not read, never a value."""
+INSIDE = 0.9
+"""Of a tray's readings, this share lies in the rack's windows, or it went through the phases at a time of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One distinct course of time: when was read, in which phase, and whether of a GPU."""
+    """One distinct course of time: when was read, in which phase, and of which trays' GPUs (none: of no GPU)."""
 
     t_s: Floats
     phase: NDArray[np.uint16]
     names: Sequence[str]
-    gpu: bool
+    trays: frozenset[str] = frozenset()
 
 
 class Rows:
@@ -55,10 +61,12 @@ class Rows:
         """A record batch with COLUMNS."""
         t = self._numbers(batch, "time_s")
         if not np.isfinite(t).all():
-            at = self._rows + int(np.flatnonzero(~np.isfinite(t))[0]) + 1
-            raise self._wrong(f"time_s of row {at} is not a number", "seconds")
+            raise self._wrong("time_s is not a number", "seconds", int(np.flatnonzero(~np.isfinite(t))[0]))
+        if (np.abs(t) > LATEST_S).any():
+            at = int(np.flatnonzero(np.abs(t) > LATEST_S)[0])
+            raise self._wrong(f"time_s is {t[at]:g}", "seconds, not milliseconds", at)
         v = self._numbers(batch, "value")
-        v = np.where(np.isfinite(v), v, np.nan)
+        v = np.where(np.isfinite(v) & ~np.isin(v, BLANKS), v, np.nan)
         phase, part, metric = (self._ids(batch, name) for name in ("phase", "part", "metric"))
         self._rows += t.size
         series = self._numbered(part, metric)
@@ -84,7 +92,8 @@ class Rows:
 
         column = batch.column(batch.schema.get_field_index(name))
         if column.null_count:
-            raise self._wrong(f"column {name} has an empty field", f"a {name} in every row")
+            at = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+            raise self._wrong(f"column {name} has an empty field", f"a {name} in every row", at)
         if not pa.types.is_dictionary(column.type):
             if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
                 raise self._wrong(f"column {name} holds {column.type}", "words")
@@ -95,21 +104,22 @@ class Rows:
         used = np.unique(index)
         new = np.zeros(max(1, len(column.dictionary)), np.int32)
         for i in used.tolist():
-            new[i] = self._word(name, column.dictionary[i].as_py())
+            word = column.dictionary[i].as_py()
+            if word not in self._words[name] and (wrong := self._unknown(name, word)):
+                raise self._wrong(*wrong, int(np.flatnonzero(index == i)[0]))
+            new[i] = self._words[name].setdefault(word, len(self._words[name]))
         out: NDArray[np.int32] = new[index]
         return out
 
-    def _word(self, name: str, word: str) -> int:
-        known = self._words[name]
-        if word not in known:
-            if name == "part" and not self._is_part(word):
-                raise self._wrong(f"{word[:40]!r} is no part of this rack", "a part of a tray in rack.yaml, such as t07.g2")
-            if name == "metric" and word not in self._metrics:
-                raise self._wrong(f"metric {word[:40]!r} is not in the catalogue", "a metric of metrics.yaml, such as gpu.temp")
-            if name == "phase" and (not word.strip() or len(word) > 64 or len(known) >= MOST_PHASES):
-                raise self._wrong(f"phase {word[:40]!r}", f"at most {MOST_PHASES} short names such as idle, load, load@1500")
-            known[word] = len(known)
-        return known[word]
+    def _unknown(self, name: str, word: str) -> tuple[str, str] | None:
+        """What is wrong with a word that was not seen before, and what is expected; None where nothing is."""
+        if name == "part" and not self._is_part(word):
+            return f"{word[:40]!r} is no part of this rack", "a part of a tray in rack.yaml, such as t07.g2"
+        if name == "metric" and word not in self._metrics:
+            return f"metric {word[:40]!r} is not in the catalogue", "a metric of metrics.yaml, such as gpu.temp"
+        if name == "phase" and (not word.strip() or len(word) > 64 or len(self._words[name]) >= MOST_PHASES):
+            return f"phase {word[:40]!r}", f"at most {MOST_PHASES} short names such as idle, load, load@1500"
+        return None
 
     def _numbered(self, part: NDArray[np.int32], metric: NDArray[np.int32]) -> NDArray[np.int32]:
         """One number per (part, metric), over all batches."""
@@ -172,7 +182,7 @@ class Rows:
         parts, metrics = list(self._words["part"]), list(self._words["metric"])
         names = list(self._words["phase"])
         courses: dict[bytes, tuple[Floats, NDArray[np.uint16], NDArray[np.int64] | None]] = {}
-        gpu: dict[bytes, bool] = {}
+        trays: dict[bytes, set[str]] = {}
         out = {}
         for (part, metric), number in self._series.items():
             pieces = self._pieces[number]
@@ -188,16 +198,23 @@ class Rows:
                 v = np.frombuffer(self._values[number], float)
                 v = v if order is None else v[order]
             out[parts[part], metrics[metric]] = Series(t, v)
-            gpu[key] = gpu.get(key, False) or metrics[metric].startswith("gpu.")
-        return out, [Course(t, phase, names, gpu[key]) for key, (t, phase, _) in courses.items()]
+            of_gpu = {parts[part].split(".", 1)[0]} if metrics[metric].startswith("gpu.") else set()
+            trays.setdefault(key, set()).update(of_gpu)
+        return out, [Course(t, phase, names, frozenset(trays[key])) for key, (t, phase, _) in courses.items()]
 
     def counts(self) -> dict[tuple[str, str, str], int]:
         """(part, metric, phase) -> readings that are not null."""
         phases, parts, metrics = (list(self._words[name]) for name in ("phase", "part", "metric"))
         return {(parts[p], metrics[m], phases[f]): count for (p, m, f), count in self._counts.items()}
 
-    def _wrong(self, what: str, expected: str) -> InputError:
-        return InputError([Problem(str(self._path), None, None, what, expected)])
+    def _wrong(self, what: str, expected: str, at: int | None = None) -> InputError:
+        """`at`: which row of the batch in hand."""
+        if at is None:
+            return InputError([Problem(str(self._path), None, None, what, expected)])
+        row = self._rows + at + 1
+        if self._path.suffix == ".csv":
+            return InputError([Problem(str(self._path), row + 1, None, what, expected)])  # its first line is the names
+        return InputError([Problem(str(self._path), None, None, f"row {row}: {what}", expected)])
 
 
 def _changes(values: NDArray[Any]) -> int:
@@ -222,24 +239,73 @@ def _sorted(pieces: Sequence[tuple[Floats, NDArray[np.uint16]]]) -> tuple[Floats
 def stretches(courses: Sequence[Course]) -> tuple[Stretch, ...]:
     """The rack's windows, from the course of time that knows most changes of phase (GPU readings first), then most readings.
 
-    One part's own readings never interleave two phases at a boundary as those of many parts with their own clocks do.
+    One part's own readings never interleave two phases at a boundary as those of many parts with their own clocks do. A tray
+    whose GPUs' labels say that it went through a phase at another time has its own windows; where it never did, an empty one.
     """
     if not courses:
         return ()
-    best = max(courses, key=lambda one: (one.gpu, _changes(one.phase), one.t_s.size))
-    t, phase = best.t_s, best.phase
-    starts = [0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), t.size]
-    out: list[Stretch] = []
+    best = max(courses, key=_knows)
+    common = _windows(best)
+    own: dict[str, list[tuple[str, float, float]]] = {stage: [] for stage in common}
+    for tray in sorted({tray for one in courses for tray in one.trays}):
+        theirs = max((one for one in courses if tray in one.trays), key=_knows)
+        if theirs is best or _agrees(theirs, common):
+            continue
+        windows = _windows(theirs)
+        for stage, (_, t0, _t1) in common.items():
+            _, begin, end = windows.get(stage, ("", t0, t0))
+            own[stage].append((tray, begin, end))
+    return tuple(
+        Stretch(stage, name, t0, t1, settle(t0, t1), tuple(own[stage])) for stage, (name, t0, t1) in common.items()
+    )  # fmt: skip
+
+
+def _knows(one: Course) -> tuple[bool, int, int]:
+    return bool(one.trays), _changes(one.phase), one.t_s.size
+
+
+def _windows(one: Course) -> dict[str, tuple[str, float, float]]:
+    """Stage -> phase, begin and end, in order."""
+    t, phase = one.t_s, one.phase
+    out: dict[str, tuple[str, float, float]] = {}
     seen: dict[str, int] = {}
-    for a, b in pairwise(starts):
-        name = best.names[int(phase[a])]
+    for a, b in pairwise([0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), t.size]):
+        name = one.names[int(phase[a])]
         seen[name] = seen.get(name, 0) + 1
         step = float(np.median(np.diff(t[a:b]))) if b - a > 1 else 0.0
         until = min(float(t[b - 1]) + step, float(t[b])) if b < t.size else float(t[b - 1]) + step
-        t0, t1 = float(t[a]), max(until, float(np.nextafter(t[b - 1], np.inf)))
         stage = name if seen[name] == 1 else f"{name} ({seen[name]})"
-        out.append(Stretch(stage, name, t0, t1, settle(t0, t1)))
-    return tuple(out)
+        out[stage] = name, float(t[a]), max(until, float(np.nextafter(t[b - 1], np.inf)))
+    return out
+
+
+def mixed(courses: Sequence[Course]) -> str:
+    """A tray whose GPUs say of most of their time that they were in different phases; empty where there is none."""
+    for tray in sorted({tray for one in courses for tray in one.trays}):
+        many = [one for one in courses if tray in one.trays]
+        best = max(many, key=_knows)
+        windows = _windows(best)
+        quick = [one for one in many if one.t_s.size * 2 > best.t_s.size]  # what is read now and then may be read at a boundary
+        if any(_inside(one, windows)[1] > (1 - INSIDE) * one.t_s.size for one in quick):
+            return tray
+    return ""
+
+
+def _inside(one: Course, windows: Mapping[str, tuple[str, float, float]]) -> tuple[int, int]:
+    """How many readings are in a window, and how many of these were read in another phase."""
+    inside = wrong = 0
+    number = {name: i for i, name in enumerate(one.names)}
+    for name, t0, t1 in windows.values():
+        a, b = np.searchsorted(one.t_s, (t0, t1))
+        inside += int(b - a)
+        wrong += int(np.count_nonzero(one.phase[a:b] != number[name]))
+    return inside, wrong
+
+
+def _agrees(one: Course, common: Mapping[str, tuple[str, float, float]]) -> bool:
+    """Whether what was read is in the rack's windows, each of the phase that it was read in; some at an end may be in none."""
+    inside, wrong = _inside(one, common)
+    return not wrong and inside >= INSIDE * one.t_s.size
 
 
 def settle(t0_s: float, t1_s: float) -> float:

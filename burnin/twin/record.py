@@ -97,4 +97,4 @@ def as_read(plan: Plan) -> tuple[Stretch, ...]:
     names = [span.phase for span in plan.spans]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     phase = np.array([number[name] for name in names], np.uint16)[plan.span]
-    return stretches([Course(plan.t, phase, list(number), True)])
+    return stretches([Course(plan.t, phase, list(number))])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,10 @@ def test_what_is_written_is_read_again(tmp_path: Path, parquet: bool) -> None:
 def test_a_phase_that_recurs_has_its_windows_even_where_a_part_missed_what_lay_between() -> None:
     t = np.arange(0.0, 60.0, 1.0)
     phase = np.array([0] * 10 + [1] * 20 + [0] * 10 + [1] * 20, np.uint16)
-    whole = table.Course(t, phase, ["idle", "load"], True)
+    whole = table.Course(t, phase, ["idle", "load"], frozenset({"t00"}))
     keep = (t < 30) | (t >= 40)
-    lost = table.Course(t[keep], phase[keep], ["idle", "load"], True)
-    slow = table.Course(t[::7], phase[::7], ["idle", "load"], False)
+    lost = table.Course(t[keep], phase[keep], ["idle", "load"], frozenset({"t00"}))
+    slow = table.Course(t[::7], phase[::7], ["idle", "load"])
     for courses in ([whole, lost, slow], [slow, lost, whole]):
         found = table.stretches(courses)
         assert [(s.stage, s.phase, s.t0_s, s.t1_s) for s in found] == [
@@ -107,6 +109,18 @@ def test_a_part_that_its_peers_outnumber_is_a_hole(tmp_path: Path, capsys: pytes
     assert [(h["kind"], h["part"]) for h in said["holds"]] == [("unmeasured", "t07.g2")]
 
 
+@pytest.mark.parametrize("lacks", ["gpu.power", "idle"])
+def test_a_weak_gpu_that_nothing_could_tell_does_not_pass(lacks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Loads alone, or temperatures alone, say nothing of a cold plate: a void of +200 % was PASS."""
+    one = healthy(tim=3.0)
+    loads = tuple(s for s in one.stretches if s.phase.startswith("load"))
+    left = Telemetry({k: s.between(loads[0].t0_s, 1e9) for k, s in one.series.items()}, loads)
+    cut = left if lacks == "idle" else only(one, lambda part, metric: metric != lacks)
+    code, said = judged(kept(tmp_path / "d", cut), capsys)
+    assert (code, said["coverage"]["missing"]) == (3, [])
+    assert any("thermal resistance" in hold["why"] and hold["part"] == "rack" for hold in said["holds"])
+
+
 def test_a_metric_that_nobody_has_is_not_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = only(healthy(), lambda part, metric: metric in ("gpu.temp", "gpu.power"))
     assert judged(kept(tmp_path / "d", few), capsys)[0] == 0
@@ -139,6 +153,12 @@ def test_xids_weigh_what_the_catalogue_says(tmp_path: Path, capsys: pytest.Captu
     code, said = judged(folder, capsys)
     assert code == 1
     assert {(f["part"], f["signature"], f["severity"]) for f in said["findings"]} >= {("t07.g2", "xid.79", "FAIL")}
+
+
+def test_what_follows_an_xid_within_seconds_points_at_the_first() -> None:
+    lines = [("t05.g1", 2006.0, "74"), ("t05.g2", 2000.0, "48"), ("t05.g0", 2015.0, "74"), ("t01.g0", 2030.0, "43")]
+    heads = recorded._heads([LogLine(part, t, "xid", code, "", "") for part, t, code in lines])
+    assert {t: line.part for t, line in heads.items()} == {2000.0: "t05.g2", 2006.0: "t05.g2", 2015.0: "t05.g2", 2030.0: "t01.g0"}
 
 
 def test_a_load_below_its_limit_proves_nothing(tmp_path: Path) -> None:
@@ -174,7 +194,17 @@ BAD = {
     "a row cut short": HEAD + "1,idle,t00.g0,gpu.temp,3\n2,idle,t00",
     "an endless phase": HEAD + f"1,{'x' * 500},t00.g0,gpu.temp,3\n",
     "binary": "\x00\x01\x02\xff" * 50,
+    "milliseconds": HEAD + "1800000000000,idle,t00.g0,gpu.temp,3\n",
+    "a column twice": "time_s,phase,part,metric,value,value\n1,idle,t00.g0,gpu.temp,3,4\n",
 }
+AT = {
+    "a word for a number": ":2: column value: no number: 'warm'", "a word for a time": ":2: column time_s: ",
+    "infinite time": ":2: time_s is not a number",
+    "unknown metric": ":2: metric 'gpu.tempp'", "a row cut short": ":3: Expected 5",
+    "a GPU too many": ":2: 't00.g4' is no part", "milliseconds": ":2: time_s is 1.8e+12",
+    "a column twice": ":1: has the column value",
+    "header only words": ":1: has no column time_s", "no phase": ":2: phase ''",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -183,7 +213,33 @@ def test_a_hostile_table_is_one_sentence_and_exit_2(name: str, tmp_path: Path, c
     (tmp_path / "telemetry.csv").write_bytes(BAD[name].encode("latin-1"))
     assert run(["judge", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and "telemetry.csv" in said and "Traceback" not in said
+    assert len(said.splitlines()) == 1 and f"telemetry.csv{AT.get(name, '')}" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [(gzip.compress(HEAD.encode()), "is compressed by gzip"), (HEAD.encode("utf-16"), "is UTF-16"), (b"PAR1", "is Parquet"),
+     (HEAD.replace(",", ";").encode(), "has no column time_s, phase, part, metric, value in its first line ('time_s;phase;")],
+)  # fmt: skip
+def test_a_table_of_another_kind_is_told_by_its_kind(text: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / "telemetry.csv").write_bytes(text)
+    with pytest.raises(InputError, match=re.escape(f"telemetry.csv:1: {what}")):
+        directory.read(tmp_path, {"gpu.temp"}, lambda part: True)
+
+
+def test_phases_that_change_with_every_reading_are_not_judged_for_hours(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{'idle' if i % 2 else 'load'},t00.g0,gpu.temp,40\n" for i in range(5000))
+    (tmp_path / "telemetry.csv").write_text(HEAD + rows)
+    with pytest.raises(InputError, match="its phase changes 5000 times"):
+        directory.read(tmp_path, {"gpu.temp"}, lambda part: True)
+
+
+@pytest.mark.parametrize("blank", ["9223372036854775792", "140737488355330", "2147483632", "18446744073709551615", "inf"])
+def test_what_was_not_read_is_no_value_whoever_wrote_it(blank: str, tmp_path: Path) -> None:
+    (tmp_path / "telemetry.csv").write_text(HEAD + f"1,idle,t00.g0,ecc.dram_ue,0\n2,idle,t00.g0,ecc.dram_ue,{blank}\n")
+    back = directory.read(tmp_path, {"ecc.dram_ue"}, lambda part: True)
+    assert back.telemetry.of("t00.g0", "ecc.dram_ue").known().tolist() == [0.0]
+    assert back.counts == {("t00.g0", "ecc.dram_ue", "idle"): 1}
 
 
 EVENTS = "time_s,part,kind,code,text\n"
@@ -229,3 +285,40 @@ def test_columns_of_other_kinds(tmp_path: Path) -> None:
         parquet.write_table(pa.table({**good, name: column}), tmp_path / "telemetry.parquet")
         with pytest.raises(InputError):
             directory.read(tmp_path, {"gpu.temp"}, lambda part: True)
+
+
+def staggered(telemetry: Telemetry, late: Callable[[str], float]) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """(part, metric) -> times later by `late`, and the phases that they were read in."""
+    out = {}
+    for (part, metric), one in telemetry.series.items():
+        names = np.full(one.t_s.size, "between", object)
+        for stretch in telemetry.stretches:
+            names[(one.t_s >= stretch.t0_s) & (one.t_s < stretch.t1_s)] = stretch.phase
+        out[part, metric] = one.t_s + late(part), names
+    return out
+
+
+def written(folder: Path, telemetry: Telemetry, when: dict[tuple[str, str], tuple[Any, Any]]) -> Path:
+    with directory.Writer(folder, YAML) as out:
+        for key, (t, names) in when.items():
+            for name in dict.fromkeys(names):
+                out.series(name, *key, t[names == name], telemetry.series[key].v[names == name])
+    return folder
+
+
+@pytest.mark.parametrize(("late_s", "tim", "named"), [(3.0, 1.0, set()), (500.0, 3.0, {"t07.g2"})])
+def test_trays_that_went_through_the_phases_one_after_the_other(
+    late_s: float, tim: float, named: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Judged by one clock for all, the load of one would be the idle of the next: healthy ones held, weak ones passed."""
+    one = healthy(tim=tim)
+    folder = written(tmp_path / "d", one, staggered(one, lambda part: late_s * int(part[1:3])))
+    code, said = judged(folder, capsys)
+    assert (code, {f["part"] for f in said["findings"] if f["severity"] != "WATCH"}) == (len(named), named)
+
+
+def test_gpus_of_one_tray_in_different_phases_are_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = healthy()
+    folder = written(tmp_path / "d", one, staggered(one, lambda part: 20.0 * int(part[-1])))
+    assert run(["judge", str(folder)]) == 2
+    assert "the GPUs of t00 are in different phases at the same time" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,16 @@ def test_a_slowdown_is_the_highest_part_that_shares_it(gpus: Sequence[str], metr
     found = look(slowed(gpus, metric))
     assert {f.part for f in found} == parts
     assert all((f.signature, f.severity) == ("throttle.shared", Severity.HOLD) for f in found)
+
+
+def test_a_tray_that_went_through_a_load_at_another_time_is_asked_about_that_time() -> None:
+    """Slowed in its own window alone it was not seen; slowed in the others' it was held for what another phase did."""
+    t = np.arange(0.5, 72000, 100.0)
+    held = np.where(t > 36000, 3 + 0.2 * (t - 36000), 3.0)
+    telemetry = Telemetry({(gpu, "throttle.hw_thermal"): Series(t, held) for gpu in GPUS if gpu.startswith("t07")}, (LOAD,))
+    assert look(telemetry) == []
+    own = replace(LOAD, own=(("t07", 36000.0, 36000.0 + LOAD.t1_s - LOAD.t0_s),))
+    assert [f.part for f in look(replace(telemetry, stretches=(own,)))] == ["t07"]
 
 
 def test_a_thousandth_is_the_floor() -> None:

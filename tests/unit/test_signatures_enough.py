@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from burnin.assess import soak
 from burnin.rack.load import load_catalogue
 from burnin.signatures import enough
+from burnin.telemetry.series import Series, Stretch, Telemetry
 
 ROW = load_catalogue().signatures[enough.ENOUGH]
 
@@ -37,3 +40,11 @@ def test_more_hours_leave_less_undetected_and_never_nothing() -> None:
 def test_the_number_is_printed_as_what_it_is() -> None:
     text = enough.sentence(enough.decide(ROW, 30.0, 0, False), "9.9")
     assert "simulated, twin 9.9, validated on 0 real racks" in text
+
+
+def test_a_hole_in_the_recording_is_no_time_under_load() -> None:
+    """An hour, two days of nothing and an hour more were 50 h, and enough."""
+    t = np.concatenate([np.arange(0.0, 3600.0, 10.0), np.arange(0.0, 3600.0, 10.0) + 50 * 3600])
+    load = Stretch("load", "load", 0.0, float(t[-1]) + 10.0)
+    told = soak.said(Telemetry({("t00.g0", "gpu.temp"): Series(t, t)}, (load,)), load_catalogue(), ())
+    assert told["soak"].startswith("extend;") and "2.0 of at least 24 h" in told["soak"]

@@ -202,6 +202,7 @@ def test_a_signature_that_the_kept_catalogue_does_not_name_is_not_run() -> None:
 def test_catalogues_of_older_runs_still_judge_them() -> None:
     """Limits that came in later are what they were before."""
     later = {"sensor.offset": "cold", "thermal.drift": "equal_power", "thermal.step": "equal_power", "nvlink.margin": "sure_gpu"}
+    later["thermal.rack"] = "rest_s"
     rows = dict(ROWS)
     for name, limit in later.items():
         rows[name] = ROWS[name].model_copy(update={"limits": {k: v for k, v in ROWS[name].limits.items() if k != limit}})
@@ -328,3 +329,37 @@ def test_looks_at_one_locked_clock_are_averaged(lost: tuple[float, ...], noise: 
         series[gpu, "gpu.power"] = Series(t, np.where(t < 200, 180.0, 900.0))
     found = look(Telemetry(series, (Stretch("idle", "idle", 0, 100), *loads)))
     assert {f.part for f in found if f.signature == "perf.slow" and f.severity is Severity.HOLD} == held
+
+
+def changed(telemetry: Telemetry, change: Callable[[str, str, Series], Series]) -> Telemetry:
+    return Telemetry({(p, m): change(p, m, one) for (p, m), one in telemetry.series.items()}, telemetry.stretches)
+
+
+@pytest.mark.parametrize(("metric", "reads"), [("gpu.temp", 0.0), ("gpu.temp", 40.0), ("hbm.temp", 60.0), ("gpu.power", 700.0)])
+def test_what_a_dead_sensor_says_names_nobody_else(metric: str, reads: float) -> None:
+    """A core that reads 0 Cel made its memory 32 K too hot (FAIL) and its tray's other board a hot one (HOLD)."""
+    telemetry = changed(
+        racks.telemetry(racks.rack(12)),
+        lambda p, m, one: Series(one.t_s, np.full(one.t_s.size, reads)) if (p, m) == (PART, metric) else one,
+    )
+    told = [f for f in look(telemetry) if f.severity is not Severity.WATCH]
+    assert {(f.part, f.signature.split(".")[0], f.severity) for f in told} == {(PART, "sensor", Severity.HOLD)}
+    assert "sensor.stuck" in {f.signature for f in told}
+
+
+def test_a_whole_tray_that_idles_warmer_is_no_four_sensors() -> None:
+    one = racks.rack(12)
+    one.temp_offset[7] += 11.0
+    told = [f for f in look(racks.telemetry(one)) if f.signature == "sensor.offset"]
+    assert [(f.part, f.severity) for f in told] == [("t07", Severity.HOLD)]
+    assert "4 of its 4 GPUs" in told[0].why and "hose" in told[0].fru
+
+
+def test_temperatures_in_kelvin_or_a_supply_sensor_that_lies_are_no_72_sensors() -> None:
+    one = racks.telemetry(racks.rack(12))
+    hot = changed(one, lambda p, m, s: Series(s.t_s, s.v + 273.15) if m == "gpu.temp" else s)
+    assert [f.part for f in look(hot) if f.signature == "sensor.range"] == ["rack"]
+    t = one.of("t00.g0", "gpu.temp").t_s
+    loop = {("cdu", "coolant.supply_temp"): Series(t, np.full(t.size, 70.0))}
+    told = [f for f in look(Telemetry({**one.series, **loop}, one.stretches)) if f.signature == "sensor.range"]
+    assert {(f.part, f.fru) for f in told} == {("cdu", "supply temperature sensor of the loop")}

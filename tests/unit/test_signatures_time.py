@@ -145,3 +145,22 @@ def test_a_lone_tray_that_swings_is_itself_and_no_cdu_is_named() -> None:
     alone = Telemetry({key: one for key, one in telemetry.series.items() if key[0].startswith("t11")}, telemetry.stretches)
     (found,) = look(alone)
     assert (found.part, found.signature) == ("t11", "thermal.swing")
+
+
+def test_loads_too_short_to_come_to_rest_are_no_warm_coolant() -> None:
+    """Cycles of three minutes, 40 K with a time constant of one: the end of each is 9 K above the beginning of the first."""
+    t = np.arange(0.0, 3600.0, 10.0)
+    loaded = (t // 180) % 2 == 1
+    temp = np.where(loaded, 80 - 40 * np.exp(-(t % 180) / 60), 40 + 40 * np.exp(-(t % 180) / 60))
+    cycles = tuple(
+        Stretch(f"{name} ({i})", name, 360.0 * i + at, 360.0 * i + at + 180, 45.0)
+        for i in range(10)
+        for name, at in (("idle", 0.0), ("load", 180.0))
+    )
+    later = np.where(t > 2000, 6.0, 0.0)
+    for more, named in ((0.0 * t, set()), (later, {("cdu", "thermal.rack")})):
+        series = {
+            (gpu, "gpu.temp"): Series(t, temp + more) for tray in racks.topology().trays() for gpu in racks.topology().gpus(tray)
+        }
+        series |= {(gpu, "gpu.power"): Series(t, np.where(loaded, 1400.0, 200.0)) for gpu, _ in series}
+        assert {f for f in grave(look(Telemetry(series, cycles))) if f[1] == "thermal.rack"} == named
