@@ -188,4 +188,5 @@ CHECK = Check(
     heats=True,
     args=Plan,
     seconds=about,
+    equipment=("libnccl.so.2",),
 )

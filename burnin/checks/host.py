@@ -141,4 +141,5 @@ CHECK = Check(
     ),
     explains=("ras.mc", "ras.aer", "ras.mce", "host.load1", "host.mem_available", "gpu.power", "gpu.power_limit"),
     args=around.Count,
+    equipment=("kernel log",),
 )  # fmt: skip

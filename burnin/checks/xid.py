@@ -72,4 +72,5 @@ CHECK = Check(
     about="XIDs in NVML events and in the kernel log, judged by the catalogue",
     quantities=(XID, KERNEL_LOG, EVENTS),
     judge=judge,
+    equipment=("kernel log",),
 )

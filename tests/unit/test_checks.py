@@ -493,3 +493,14 @@ def test_a_recovery_is_named_where_every_driver_means_the_same_by_it(number: flo
     got = judge("ecc", change={("t07.g2", "gpu.recovery_action"): {build.LOAD: [0.0] * 23 + [number]}})
     (wish,) = [m for m in got if m.result is Result.FAIL]
     assert what in wish.why
+
+
+def test_who_asks_beyond_the_agents_says_what_it_needs() -> None:
+    trays, switches = ("t07",), ("s0", "s1")
+    for check in CHECKS.values():
+        asked = replace(context(), tray=check.parts([*trays, *switches])[0], trays=trays if check.scope == "rack" else ())
+        try:
+            doors = {order.via for order in check.orders(asked, ())}
+        except ValueError:
+            continue  # it asks for nothing unless its step says more
+        assert check.needs or doors <= {"agent"}, f"{check.name} goes through {doors}"

@@ -254,9 +254,17 @@ def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str])
 
     assert run(["checks"]) == 0
     said = capfd.readouterr().out
-    for check in CHECKS.values():
-        assert check.name in said
-        assert all(q.name in said for q in check.quantities)
+    assert all(f"\n{name} " in said for name in CHECKS)
+    assert "hbm             tray    the GPUs to itself " in said and "consensus       rack " in said, "columns that can be read"
+    assert "root, nvidia-smi, allow: [gpu_reset]" in said
+    assert run(["checks", "--json"]) == 0
+    for row, check in zip(json.loads(capfd.readouterr().out), CHECKS.values(), strict=True):
+        assert row["check"] == check.name and [m["name"] for m in row["measures"]] == [q.name for q in check.quantities]
+    assert run(["checks", "boot-cycle"]) == 0
+    said = capfd.readouterr().out
+    assert "rack" in said and "BMC, allow: [power_cycle]" in said and "45:00" in said and "boot.device" in said
+    assert run(["checks", "nope"]) == 2
+    assert "there is no check 'nope'" in capfd.readouterr().err
     assert run(["twin", "faults", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in rows} >= {"tim_void", "tray_flow", "clock_cap", "ecc_ue", "xid", "gpu_off_bus", "tray_dead"}
