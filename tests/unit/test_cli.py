@@ -212,7 +212,7 @@ def test_a_dry_run_touches_nothing_and_says_what_would_be_done(tmp_path: Path, c
     (tmp_path / "known_hosts").unlink()
     assert run(["run", "demo", "rack.yaml", "--dry-run"]) == 0
     said = " ".join(capfd.readouterr().out.split())
-    assert "72 GPUs, 101 kW, tray by tray" in said
+    assert "72 GPUs, 101 kW, staggered" in said
     assert "load-again (if suspicious)" in said
     assert "interlocks before load: rack_identity" in said
     assert not (tmp_path / "burnin.db").exists()
@@ -231,6 +231,8 @@ def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves
 def test_a_dry_run_names_every_check_whole_and_shows_what_each_asks_first(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    from burnin.checks import CHECKS
+
     more = (
         '  s[0-8]: {host: "10.1.2.[11-19]", user: admin}\n'
         'bmc:\n  t[00-17]: {url: "https://10.1.3.[11-28]", ca: known_hosts, secret: env:BMC}\n'
@@ -240,6 +242,10 @@ def test_a_dry_run_names_every_check_whole_and_shows_what_each_asks_first(
     said = capfd.readouterr().out
     plan = said.partition("interlocks before load")[0]
     assert "…" not in said
+    lines = plan.splitlines()
+    column = lines[1].index("checks")
+    words = {word for line in lines[2:] for word in line[column:].replace(",", " ").split()}
+    assert words <= set(CHECKS), "a table that is too wide loses its last letters"
     asked = "inventory firmware configuration switch nmx bmc leak power coolant link-ends switch-ports thermal-margin collective"
     assert set(asked.split()) <= set(plan.replace(",", " ").split())
     assert "inventory (audit), t[00-17]: agent identify" in said
