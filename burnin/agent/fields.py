@@ -5,6 +5,7 @@ pynvml 13.615); the rest are calls of their own. What cannot be read is a reason
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union
@@ -23,6 +24,7 @@ REASONS = {
 }
 """NVML return codes that say why; any other is `missing`."""
 
+_UNKNOWN = 999
 NO_ID = 0
 """Of a field that the driver's branch does not have: asked all the same, another branch's number would answer something else."""
 _HEAD = "24xQ"
@@ -99,6 +101,8 @@ class Group:
         """Type and return code of each field, as last seen."""
         self._failed: tuple[int, ...] = ()
         """Return code of each field; empty while none has failed."""
+        self._doubles: list[int] = []
+        """Fields that come as doubles, the only ones that can be no number."""
         kind = nvml.c_nvmlFieldValue_t * len(asked)
         begin = ctypes.sizeof(kind)
         self._memory = bytearray(begin + 8 * len(numbers))
@@ -130,12 +134,15 @@ class Group:
         flat = self._form.unpack_from(self._memory)
         if flat[0:ends:2] != self._heads:  # at first, and when the driver changes its mind
             flat = self._look_again(flat[0:ends:2])
+        failing = self._failed
+        if self._doubles:
+            flat, failing = self._finite(flat)
         out: list[Reading] = [
             value / per if per else of(value) if of else value
             for value, (per, of) in zip(flat[1:ends:2] + flat[ends:], self._ways)
         ]
-        if code or self._failed or any(codes):
-            failed = (code,) * self._count if code else self._failed or (0,) * self._count
+        if code or failing or any(codes):
+            failed = (code,) * self._count if code else failing or (0,) * self._count
             out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, (*failed, *codes))]
         if self._unasked or self._calls:
             out += self._unasked
@@ -146,9 +153,18 @@ class Group:
         """What each value's bytes are now, and which are none."""
         self._heads, failed = heads, tuple(head >> 32 for head in heads)
         self._failed = failed if any(failed) else ()
-        kinds = "".join(_HEAD + _AS.get(head & 0xFFFFFFFF, "Q") for head in heads)
-        self._form = struct.Struct("<" + kinds + self._tail)
+        kinds = ["Q" if head >> 32 else _AS.get(head & 0xFFFFFFFF, "Q") for head in heads]
+        self._doubles = [i for i, kind in enumerate(kinds) if kind == "d"]
+        self._form = struct.Struct("<" + "".join(_HEAD + kind for kind in kinds) + self._tail)
         return self._form.unpack_from(self._memory)
+
+    def _finite(self, flat: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """NaN and infinity are no reading: they get a return code, and a 0 that nobody sees for what makes metrics of values."""
+        values, failing = list(flat), list(self._failed or (0,) * self._count)
+        for i in self._doubles:
+            if not math.isfinite(values[2 * i + 1]):
+                values[2 * i + 1], failing[i] = 0.0, _UNKNOWN
+        return tuple(values), tuple(failing)
 
     def _ask_calls(self, out: list[Reading]) -> None:
         for call in self._calls:

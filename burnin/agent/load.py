@@ -67,7 +67,7 @@ class Burning:
                 data = os.read(self.process.stdout.fileno(), 65536)
                 for line in self._lines.feed(data):
                     with contextlib.suppress(ValueError):
-                        body = json.loads(line)
+                        body = json.loads(line, parse_constant=_no_number)
                         if isinstance(body, dict):
                             out.append(body)
             except (BlockingIOError, ProtocolError):
@@ -75,6 +75,10 @@ class Burning:
             if not data:
                 break
         return out
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def burns(

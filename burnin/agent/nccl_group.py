@@ -60,7 +60,8 @@ def open_library(path: str | None) -> Any:
     try:
         return c.CDLL(path or "libnccl.so.2")
     except OSError as error:
-        raise NcclError(f"no NCCL library: {error}") from None
+        hint = "" if path else "; install it, or name the site's own (`nccl:` in the rack file)"
+        raise NcclError(f"no NCCL library: {error}{hint}") from None
 
 
 def payload(wanted: dict[str, str], machine: str, folder: str) -> Union[str, None]:

@@ -38,6 +38,7 @@ class Readings:
         self._margins: dict[int, list[tuple[int, str]]] = {}
         """Table -> columns that hold a GPU's T.Limit margin."""
         self._absent: dict[int, dict[int, str]] = {}
+        self._trouble: str | None = None
         self.devices: dict[str, str] = {}
         """The kernel's name of a device -> its part."""
 
@@ -135,9 +136,9 @@ class Readings:
         hung = sampler.check()
         if hung:
             self._tell("note", text=f"{hung}: a driver call has not come back for {sampler.hang_s:g} s")
-        if sampler.trouble:
-            self._tell("note", text=sampler.trouble)
-            sampler.trouble = None
+        if sampler.trouble != self._trouble:  # of each reading for days, it would fill the log
+            self._trouble = sampler.trouble
+            self._tell("note", text=self._trouble)
 
     def stop(self) -> None:
         """Ask the sampler's threads to end."""

@@ -13,6 +13,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Protocol
 
 from burnin.agent.fields import Reading
@@ -219,7 +220,12 @@ class Sampler:
                     self.hung.discard(source.name)  # it came back after all
                     return None
                 self._reading = None
-        absent = {i: why for i, why in enumerate(got) if isinstance(why, str)}
+        # what is no number (NaN, infinity) is no reading either, whoever brought it
+        absent = {
+            i: one if isinstance(one, str) else "missing"
+            for i, one in enumerate(got)
+            if isinstance(one, str) or not isfinite(one)
+        }
         values: list[float | None] = got  # type: ignore[assignment]
         for i in absent:
             values[i] = None

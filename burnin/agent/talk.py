@@ -43,7 +43,7 @@ class Talk:
     def state(self, body: dict[str, Any]) -> None:
         """How a load goes on; leaves the process when nobody listens."""
         try:
-            self._out.write(json.dumps(body) + "\n")
+            self._out.write(json.dumps(body, allow_nan=False) + "\n")
             self._out.flush()
         except OSError:
             os._exit(1)

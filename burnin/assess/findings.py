@@ -143,7 +143,9 @@ def of_trays(case: Case) -> Iterator[Finding]:
         if state is None or state.state != "ready":
             why = state.why if state is not None and state.why else f"{tray} was never reached"
             what = "refused" if state is not None and state.state == "refused" else "lost"
-            yield _trouble(case, tray, f"tray.{what}", why, "look at power, cable and console of this tray, then run again")
+            look = "power, cable and console of this tray"
+            see = "what it says: login, host key, sudo, python3, or another run that has this tray"
+            yield _trouble(case, tray, f"tray.{what}", why, f"look at {see if what == 'refused' else look}, then run again")
         else:
             times = sum(s.tray == tray and s.state == "LOST" for s in case.states)
             if times:
@@ -179,11 +181,12 @@ def _trouble(case: Case, part: str, signature: str, why: str, action: str) -> Fi
 
 
 def _silent(case: Case) -> dict[str, tuple[str, int]]:
+    """Part -> why it is silent, and for how many metrics. Links are silent with their GPU: that is no trouble of theirs."""
     out: dict[str, tuple[str, int]] = {}
     for (part, _), reason in case.telemetry.absent.items():
         if reason in ("hung", "lost"):
             out[part] = (reason, out.get(part, (reason, 0))[1] + 1)
-    return out
+    return {part: said for part, said in out.items() if not any(part.startswith(f"{whole}.") for whole in out)}
 
 
 # ---------------------------------------------------------------- holds

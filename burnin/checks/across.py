@@ -220,12 +220,13 @@ def _check(name: str, about: str, quantities: Iterable[Quantity], **more: Any) -
 
 CHECKS = (
     _check(
-        "mndiag", "DCGM's diagnostic over all trays at once, through its host engines", (MNDIAG,),
+        "mndiag", "DCGM's diagnostic over all trays at once, through its host engines", (MNDIAG,), equipment=("dcgmi",),
         judge=_mndiag, orders=_mndiag_orders, args=MndiagArgs,
         seconds=lambda profile, said: float(MndiagArgs.model_validate(dict(said)).longest) or 1200.0,
     ),
     _check(
         "nccl-across", "nccl-tests over all trays by the site's launcher (mpirun, srun)", (NCCL, BUSBW),
+        equipment=("nccl-tests", "mpirun"),
         judge=_nccl, orders=_nccl_orders, args=NcclArgs,
         seconds=lambda profile, said: float(NcclArgs.model_validate(dict(said)).longest or 300.0) if said else 300.0,
     ),

@@ -101,4 +101,5 @@ CHECK = Check(
     orders=orders,
     scope="rack",
     args=Args,
+    equipment=("a person",),
 )

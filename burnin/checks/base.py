@@ -205,6 +205,15 @@ class Check:
     """What a step may say of it (`with:`)."""
     seconds: Callable[[Profile, Mapping[str, Any]], float] = no_time
     """About how long its own work takes where all is well, of a profile and a step's `with`; parts work at the same time."""
+    equipment: tuple[str, ...] = ()
+    """What must be there that is neither agent nor GPU, in an operator's words: BMC, a program, root."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """All that it needs beside the agents."""
+        loaded = ("its stage's load",) if self.loaded else ()
+        alone = ("the GPUs to itself",) if self.heats else ()
+        return (*loaded, *self.equipment, *alone, *((f"allow: [{self.leave}]",) if self.acts else ()))
 
     def parts(self, trays: Iterable[str]) -> list[str]:
         """What it is done on, of a run of these trays."""

@@ -83,4 +83,5 @@ CHECK = Check(
     quantities=(SENSORS, SENSOR, HEALTH, SERIAL),
     judge=judge,
     orders=orders,
+    equipment=("BMC",),
 )

@@ -277,4 +277,5 @@ CHECK = Check(
     acts=True,
     args=Args,
     seconds=seconds,
+    equipment=("BMC",),
 )

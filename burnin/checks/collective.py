@@ -16,6 +16,7 @@ from burnin.checks.collective_story import SLOWER as SLOWER_NAME
 from burnin.checks.collective_story import Named, Story, limit_name, tell
 from burnin.checks.groups import Group, Plan
 from burnin.events import Measurement, Result
+from burnin.rack.parts import fold
 from burnin.rack.schema import Profile
 
 COMPLETED = Quantity(
@@ -111,7 +112,13 @@ def _rack(context: Context, story: Story) -> Iterator[Measurement]:
 def _busbw(context: Context, plan: Plan, part: str, group: Group, why: str = "") -> Measurement:
     limit = limit_name(plan, group.op, len(group.told))
     one = replace(BUSBW, name=limit).judge(part, group.slowest.busbw_gbps, context.limits)
-    said = f"{group.op} of {group.slowest.bytes} bytes over {len(group.told)} GPUs, NCCL {group.version}; {why or one.why}"
+    whose = "" if set(group.trays) == set(context.trays) else f" of {fold(group.trays)}"
+    took = [rank.ms for rank in group.told]
+    slow = f", slowest {group.slowest.part}" if max(took) > 1.005 * min(took) else ""  # ranks wait for each other: mostly none is
+    ranks = f", {min(took):.4g} to {max(took):.4g} ms by rank{slow}" if max(took) > 0 else ""
+    said = (
+        f"{group.op} of {group.slowest.bytes} bytes over {len(took)} GPUs{whose}, NCCL {group.version}{ranks}; {why or one.why}"
+    )
     return replace(one, name=BUSBW.name, why=said.strip("; "))
 
 
@@ -188,4 +195,5 @@ CHECK = Check(
     heats=True,
     args=Plan,
     seconds=about,
+    equipment=("libnccl.so.2",),
 )

@@ -29,6 +29,12 @@ _NEAR = 2
 """Trays by which two groups may differ and still be compared."""
 
 
+_FAMILY = 3
+"""Equal groups of which one can be told to be slower than the rest."""
+_OUT = 4
+"""Median deviations from the median: 2.7 sigma where spread is normal, and who is suspected is tried again."""
+
+
 class Void(Exception):
     """A group could not be asked: nothing was measured, and nothing more can be said."""
 
@@ -193,8 +199,10 @@ class _Teller:
         for wave in waves:
             done += yield from self._try([(group, self._plan.op) for group in wave])
         self._story.whole = done
+        family = self._family(done)
         for group in self._story.whole:
             kinds = {kind for kind, bad in _kinds(self._context, self._plan, group).items() if bad}
+            kinds |= {"slow"} if family is not None and not group.failed and group.slowest.busbw_gbps < family else set()
             self._story.kinds |= kinds
             apart = not {tray for bad in self._story.bad for tray in bad} & set(group.trays)
             self._story.bad += [group.trays] if kinds and apart else []
@@ -211,6 +219,15 @@ class _Teller:
                 kinds["slow"] = kinds["slow"] or group.slowest.busbw_gbps < usual * (1 - self._slower)
             out.append(any(bad for kind, bad in kinds.items() if kind in self._story.kinds or kind == "failed"))
         return out
+
+    def _family(self, groups: Sequence[Group]) -> float | None:
+        """Below it, one of equal groups is slow beside the rest: by what they may differ by, and out of their spread. None
+        where they are too few; nor of matrices, whose least transfer is one of many."""
+        speeds = [group.slowest.busbw_gbps for group in groups if not group.failed]
+        if self._slower is None or len(speeds) < _FAMILY or self._plan.op == "pairs":
+            return None
+        usual = median(speeds)
+        return usual - max(usual * self._slower, _OUT * median(abs(speed - usual) for speed in speeds))
 
     def _usual(self, group: Group) -> float | None:
         """The best of equally large groups that were tried, else of those nearest in size; None where there is none."""

@@ -101,4 +101,5 @@ CHECK = Check(
     judge=judge,
     orders=orders,
     scope="rack",
+    equipment=("switch trays",),
 )

@@ -91,4 +91,5 @@ CHECK = Check(
     orders=orders,
     metrics=("coolant.flow", "coolant.supply_temp", "coolant.return_temp", "coolant.dp", "coolant.pressure"),
     scope="rack",
+    equipment=("CDU",),
 )

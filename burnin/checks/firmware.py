@@ -77,4 +77,5 @@ CHECK = Check(
     orders=orders,
     scope="rack",
     args=Baseline,
+    equipment=("BMC",),
 )

@@ -53,8 +53,12 @@ def not_reached(evidence: Evidence, part: str, stage: Stage) -> str:
         return "the load is not known to have been reached: its power was not read"
     clock = evidence.window(part, "gpu.clock_sm").mean()
     at = "" if math.isnan(clock) else f" at {clock:.0f} MHz"
-    said = dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load") if line.text)
-    return "; ".join([f"the load was not reached: {reached:.3g} of the power limit{at}", *said])
+    return "; ".join([f"the load was not reached: {reached:.3g} of the power limit{at}", *_said(evidence, part)])
+
+
+def _said(evidence: Evidence, part: str, *more: str) -> list[str]:
+    """What the agent said about this load, each once."""
+    return list(dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load", *more) if line.text))
 
 
 def _not_held(evidence: Evidence, part: str, mhz: int) -> str:
@@ -63,8 +67,7 @@ def _not_held(evidence: Evidence, part: str, mhz: int) -> str:
         what = "its clock was not read" if math.isnan(clock) else "no load ran"
     else:
         what = f"its clock was {clock:.0f} MHz"
-    said = dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load", "clock") if line.text)
-    return "; ".join([f"not loaded at {mhz} MHz: {what}", *said])
+    return "; ".join([f"not loaded at {mhz} MHz: {what}", *_said(evidence, part, "clock")])
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
@@ -103,8 +106,22 @@ def _held(context: Context, evidence: Evidence, part: str, mhz: int) -> Measurem
 def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:
     wrong = evidence.window(part, "load.wrong")
     if not wrong.present:
-        return MISMATCHES.unknown(part, evidence.why_absent(part, "load.wrong"), "no load process reported its results")
-    return MISMATCHES.judge(part, wrong.highest(), context.limits)
+        why = "; ".join(["no load process reported its results", *_said(evidence, part)])
+        return MISMATCHES.unknown(part, evidence.why_absent(part, "load.wrong"), why)
+    one = MISMATCHES.judge(part, wrong.highest(), context.limits)
+    odd = _at_odds(evidence)
+    if one.result is Result.PASS and part in odd and 2 * len(odd) <= len(context.gpus):
+        # where most of a tray say so, the kernel does not fit the architecture
+        why = f"it computed wrong, and not again with another kernel: {odd[part]}"
+        return MISMATCHES.unknown(part, "missing", why, one.limit)
+    return one
+
+
+def _at_odds(evidence: Evidence) -> dict[str, str]:
+    """GPUs whose own kernel was left because it disagreed with itself in its trial, and the agent's words for it. Of the whole
+    run: a load that goes on over stages says so once."""
+    burning = (line for line in evidence.log if line.kind == "load" and line.code == "burning")
+    return {line.part: line.text for line in burning if "disagreed with itself" in line.text}
 
 
 CHECK = Check(

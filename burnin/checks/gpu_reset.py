@@ -121,4 +121,5 @@ CHECK = Check(
     acts=True,
     leave="gpu_reset",
     seconds=seconds,
+    equipment=("root", "nvidia-smi"),
 )

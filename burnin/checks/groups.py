@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field
 from burnin.checks.base import Answer, Context, Order
 from burnin.checks.bisection import Trays
 from burnin.rack.data import Data
+from burnin.rack.parts import fold
 
 Op = Literal["all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv", "pairs"]
 Asking = Generator[list[Order], Sequence[Answer], Any]
@@ -180,8 +181,10 @@ def unfit(context: Context, bodies: Any) -> str:
         for gpu in names(context)
         if not (isinstance(bodies.get(gpu), dict) and isinstance(bodies[gpu].get("version"), str))
     }
-    said = "; ".join(f"{gpu}: {(b.get('failed') if isinstance(b, dict) else None) or 'no answer'}" for gpu, b in bad.items())
-    return said
+    alike: dict[str, list[str]] = {}
+    for gpu, body in bad.items():
+        alike.setdefault(str((body.get("failed") if isinstance(body, dict) else None) or "no answer"), []).append(gpu)
+    return "; ".join(f"{fold(gpus)}: {why}" for why, gpus in alike.items())
 
 
 def attempt(

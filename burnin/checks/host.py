@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from burnin.checks import around
+from burnin.checks import around, xid
 from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.checks.gpu_load import attained, not_reached
 from burnin.events import LogLine, Measurement, Result
@@ -114,7 +114,7 @@ def _kernel(context: Context, evidence: Evidence) -> list[Measurement]:
     reason = evidence.sources.get("kmsg", "missing") or ("lost" if evidence.lost else None)
     if reason is not None:
         known = reason if reason in ("no_permission", "not_supported", "lost", "hung") else "missing"
-        out.append(KERNEL.unknown(context.tray, known, f"the kernel log was not watched: {reason}"))
+        out.append(KERNEL.unknown(context.tray, known, f"the kernel log was not watched: {xid.unwatched('kmsg', reason)}"))
     return out or [Measurement(KERNEL.name, context.tray, 0.0, "1", "none", Result.PASS)]
 
 
@@ -141,4 +141,5 @@ CHECK = Check(
     ),
     explains=("ras.mc", "ras.aer", "ras.mce", "host.load1", "host.mem_available", "gpu.power", "gpu.power_limit"),
     args=around.Count,
+    equipment=("kernel log",),
 )  # fmt: skip

@@ -98,4 +98,5 @@ CHECK = Check(
     orders=orders,
     scope="rack",
     args=Args,
+    equipment=("ib_write_bw",),
 )

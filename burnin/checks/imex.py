@@ -89,4 +89,5 @@ CHECK = Check(
     orders=orders,
     scope="rack",
     args=ToolArgs,
+    equipment=("nvidia-imex-ctl",),
 )

@@ -98,4 +98,5 @@ CHECK = Check(
     judge=judge,
     orders=orders,
     metrics=("leak.state", "leak.voltage"),
+    equipment=("BMC",),
 )

@@ -128,4 +128,5 @@ CHECK = Check(
     scope="rack",
     args=Window,
     seconds=window_s,
+    equipment=("switch trays",),
 )

@@ -75,4 +75,5 @@ CHECK = Check(
     judge=judge,
     orders=orders,
     scope="rack",
+    equipment=("switch trays",),
 )

@@ -42,4 +42,5 @@ CHECK = Check(
     metrics=("host.nvmes", "nvme.media_errors", "nvme.critical_warning", "nvme.spare"),
     explains=("nvme.temp",),
     args=around.Count,
+    equipment=("root",),
 )

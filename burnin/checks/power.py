@@ -126,4 +126,5 @@ CHECK = Check(
     orders=orders,
     metrics=("psu.power",),
     scope="rack",
+    equipment=("power shelves",),
 )

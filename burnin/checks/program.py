@@ -149,4 +149,5 @@ CHECK = Check(
     heats=True,
     args=Args,
     seconds=lambda profile, said: Args.model_validate(dict(said)).longest if said else 0.0,
+    equipment=("the program",),
 )

@@ -136,4 +136,5 @@ CHECK = Check(
         "throttle.hw_thermal",
     ),
     explains=("transient.power",),
+    equipment=("pulses in its stage",),
 )

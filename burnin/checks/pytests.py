@@ -96,4 +96,5 @@ CHECK = Check(
     orders=orders,
     scope="rack",
     args=Args,
+    equipment=("pytest files",),
 )

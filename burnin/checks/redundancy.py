@@ -271,4 +271,5 @@ CHECK = Check(
     leave="redundancy",
     args=Args,
     seconds=seconds,
+    equipment=("power shelves or CDU",),
 )

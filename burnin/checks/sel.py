@@ -104,4 +104,5 @@ CHECK = Check(
     quantities=(LOGS, CRITICAL, WARNING),
     judge=judge,
     orders=orders,
+    equipment=("BMC",),
 )

@@ -121,4 +121,5 @@ CHECK = Check(
     orders=orders,
     scope="switch",
     args=Baseline,
+    equipment=("NVOS",),
 )

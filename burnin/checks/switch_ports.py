@@ -183,4 +183,5 @@ CHECK = Check(
     scope="switch",
     args=Window,
     seconds=window_s,
+    equipment=("NVOS",),
 )

@@ -94,4 +94,5 @@ CHECK = Check(
     judge=judge,
     metrics=("load.copied", "cpu.util", "nic.tx_bytes", "nic.rx_bytes"),
     loaded=True,
+    equipment=("nvlink, cpu or nic with it",),
 )

@@ -74,6 +74,8 @@ class Tool:
     indices: bool = False
     softens: str = ""
     become: bool = False
+    program: str = ""
+    """What it is called on the tray's PATH, where that is not `name`."""
     action: str = "read its output, kept with the step; run it again alone before anything is replaced"
     values: Values = _no_values
     quantities: tuple[Quantity, ...] = ()
@@ -95,6 +97,7 @@ class Tool:
             orders=self.orders,
             heats=self.heats,
             args=self.args,
+            equipment=(self.program or self.name, *(("root",) if self.become else ())),
             seconds=lambda profile, said: self.args.model_validate(dict(said)).usual_s() or (60.0 if self.heats else 0.0),
         )
 

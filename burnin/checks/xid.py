@@ -18,6 +18,12 @@ KERNEL_LOG = Quantity("log.kernel", "1", "the kernel log was read during the who
 EVENTS = Quantity("log.nvml", "1", "NVML's XID events were watched during the whole stage")
 
 
+def unwatched(source: str, reason: str) -> str:
+    """Why a source of events was not watched, for a person."""
+    known = {("kmsg", "missing"): "there is no /dev/kmsg", ("kmsg", "no_permission"): "only root may read it (`become: sudo`)"}
+    return known.get((source, reason), reason)
+
+
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """One measurement per (part, XID) seen, and one per source of events."""
     out = [
@@ -36,7 +42,7 @@ def _watched(tray: str, quantity: Quantity, source: str, evidence: Evidence) -> 
         return Measurement(quantity.name, tray, "watched", "1", "watched", Result.PASS, None, why)
     if reason is not None:
         known = reason if reason in ("no_permission", "not_supported", "lost", "hung") else "missing"
-        return quantity.unknown(tray, known, f"it was not watched: {reason}", "watched")
+        return quantity.unknown(tray, known, f"it was not watched: {unwatched(source, reason)}", "watched")
     return Measurement(quantity.name, tray, "watched", "1", "watched", Result.PASS)
 
 
@@ -72,4 +78,5 @@ CHECK = Check(
     about="XIDs in NVML events and in the kernel log, judged by the catalogue",
     quantities=(XID, KERNEL_LOG, EVENTS),
     judge=judge,
+    equipment=("kernel log",),
 )

@@ -29,7 +29,7 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
     parts = fold([*plan.trays, *plan.switches])
     console.print(f"{suite.suite} on rack {rack.rack} ({profile.profile}): {parts}, {how_long(plan)}")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title, least in {"at": 0, "stage": 0, "phase": 0, "for": 0, "load": 40, "checks": 24}.items():
+    for title, least in {"at": 0, "stage": 0, "phase": 0, "for": 0, "load": 35, "checks": 24}.items():
         table.add_column(title, no_wrap=not least, min_width=least or None)  # the longest name of a check has room
     at = 0.0
     for leg in plan.legs:
@@ -42,7 +42,7 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
             pulse = stage.load.pulse
             pulsed = f", pulses of {pulse.period:g} s, {pulse.duty:.0%}" if pulse is not None else ""
             beside = "".join(f", {what}" for what in ("nvlink", "cpu", "nic") if getattr(stage.load, what))
-            load = f"{stage.load.kernel}: {gpus} GPUs{power}{beside}{', tray by tray' if stage.load.stagger else ''}{pulsed}"
+            load = f"{stage.load.kernel}: {gpus} GPUs{power}{beside}{', staggered' if stage.load.stagger else ''}{pulsed}"
         when = "" if stage.when == "always" else " (if suspicious)"
         hot = [step.check for step in leg.steps if CHECKS[step.check].heats]
         most = f", up to {gpus * watts / 1000:.0f} kW" if watts else ""

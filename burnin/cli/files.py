@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from burnin.cli import exits
-from burnin.cli.options import console
+from burnin.cli.options import console, pretty
 from burnin.errors import InputError
 
 
@@ -43,34 +43,57 @@ def lint(
 
 
 def checks(
+    name: Annotated[str, typer.Argument(help="this one, and what it measures", metavar="NAME")] = "",
     profile: Annotated[str, typer.Option(help="for whose sizes times are told", metavar="NAME")] = "gb300-nvl72",
+    json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
 ) -> None:
-    """List all checks: what they measure and need, on what they are done, and about how long they take."""
+    """List all checks, or one with what it measures: on what it is done, what it needs, and about how long it takes."""
     from rich.table import Table
 
     from burnin.checks import ALWAYS, CHECKS
     from burnin.rack.load import load_profile
+    from burnin.views.terminal import clock
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("check", "measures", "unit", "what it is"):
-        table.add_column(title)
+    if name and name not in CHECKS:
+        raise InputError(f"there is no check {name!r}; `burnin checks` lists them")
     known = load_profile(profile)
-    scopes = {"tray": "each compute tray", "switch": "each switch tray", "rack": "once for the rack"}
-    for check in CHECKS.values():
-        took = check.seconds(known, {})
-        words = {
-            scopes[check.scope]: True,
-            "needs load": check.loaded,
-            "loads the GPUs by itself": check.heats,
-            f"about {took:.0f} s on a {profile}": took > 0,
-            "no time of its own": took <= 0,
-            "in every run": check.name in ALWAYS,
-        }
-        needs = ", ".join(word for word, so in words.items() if so)
-        table.add_row(check.name, "", "", f"[bold]{check.about}[/]" + (f" ({needs})" if needs else ""))
-        for quantity in check.quantities:
-            table.add_row("", quantity.name, quantity.unit, quantity.about)
-    console().print(table)
+    shown = [check for check in CHECKS.values() if name in ("", check.name)]
+    took = {check.name: check.seconds(known, {}) for check in shown}
+    if json:
+        rows = [
+            {
+                "check": check.name,
+                "scope": check.scope,
+                "needs": check.needs,
+                "seconds": took[check.name],
+                "always": check.name in ALWAYS,
+                "about": check.about,
+                "measures": [{"name": q.name, "unit": q.unit, "about": q.about} for q in check.quantities],
+            }
+            for check in shown
+        ]
+        typer.echo(pretty(rows), nl=False)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title, least in {"check": 0, "scope": 0, "needs": 14, "takes": 0, "what it shows": 24}.items():
+        table.add_column(title, no_wrap=not least, min_width=least or None)
+    for check in shown:
+        every = " (in every run)" if check.name in ALWAYS else ""
+        takes = clock(took[check.name]) if took[check.name] else "-"
+        table.add_row(check.name, check.scope, ", ".join(check.needs), takes, check.about + every)
+    out = console()
+    out.print(table, markup=False)
+    if not name:
+        out.print("scope: each compute tray, each switch tray, or once for the rack. takes: about, on a", profile, end="")
+        out.print("; -: at once, or as long as its step says")
+        return
+    measures = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("measures", "unit", "what it is"):
+        measures.add_column(title, no_wrap=title != "what it is")
+    for quantity in shown[0].quantities:
+        measures.add_row(quantity.name, quantity.unit, quantity.about)
+    out.print()
+    out.print(measures, markup=False)
 
 
 def suites() -> None:

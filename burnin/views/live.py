@@ -64,6 +64,8 @@ class Picture:
                 tray.state, tray.why = event.state, event.why
                 if event.state in ("LOST", "refused"):
                     self._note(event.t_s, f"{event.tray} {event.state}: {event.why}")
+                elif event.state == "ready" and event.why:
+                    self._note(event.t_s, f"{event.tray} is ready, but {event.why}")
             case LogLine() if event.kind in _NOTED or (event.kind == "load" and event.code in _LOAD_TROUBLE):
                 self._logged(event)
             case StageBegan():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from burnin import wire
 from burnin.agent import host
 from burnin.agent.attachment import Attachment
 from burnin.agent.holder import Holder
-from burnin.twin.emulate import nvml
+from burnin.twin.emulate import fields, nvml
 from tests.unit.twin_tray import Bench, bench
 
 COUNTED = ("launches", "wrong", "edges", "edges_missed", "edge_late", "copied")
@@ -165,6 +167,36 @@ def test_a_reading_is_taken_in_while_the_loop_sleeps_and_waits_while_it_is_busy(
     one.until(lambda: len(one.rows(FAST)) >= kept + 5)
     lines, _ = one.holder.spool.lines(0, most=1 << 30)
     assert [json.loads(line)[2] for line in lines.splitlines()] == list(range(len(lines.splitlines()))), "no gap, none twice"
+
+
+@pytest.mark.parametrize("none", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_none_is_an_absent_reading_and_ends_nobody(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, none: float
+) -> None:
+    real = fields.write_fields
+
+    def odd(gpu: Any, at: int, count: int, now_us: int) -> None:
+        """Power, recovery action, count of C2C links, a link's state and its error rate come as doubles that are no number."""
+        real(gpu, at, count, now_us)
+        memory = memoryview((ctypes.c_ubyte * (40 * count)).from_address(at)).cast("B")
+        for offset in range(0, 40 * count, 40):
+            field, scope = struct.unpack_from("<II", memory, offset)
+            if field in (170, 186, 230) or (scope == 3 and field in (165, 220)):
+                struct.pack_into("<iId", memory, offset + 24, 0, 0, none)
+
+    monkeypatch.setattr(nvml, "write_fields", odd)
+    one = rig()
+    one.sample()
+    one.until(lambda: len(one.rows(FAST)) > 2 and one.rows(SLOW) and one.rows(LINKS))
+    for table, part, metric in (
+        (FAST, "g1", "gpu.power"), (FAST, "g1", "module.power"), (SLOW, "g1", "gpu.recovery_action"), (SLOW, "g1", "c2c.crc"),
+        (LINKS, "g1.l3", "nvlink.state"), (LINKS, "g1.l3", "nvlink.effective_ber"),
+    ):  # fmt: skip
+        assert (one.rows(table)[-1][(part, metric)], one.why(table)[(part, metric)]) == (None, "missing"), metric
+    assert one.rows(FAST)[-1][("g1", "gpu.temp")] is not None, "what is a number goes on"
+    assert one.rows(SLOW)[-1][("g1", "ecc.dram_ue")] == one.rows(LINKS)[-1][("g1.l3", "nvlink.recovery_failed")] == 0
+    assert one.rows(LINKS)[-1][("g1.l4", "nvlink.state")] == 1
+    assert len(one.records("absent")) <= 4, "it is said when it changes"
 
 
 def test_a_hung_call_is_found_reported_and_the_others_are_read(rig: Callable[..., Rig]) -> None:

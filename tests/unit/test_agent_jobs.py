@@ -26,7 +26,9 @@ talk = Talk(0, sys.stdout, Deadlines(int(sys.argv[2]), int(sys.argv[4])), int(sy
 args = spec["args"]
 if args.get("mute"):
     time.sleep(60)
-if args.get("die"):
+if args.get("nan"):
+    os.write(1, b'{"say": {"gbps": NaN}}\\n{"launches": Infinity}\\n')
+if args.get("die") or args.get("nan"):
     os._exit(9)
 if args.get("fail"):
     talk.state({"state": "failed", "why": "no such kernel"})
@@ -104,7 +106,12 @@ def test_work_is_answered_when_every_gpu_has_spoken_and_a_message_by_the_next_wo
 
 
 @pytest.mark.parametrize(
-    ("trouble", "why"), [({"die": 1}, "the load process ended with status 9"), ({"fail": 1}, "no such kernel")]
+    ("trouble", "why"),
+    [
+        ({"die": 1}, "the load process ended with status 9"),
+        ({"nan": 1}, "the load process ended with status 9"),
+        ({"fail": 1}, "no such kernel"),
+    ],
 )
 def test_a_process_that_ends_answers_why_and_the_others_still_speak(rig: Rig, trouble: dict[str, Any], why: str) -> None:
     rig.work("1", ["g0", "g1"], g1=trouble)

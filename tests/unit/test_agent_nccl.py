@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ctypes as c
 import hashlib
 import json
@@ -88,7 +89,14 @@ def test_a_rank_tells_what_it_is_and_what_it_measured(tray: Bench, op: str) -> N
 def test_no_library_is_said_in_a_sentence(tray: Bench) -> None:
     (told,) = run(Talk(), tray, args(library="/opt/nowhere/libnccl.so.2"))
     assert told == {"failed": told["failed"]}
-    assert told["failed"].startswith("no NCCL library: ")
+    assert told["failed"].startswith("no NCCL library: ") and "install" not in told["failed"]
+
+
+def test_where_no_library_is_named_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ctypes.CDLL
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: real(f"/nowhere/{name}"))
+    with pytest.raises(NcclError, match=r"libnccl\.so\.2: .*; install it, or name the site's own \(`nccl:` in the rack file\)"):
+        nccl_group.open_library(None)
 
 
 def test_a_library_without_a_symbol_is_said() -> None:

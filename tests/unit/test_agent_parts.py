@@ -347,6 +347,19 @@ def test_a_defect_in_one_source_does_not_silence_the_others() -> None:
     assert sampler.trouble == "g0: RuntimeError: a bug"
 
 
+def test_no_source_can_bring_a_number_that_is_none() -> None:
+    samples: list[Sample] = []
+
+    class Odd(Source):
+        def read(self) -> list[Reading]:
+            return [float("nan"), -float("inf")]
+
+    sampler = Sampler([Table("fast", [Odd("g0"), Source("g1")], S)], samples.append, Clock(), wait=lambda _: sampler.stop())
+    sampler._run(0)
+    assert samples[0].values == [None, None, 1.0, None]
+    assert samples[0].absent == {0: "missing", 1: "missing", 3: "not_supported"}
+
+
 # ---------------------------------------------------------------- kernel log
 
 

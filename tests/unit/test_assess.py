@@ -135,11 +135,12 @@ class Story:
         loaded = phase.startswith("load")
         for tray in trays:
             columns = tuple((gpu, metric) for gpu in self.profile.topology.gpus(tray) for metric in METRICS)
+            columns += tuple(c for c in self.absent if c[0].startswith(f"{tray}.") and c not in columns)
             for second in range(int(seconds)):
                 t = t0 + second + 0.3
                 if tray in self.lost and t >= self.lost[tray]:
                     break
-                values = tuple(self._value(gpu, metric, loaded, phase, second) for gpu, metric in columns)
+                values = tuple(self._value(*one, loaded, phase, second) if one[1] in METRICS else None for one in columns)
                 absent = {i: self.absent.get(c, "missing") for i, c in enumerate(columns) if values[i] is None}
                 self.store.keep([Tick(tray, t, columns, values, absent)])
 
@@ -384,6 +385,8 @@ def test_a_hung_gpu_is_a_finding_and_explains_what_it_did_not_say(story: Story) 
     for metric in METRICS:
         story.readings["t03.g2", metric] = lambda phase, second, metric=metric: None if phase == "load" else (METRICS[metric][0])
         story.absent["t03.g2", metric] = "hung"
+    for link in range(18):  # its links are read through the same driver: they hang with it, and are no cables
+        story.absent[f"t03.g2.l{link}", "nvlink.state"] = "hung"
     verdict = story.tell()
     assert verdict.word is Word.HOLD
     assert named(verdict) == {"t03.g2": "HOLD"}

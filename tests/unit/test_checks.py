@@ -493,3 +493,49 @@ def test_a_recovery_is_named_where_every_driver_means_the_same_by_it(number: flo
     got = judge("ecc", change={("t07.g2", "gpu.recovery_action"): {build.LOAD: [0.0] * 23 + [number]}})
     (wish,) = [m for m in got if m.result is Result.FAIL]
     assert what in wish.why
+
+
+def test_who_asks_beyond_the_agents_says_what_it_needs() -> None:
+    trays, switches = ("t07",), ("s0", "s1")
+    for check in CHECKS.values():
+        asked = replace(context(), tray=check.parts([*trays, *switches])[0], trays=trays if check.scope == "rack" else ())
+        try:
+            doors = {order.via for order in check.orders(asked, ())}
+        except ValueError:
+            continue  # it asks for nothing unless its step says more
+        assert check.needs or doors <= {"agent"}, f"{check.name} goes through {doors}"
+
+
+ODD = "tensor_burn of burn, because burn_sm100f disagreed with itself 3 times in its trial"
+
+
+@pytest.mark.parametrize(("odd", "held"), [((2,), (2,)), ((0, 3), (0, 3)), ((0, 1, 3), ()), ((0, 1, 2, 3), ())])
+def test_a_kernel_that_was_left_because_few_gpus_disagreed_with_themselves_holds_those(
+    odd: tuple[int, ...], held: tuple[int, ...]
+) -> None:
+    began = build.IDLE.t0_s
+    log = [
+        LogLine(f"t07.g{i}", began, "load", "burning", ODD if i in odd else "tensor_burn of burn_sm100f", "agent")
+        for i in range(4)
+    ]
+    got = [m for m in judge("gpu-load", log=log) if m.result is not Result.PASS]
+    assert [(m.part, m.name, m.result) for m in got] == [(f"t07.g{i}", "gpu.mismatches", Result.UNKNOWN) for i in held]
+    assert all("burn_sm100f disagreed with itself 3 times" in m.why for m in got)
+    seen = judge("gpu-load", change={("t07.g2", "load.wrong"): {build.LOAD: 4.0}}, log=log)
+    assert results(seen)["gpu.mismatches"] is Result.FAIL, "what was counted stands"
+
+
+def test_a_load_that_never_ran_says_why_beside_its_results() -> None:
+    log = [LogLine("t07.g2", build.LOAD.t0_s, "load", "failed", "no CUDA driver: libcuda.so.1", "agent")]
+    (got,) = (m for m in judge("gpu-load", change={("t07.g2", "load.wrong"): None}, log=log) if m.result is not Result.PASS)
+    assert got.why == "no load process reported its results; no CUDA driver: libcuda.so.1"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"), [("missing", "there is no /dev/kmsg"), ("no_permission", "only root may read it (`become: sudo`)")]
+)
+def test_a_kernel_log_that_was_not_read_holds_and_says_why(reason: str, words: str) -> None:
+    for name, measurement in (("xid", "log.kernel"), ("host", "kernel.event")):
+        (got,) = (m for m in judge(name, sources={"xid": None, "kmsg": reason}) if m.name == measurement)
+        assert (got.result, got.reason) == (Result.UNKNOWN, reason)
+        assert got.why.endswith(f"not watched: {words}")

@@ -212,7 +212,7 @@ def test_a_dry_run_touches_nothing_and_says_what_would_be_done(tmp_path: Path, c
     (tmp_path / "known_hosts").unlink()
     assert run(["run", "demo", "rack.yaml", "--dry-run"]) == 0
     said = " ".join(capfd.readouterr().out.split())
-    assert "72 GPUs, 101 kW, tray by tray" in said
+    assert "72 GPUs, 101 kW, staggered" in said
     assert "load-again (if suspicious)" in said
     assert "interlocks before load: rack_identity" in said
     assert not (tmp_path / "burnin.db").exists()
@@ -231,6 +231,8 @@ def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves
 def test_a_dry_run_names_every_check_whole_and_shows_what_each_asks_first(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    from burnin.checks import CHECKS
+
     more = (
         '  s[0-8]: {host: "10.1.2.[11-19]", user: admin}\n'
         'bmc:\n  t[00-17]: {url: "https://10.1.3.[11-28]", ca: known_hosts, secret: env:BMC}\n'
@@ -240,6 +242,10 @@ def test_a_dry_run_names_every_check_whole_and_shows_what_each_asks_first(
     said = capfd.readouterr().out
     plan = said.partition("interlocks before load")[0]
     assert "…" not in said
+    lines = plan.splitlines()
+    column = lines[1].index("checks")
+    words = {word for line in lines[2:] for word in line[column:].replace(",", " ").split()}
+    assert words <= set(CHECKS), "a table that is too wide loses its last letters"
     asked = "inventory firmware configuration switch nmx bmc leak power coolant link-ends switch-ports thermal-margin collective"
     assert set(asked.split()) <= set(plan.replace(",", " ").split())
     assert "inventory (audit), t[00-17]: agent identify" in said
@@ -254,9 +260,17 @@ def test_checks_and_faults_list_what_there_is(capfd: pytest.CaptureFixture[str])
 
     assert run(["checks"]) == 0
     said = capfd.readouterr().out
-    for check in CHECKS.values():
-        assert check.name in said
-        assert all(q.name in said for q in check.quantities)
+    assert all(f"\n{name} " in said for name in CHECKS)
+    assert "hbm             tray    the GPUs to itself " in said and "consensus       rack " in said, "columns that can be read"
+    assert "root, nvidia-smi, allow: [gpu_reset]" in said
+    assert run(["checks", "--json"]) == 0
+    for row, check in zip(json.loads(capfd.readouterr().out), CHECKS.values(), strict=True):
+        assert row["check"] == check.name and [m["name"] for m in row["measures"]] == [q.name for q in check.quantities]
+    assert run(["checks", "boot-cycle"]) == 0
+    said = capfd.readouterr().out
+    assert "rack" in said and "BMC, allow: [power_cycle]" in said and "45:00" in said and "boot.device" in said
+    assert run(["checks", "nope"]) == 2
+    assert "there is no check 'nope'" in capfd.readouterr().err
     assert run(["twin", "faults", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in rows} >= {"tim_void", "tray_flow", "clock_cap", "ecc_ue", "xid", "gpu_off_bus", "tray_dead"}
