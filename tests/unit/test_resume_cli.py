@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from burnin.checks import CHECKS
 from burnin.cli import run as burnin
 from burnin.events import Result, StageBegan, StageEnded, Status
-from burnin.rack.load import load_catalogue, load_rack
+from burnin.rack.load import load_catalogue, load_rack, shipped
 from burnin.run import plan
 from burnin.run.lock import Process
 from burnin.run.start import Request, config
@@ -125,17 +126,30 @@ def test_a_build_record_that_names_another_serial_now_voids_it_too(capsys: pytes
     ("file", "old", "new", "why"),
     [
         ("rack.yaml", "rack: R-1", "rack: R-2", "is of rack R-1, not R-2"),
-        ("suite.yaml", "about: mine", "about: yours", "this suite was changed since"),
-        ("rack.yaml", "gb300-nvl72", "gb200-nvl72", "this profile was changed since"),
+        ("suite.yaml", "suite: mine", "suite: yours", "is of suite mine, not yours"),
+        ("rack.yaml", "gb300-nvl72", "gb200-nvl72", "is of profile gb300-nvl72, not gb200-nvl72"),
     ],
 )
-def test_a_run_goes_on_with_what_it_began_with(
-    file: str, old: str, new: str, why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_does_not_become_another(file: str, old: str, new: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     kept()
     Path(file).write_text(Path(file).read_text().replace(old, new))
     assert resume() == 2
-    assert why in capsys.readouterr().err
+    assert f"{why}: give what it began with, or start a new run" in capsys.readouterr().err
+
+
+def test_a_suite_or_profile_that_was_changed_since_is_said_and_not_taken_over(capsys: pytest.CaptureFixture[str]) -> None:
+    suite, profile = Path("suite.yaml"), Path("inventory/profiles/gb300-nvl72.yaml")
+    profile.parent.mkdir(parents=True)
+    shutil.copy(shipped(str(profile)), profile)
+    kept()
+    suite.write_text(SUITE + "  - {stage: more, steps: [inventory]}\n")
+    assert "gpu.idle_power: {max: 300," in profile.read_text()
+    profile.write_text(profile.read_text().replace("gpu.idle_power: {max: 300,", "gpu.idle_power: {max: 301,"))
+    assert resume() == 0
+    out = capsys.readouterr().out
+    assert "suite mine was changed since (stages): this run goes on with what it began with" in out
+    assert "profile gb300-nvl72 was changed since (limits.gpu.idle_power.max): this run goes on" in out
+    assert "nothing is owed" in out, "the stage that is new is none of this run's"
 
 
 def test_addresses_may_change(capsys: pytest.CaptureFixture[str]) -> None:
