@@ -21,7 +21,7 @@ from burnin.run.keep import ARRIVE
 from burnin.run.lock import Process
 from burnin.run.owed import Owed, Proof, owed
 from burnin.run.plan import Plan, make
-from burnin.run.replaced import announced
+from burnin.run.replaced import announced, since
 from burnin.run.undo import pending
 from burnin.store import Place, Run, Session, Store, Voided
 from burnin.store.records import Stage as Went
@@ -92,9 +92,8 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     suite, file = began[0], replace(file, profile=began[1])
     trays, only = config["plan"]["trays"], tuple(config["plan"]["only"])
     sessions = store.sessions(run.id)
-    since = sessions[-1].started if sessions else run.started
     tested = {tray.part: tray.identity for tray in store.trays(run.id) if tray.identity}
-    enrolled = [one for one in store.enrollments(run.rack) if one.time > since]
+    enrolled = since(store.enrollments(run.rack), config, sessions[-1].started if sessions else run.started)
     tried: dict[tuple[str, str, str], int] = {}
     for one in store.attempts(run.id):
         tried[one.stage, one.name, one.part] = max(one.attempt, tried.get((one.stage, one.name, one.part), 0))
