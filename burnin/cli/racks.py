@@ -88,8 +88,11 @@ def _has(file: RackFile, part: str) -> bool:
     """A part below a tray of this rack, or beside them; the rack itself is none that is replaced."""
     from burnin.rack.parts import is_part, kind, tray_of
 
-    below = is_part(part) and tray_of(part) in file.rack.trays
-    return below or (is_part(part) and part != "rack" and kind(tray_of(part)) not in ("compute tray", "switch tray"))
+    if not is_part(part) or part == "rack":
+        return False
+    if kind(part) == "GPU" and part not in file.profile.topology.gpus(tray_of(part)):
+        return False
+    return tray_of(part) in file.rack.trays or kind(tray_of(part)) not in ("compute tray", "switch tray")
 
 
 def _replace(rack: str, part: str, replaces: str, db: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_part_without_a_host_key_is_replaced_by_its_name(capsys: pytest.Captur
     assert owed(out) == {("audit", "t07"), ("together", "rack")}, "the shelf was not read by either"
 
 
-@pytest.mark.parametrize("part", ["t18", "t18.n2", "rack", "x", "s0"])
+@pytest.mark.parametrize("part", ["t18", "t18.n2", "rack", "x", "s0", "t00.g4"])
 def test_what_the_rack_does_not_have_is_not_replaced(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert burnin(["enroll", "rack.yaml", "--part", part, "--replaces", "OLD-1"]) == 2
     assert f"--part {part}: rack R-1 has no such part: its trays are t[00-17]" in capsys.readouterr().err
