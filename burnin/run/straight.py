@@ -7,6 +7,7 @@ and has to be whole.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ async def _halt_all(run: str, db: Path, by: str, begin: float) -> list[str]:
     try:
         found, agent, dial = _by_ways(run, db) or _by_database(run, db)
     except BurninError as error:
-        raise type(error)(f"no tray was told anything: {error}") from None
+        raise type(error)(f"no tray was told anything: {error}{_anothers(db)}") from None
     trays = [tray for tray in dial.endpoints if tray.startswith("t")]
     told = await asyncio.gather(*(_halt(dial, tray, agent, found, f"emergency stop by {by}") for tray in trays))
     await dial.close()
@@ -48,6 +49,15 @@ async def _halt_all(run: str, db: Path, by: str, begin: float) -> list[str]:
         last = "what did not answer is ended by its lease, a detached stage after hours; make sure by its power"
         raise NotReady("\n".join([*lines, *trouble, last]))
     return lines
+
+
+def _anothers(db: Path) -> str:
+    """Who can stop a run of another user."""
+    try:
+        mine = os.geteuid() in (0, db.stat().st_uid)
+        return "" if mine else f"; it is of user {db.owner()}, who can stop the run, or root"
+    except (OSError, KeyError):
+        return ""
 
 
 def _by_ways(run: str, db: Path) -> tuple[str, Agent, Dialer] | None:
