@@ -143,7 +143,8 @@ def of_trays(case: Case) -> Iterator[Finding]:
         if state is None or state.state != "ready":
             why = state.why if state is not None and state.why else f"{tray} was never reached"
             what = "refused" if state is not None and state.state == "refused" else "lost"
-            yield _trouble(case, tray, f"tray.{what}", why, "look at power, cable and console of this tray, then run again")
+            do = "do what is said there" if what == "refused" else "look at power, cable and console of this tray"
+            yield _trouble(case, tray, f"tray.{what}", why, f"{do}, then run again")
         else:
             times = sum(s.tray == tray and s.state == "LOST" for s in case.states)
             if times:
