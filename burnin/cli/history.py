@@ -211,15 +211,17 @@ def gate(
     policy: Site = load_site()
     wanted = suite or policy.ships_after
     stored = rejudged = live = run = None
+    replaced: list[str] = []
     with _reading(db) as store:
         run = store.last_run(rack, wanted)
         if run is not None and run.ended is not None:
             text = store.verdict(run.id)
             stored = jsonlib.loads(text) if text is not None else None
             rejudged = document(derive(gather(store, run.id)))
+            replaced = _replaced(store, run)
             if not offline:
                 live = _changed(store, run.id)
-    said = decide(stored, rejudged, policy, wanted, dt.datetime.now(dt.UTC), live)
+    said = decide(stored, rejudged, policy, wanted, dt.datetime.now(dt.UTC), live, replaced)
     if suite and suite != policy.ships_after:
         reason = f"site policy ships after {policy.ships_after}, not after {suite}"
         said = type(said)(exits.worse(said.word), (*said.reasons, reason))
@@ -233,17 +235,30 @@ def gate(
     raise typer.Exit(exits.of_word(said.word))
 
 
+def _replaced(store: Store, run: Run) -> list[str]:
+    """What a person said was replaced since the run: what a tray does not say of itself is known from there alone."""
+    from burnin.run.replaced import since, swapped
+
+    sessions = store.sessions(run.id)
+    started = sessions[-1].started if sessions else run.started
+    return list(dict(swapped(since(store.enrollments(run.rack), store.config(run.id), started))).values())
+
+
 def _changed(store: Store, run: str) -> list[str]:
     """What is in the rack now against what the run tested."""
     from burnin.rack.load import load_rack
+    from burnin.rack.schema import Rack
     from burnin.run.ask import Told, ask
+    from burnin.run.replaced import announced
     from burnin.transport.rack import dialer
     from burnin.verdict.gate import differences
 
     tested: dict[str, Mapping[str, Any]] = {tray.part: tray.identity for tray in store.trays(run) if tray.identity}
+    config = store.config(run)
     try:
-        file = load_rack(store.config(run)["rack_file"])
+        file = load_rack(config["rack_file"])
         answers = asyncio.run(ask(dialer(file), file.rack.compute(), f"gate-{run}"))
     except InputError as error:
         return [f"the rack cannot be asked what is in it now: {error}"]
-    return differences(tested, {tray: a.identity if isinstance(a, Told) else a for tray, a in answers.items()})
+    record = announced(tested, Rack.model_validate(config["rack"]).expect, file.rack.expect, ()).values()
+    return [*record, *differences(tested, {tray: a.identity if isinstance(a, Told) else a for tray, a in answers.items()})]

@@ -16,7 +16,9 @@ from burnin.cli.options import DB, Db, console
 from burnin.errors import InputError, TrayError
 
 if TYPE_CHECKING:
+    from burnin.rack.load import RackFile
     from burnin.run.ask import Told
+    from burnin.store import Enrollment
     from burnin.transport.known import Enrolled
     from burnin.transport.ssh import Endpoint
 
@@ -32,23 +34,27 @@ def add(app: typer.Typer) -> None:
 
 def enroll(
     rack: RackPath,
-    part: Annotated[str, typer.Option(help="only this tray, whose key may have changed", metavar="PART")] = "",
-    replaces: Annotated[str, typer.Option(help="serial of the tray that was taken out", metavar="SERIAL")] = "",
+    part: Annotated[str, typer.Option(help="only this tray, whose key may differ, or a part (t07.n2, x1)", metavar="PART")] = "",
+    replaces: Annotated[str, typer.Option(help="serial of what was taken out", metavar="SERIAL")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask: the fingerprints were compared elsewhere")] = False,
     db: Db = DB,
 ) -> None:
-    """Record the host keys of a rack's trays, once. Shows their fingerprints; 0 all known, 3 not all."""
+    """Record the host keys of a rack's trays, once, and what was replaced. Shows fingerprints; 0 all known, 3 not all."""
     from burnin.rack.load import load_rack
-    from burnin.store import Enrollment, open_store
+    from burnin.rack.parts import fold
+    from burnin.store import open_store
     from burnin.transport.known import KnownHosts
     from burnin.transport.rack import endpoints
 
     file = load_rack(rack, need_known_hosts=False, need_keys=False)
     ends = endpoints(file)
-    if part and part not in ends:
-        raise InputError(f"--part {part}: rack {file.rack.rack} has no such tray")
+    if part and part not in ends and not _has(file, part):
+        raise InputError(f"--part {part}: rack {file.rack.rack} has no such part: its trays are {fold(ends)}")
     if bool(part) != bool(replaces):
         raise InputError("--part and --replaces go together: which tray, and whose serial it replaces")
+    if part and part not in ends:
+        _replace(file.rack.rack, part, replaces, db)
+        return
     assert file.known_hosts is not None and file.rack.ssh is not None
     known = KnownHosts(file.known_hosts)
     wanted = [ends[part]] if part else [end for end in ends.values() if not known.keys(end.host, end.port)]
@@ -68,25 +74,45 @@ def enroll(
         store = open_store(db)
         try:
             for end, done in fresh:
-                now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-                row = Enrollment(
-                    now,
-                    file.rack.rack,
-                    end.part,
-                    done.name,
-                    done.old,
-                    done.new,
-                    replaces or None,
-                    getpass.getuser(),
-                    socket.gethostname(),
-                )
-                store.keep_enrollment(row)
+                keys = (done.name, done.old, done.new)
+                store.keep_enrollment(_row(file.rack.rack, end.part, keys, replaces))
         finally:
             store.close()
         known.save()
     already = len(ends) - len(wanted)
     typer.echo(f"{len(fresh)} recorded in {file.known_hosts}, {already} were known, {len(failed)} not reached")
     raise typer.Exit(exits.HOLD if failed else exits.PASS)
+
+
+def _has(file: RackFile, part: str) -> bool:
+    """A part below a tray of this rack, or beside them; the rack itself is none that is replaced."""
+    from burnin.rack.parts import is_part, kind, tray_of
+
+    if not is_part(part) or part == "rack":
+        return False
+    if kind(part) == "GPU" and part not in file.profile.topology.gpus(tray_of(part)):
+        return False
+    return tray_of(part) in file.rack.trays or kind(tray_of(part)) not in ("compute tray", "switch tray")
+
+
+def _replace(rack: str, part: str, replaces: str, db: Path) -> None:
+    """A part without a host key of its own: what was shown of it no longer counts."""
+    from burnin.store import open_store
+
+    store = open_store(db)
+    try:
+        store.keep_enrollment(_row(rack, part, ("", None, ""), replaces))
+    finally:
+        store.close()
+    typer.echo(f"{part} is another one than {replaces}: what was shown of that no longer counts; `burnin run --resume` tests it")
+
+
+def _row(rack: str, part: str, keys: tuple[str, str | None, str], replaces: str) -> Enrollment:
+    """`keys`: the host's name in known_hosts, its old and its new fingerprint."""
+    from burnin.store import Enrollment
+
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Enrollment(now, rack, part, *keys, replaces or None, getpass.getuser(), socket.gethostname())
 
 
 def _jump(jump: str | None) -> tuple[str, int] | None:

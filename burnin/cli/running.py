@@ -124,9 +124,13 @@ def _resume(request: Request, name: str, chosen: bool, dry_run: bool, plain: boo
     try:
         before = look(store, name, request.suite, request.file)
         refuse_second(store, request.file.rack.rack, before.run.id)
-        again = replace(request, catalogue=before.catalogue, plan=before.plan, only=before.only)
-        many = what_is_owed(store, before, request.suite)
-        show_owed(before.run.id, request.suite, many, before.replaced, out)
+        again = replace(
+            request, file=before.file, suite=before.suite, catalogue=before.catalogue, plan=before.plan, only=before.only
+        )
+        many = what_is_owed(store, before, before.suite)
+        for text in before.changed:
+            out.print(text, markup=False, highlight=False, soft_wrap=True)
+        show_owed(before.run.id, before.suite, many, before.replaced, out)
         if dry_run:
             return
         stored = store.verdict(before.run.id)

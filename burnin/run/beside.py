@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,32 @@ PATH_MAX = 107
 """Bytes of a socket's path that fit into sockaddr_un."""
 
 
+WAYS_MAX = 4 << 20
+"""Bytes; a rack of 27 trays takes 5 kB."""
+
+
+def _beside(db: Path, ending: str) -> Path:
+    """Beside the file itself: a link to it is another name of the same database."""
+    place = Path(os.path.realpath(db))
+    return place.with_name(f"{place.name}.{ending}")
+
+
 def live(db: Path) -> Path:
     """The run's socket: watch reads it, stop writes it."""
-    return db.with_name(f"{db.name}.live")
+    return _beside(db, "live")
 
 
 def guard(db: Path) -> Path:
     """The guard's socket: `stop --emergency` writes it."""
-    return db.with_name(f"{db.name}.guard")
+    return _beside(db, "guard")
+
+
+def trusted(uid: int, db: Path) -> bool:
+    """What lies beside the database counts if it is of who asks, of root, or of whose database it is."""
+    owners = {0, os.geteuid()}
+    with contextlib.suppress(OSError):
+        owners.add(os.stat(db).st_uid)
+    return uid in owners
 
 
 @contextlib.contextmanager
@@ -52,7 +71,7 @@ def ways(db: Path) -> Path:
 
     It is there from before the first load until the run has ended in order.
     """
-    return db.with_name(f"{db.name}.ways")
+    return _beside(db, "ways")
 
 
 def keep_ways(db: Path, run: str, told: Mapping[str, Any]) -> None:
@@ -60,7 +79,9 @@ def keep_ways(db: Path, run: str, told: Mapping[str, Any]) -> None:
     place = ways(db)
     part = place.with_name(f"{place.name}.{os.getpid()}")
     try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
             json.dump({"run": run, **told}, file)
         os.replace(part, place)
     except OSError:
@@ -70,10 +91,15 @@ def keep_ways(db: Path, run: str, told: Mapping[str, Any]) -> None:
 
 
 def read_ways(db: Path, run: str) -> dict[str, Any] | None:
-    """Those of this run (the beginning of its name, or `last`); None where there are none."""
+    """Those of this run (the beginning of its name, or `last`); None where there are none, or somebody else's."""
     try:
-        told = json.loads(ways(db).read_bytes())
-    except (OSError, ValueError):
+        # a pipe must not be waited for, a link not be followed
+        with open(os.open(ways(db), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022 or not trusted(found.st_uid, db):
+                return None
+            told = json.loads(file.read(WAYS_MAX))
+    except (OSError, ValueError, RecursionError):
         return None
     known = isinstance(told, dict) and isinstance(told.get("run"), str)
     return told if known and run and (run == "last" or told["run"].startswith(run)) else None

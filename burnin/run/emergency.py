@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ def _ask_guard(run: str, db: Path, by: str, begin: float) -> list[str] | None:
         try:
             with beside.reachable(beside.guard(db)) as short:
                 guard.connect(short)
+            if not beside.trusted(_whose(guard), db):
+                return None
         except (OSError, NotReady):
             return None
         try:
@@ -62,6 +65,12 @@ def _ask_guard(run: str, db: Path, by: str, begin: float) -> list[str] | None:
                 return _order(guard, said, run, by, begin)
         except (OSError, ValueError):  # not in time, or in riddles
             return None
+
+
+def _whose(guard: socket.socket) -> int:
+    """The user who listens there."""
+    size = struct.calcsize("3i")
+    return int(struct.unpack("3i", guard.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
 
 
 def _order(guard: socket.socket, said: IO[bytes], run: str, by: str, begin: float) -> list[str] | None:
@@ -105,6 +114,8 @@ def _told(run: str, said: Mapping[str, Any], ordered_s: float) -> list[str]:
         lines.append(f"the last load process was gone {said['last_gone_s']:.2f} s after the order")
     if said["cold_s"] is not None:
         lines.append(f"every GPU was read at idle power {said['cold_s']:.2f} s after the order")
+    else:
+        lines.append("not every GPU was read at idle power yet: look at its power")
     trouble = [f"{tray} did not answer: {why}" for tray, why in said["unanswered"].items()]
     if said["still"]:
         trouble.append(f"still loaded: {', '.join(said['still'])}")

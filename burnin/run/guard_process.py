@@ -201,6 +201,8 @@ class GuardProcess:
             parts = {name: self._profile.topology.gpus(name) if trip.ends != "gpu" else [trip.part] for name in reached}
             if all(tray.cold(parts[name], idle_w) for name, tray in reached.items()):
                 cold_s = time.monotonic()
+        if len(reached) < len(trays):  # of those that did not answer nothing is known
+            cold_s = None
         told = outcome(trays, answers, trip.seen_s)
         told |= {"name": trip.name, "part": trip.part, "cold_s": None if cold_s is None else cold_s - trip.seen_s}
         self._say({"outcome": told})

@@ -234,7 +234,7 @@ class Leaks(Source):
         wet = [one for one in found if one.wet]
         unread = [one for one in found if one.wet is None]
         value = f"wet: {'; '.join(one.why for one in wet)}" if wet else None if unread or not found else "OK"
-        why = "; ".join(one.why for one in unread) or f"{self.part}: no leak detector is there"
+        why = "; ".join(one.why for one in unread) or ("" if found else f"{self.part}: no leak detector is there")
         yield Seen("leak", self.part, value, at_s, before_s, why)
 
     async def power_off(self) -> str:
@@ -269,11 +269,14 @@ class Coolant(Source):
         own = isinstance(loop, facility.RackLoop)
         flow, back = (loop.flow, loop.return_temp) if isinstance(loop, facility.RackLoop) else (None, None)
         rise = None if back is None or loop.supply_temp is None else back - loop.supply_temp
-        unread = "; ".join(loop.unread)
-        why = unread or f"{self.part} does not say it" if own else "the row's CDU does not measure this rack's coolant"
-        yield Seen("coolant_flow", self.part, flow, at_s, before_s, why)
-        yield Seen("coolant_supply", self.part, loop.supply_temp, at_s, before_s, unread or f"{self.part} does not say it")
-        yield Seen("coolant_rise", self.part, rise, at_s, before_s, why)
+        unread = "; ".join(loop.unread) or f"{self.part} does not say it"
+        other = unread if own else "the row's CDU does not measure this rack's coolant"
+        for name, value, why in (
+            ("coolant_flow", flow, other),
+            ("coolant_supply", loop.supply_temp, unread),
+            ("coolant_rise", rise, other),
+        ):
+            yield Seen(name, self.part, value, at_s, before_s, why if value is None else "")
 
 
 class Shelf(Source):
@@ -290,7 +293,7 @@ class Shelf(Source):
         supplies = facility.shelf(bodies).supplies
         unread = [one for one in supplies if one.works is None]
         out = sum(one.works is False for one in supplies)
-        why = "; ".join(one.why for one in unread) or f"{self.part}: no supply is there"
+        why = "; ".join(one.why for one in unread) or ("" if supplies else f"{self.part}: no supply is there")
         yield Seen("power_shelves", self.part, None if unread or not supplies else float(out), at_s, before_s, why)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from burnin.rack.schema import Expected
@@ -41,14 +41,26 @@ def announced(
     for tray, one in expects.items():
         was = serials(tested.get(tray, {}))
         before = expected.get(tray)
-        if one.serial and one.serial != (before.serial if before else None) and was.get("") and one.serial != was[""]:
-            out[tray] = f"{tray} was {was['']}, the build record now says {one.serial}"
+        old_record = before.serial if before else None
+        known = was.get("") or old_record  # a switch tray does not say its serial here: then the record's
+        if one.serial and known and one.serial not in (old_record, known):
+            out[tray] = f"{tray} was {known}, the build record now says {one.serial}"
         olds, news = (before.gpus if before else None) or [], one.gpus or []
         for position, new in enumerate(news if tray not in out else ()):
             old = olds[position] if position < len(olds) else None
             if old and new != old:
                 out[f"{tray}.g{position}"] = f"{tray}.g{position} was {old} in the build record, which now says {new}"
-    for enrolled in enrollments:
-        if enrolled.replaced_serial:
-            out[enrolled.part] = f"{enrolled.part} was {enrolled.replaced_serial}, which was replaced on {enrolled.time}"
-    return out
+    return out | dict(swapped(enrollments))
+
+
+def swapped(enrollments: Iterable[Enrollment]) -> Iterator[tuple[str, str]]:
+    """Part -> why, of those that a person enrolled in place of another."""
+    for one in enrollments:
+        if one.replaced_serial:
+            yield one.part, f"{one.part} was {one.replaced_serial}, which was replaced on {one.time}"
+
+
+def since(enrollments: Sequence[Enrollment], config: Mapping[str, Any], started: str) -> Sequence[Enrollment]:
+    """Those after the run's last session began: by their number then, which no clock moves; by time where it was not kept."""
+    known = config.get("enrolled")
+    return enrollments[known:] if isinstance(known, int) else [one for one in enrollments if one.time > started]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from burnin.assess.case import gather
 from burnin.assess.coverage import holes
@@ -13,18 +15,19 @@ from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.errors import InputError
 from burnin.rack.load import RackFile
-from burnin.rack.schema import Catalogue, Rack
+from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run.job import Left
 from burnin.run.keep import ARRIVE
 from burnin.run.lock import Process
 from burnin.run.owed import Owed, Proof, owed
 from burnin.run.plan import Plan, make
-from burnin.run.replaced import announced
+from burnin.run.replaced import announced, since
 from burnin.run.undo import pending
 from burnin.store import Place, Run, Session, Store, Voided
 from burnin.store.records import Stage as Went
 from burnin.suites.schema import Suite
 
+SHOWN = 4
 _JUMP_S = 1.0
 """At least so long after the last thing kept a new session begins, whatever clocks say."""
 
@@ -34,6 +37,11 @@ class Before:
     """What earlier sessions of a run left: see the fields of the Job that it becomes."""
 
     run: Run
+    file: RackFile
+    """The rack as it is now, with the profile that the run began with."""
+    suite: Suite
+    changed: tuple[str, ...]
+    """What the run does not take over of suite and profile as they are now, a sentence each."""
     plan: Plan
     only: tuple[str, ...]
     catalogue: Catalogue
@@ -62,22 +70,30 @@ class Before:
 
 
 def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
-    """What is there of run `name`. Raises InputError when it is not a run of this suite, rack and profile."""
+    """What is there of run `name`. Raises InputError when it is not a run of a suite, rack and profile of these names.
+
+    A run goes on with what it began with: limits that change halfway would be two runs' evidence under one verdict.
+    """
     run = store.run(name)
     config = store.config(run.id)
     for what, then, now in (
         ("rack", run.rack, file.rack.rack),
-        ("suite", Suite.model_validate(config["suite"]), suite),
-        ("profile", config["profile"], file.profile.model_dump(mode="json", by_alias=True, exclude_unset=True)),
+        ("suite", run.suite, suite.suite),
+        ("profile", run.profile, file.profile.profile),
     ):
         if then != now:
-            how = f"of {what} {then}, not {now}" if what == "rack" else f"of another {what}, or this {what} was changed since"
-            raise InputError(f"run {run.id} is {how}: a run goes on with what it began with; start a new one")
+            raise InputError(f"run {run.id} is of {what} {then}, not {now}: give what it began with, or start a new run")
+    try:
+        began = Suite.model_validate(config["suite"]), Profile.model_validate(config["profile"])
+    except ValidationError:
+        version = config["versions"]["burnin"]
+        raise InputError(f"run {run.id} began with burnin {version}: this one cannot read its suite or profile") from None
+    changed = (*_changed("suite", began[0].suite, began[0], suite), *_changed("profile", run.profile, began[1], file.profile))
+    suite, file = began[0], replace(file, profile=began[1])
     trays, only = config["plan"]["trays"], tuple(config["plan"]["only"])
     sessions = store.sessions(run.id)
-    since = sessions[-1].started if sessions else run.started
     tested = {tray.part: tray.identity for tray in store.trays(run.id) if tray.identity}
-    enrolled = [one for one in store.enrollments(run.rack) if one.time > since]
+    enrolled = since(store.enrollments(run.rack), config, sessions[-1].started if sessions else run.started)
     tried: dict[tuple[str, str, str], int] = {}
     for one in store.attempts(run.id):
         tried[one.stage, one.name, one.part] = max(one.attempt, tried.get((one.stage, one.name, one.part), 0))
@@ -85,6 +101,9 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     last_s = store.last_moment(run.id)
     return Before(
         run=run,
+        file=file,
+        suite=suite,
+        changed=changed,
         plan=make(suite, file.rack, file.profile, CHECKS, only, [] if run.whole else trays),
         only=only,
         catalogue=Catalogue.model_validate(config["catalogue"]),
@@ -98,6 +117,25 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
         left=left_in(suite, store.stages(run.id), last_s),
         undo=pending(store.log(run.id)),
     )
+
+
+def _changed(what: str, name: str, then: BaseModel, now: BaseModel) -> Iterator[str]:
+    places = list(_differ(then.model_dump(mode="json", by_alias=True), now.model_dump(mode="json", by_alias=True)))
+    if places:
+        where = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+        yield f"{what} {name} was changed since ({where}): this run goes on with what it began with; a new run takes the new one"
+
+
+def _differ(then: Any, now: Any, at: str = "") -> Iterator[str]:
+    """Where two documents differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in {**then, **now}:
+            yield from _differ(then.get(key), now.get(key), f"{at}.{key}" if at else str(key))
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for index, (one, other) in enumerate(zip(then, now, strict=True)):
+            yield from _differ(one, other, f"{at}[{index}]")
+    elif then != now:
+        yield at
 
 
 def left_in(suite: Suite, rows: Sequence[Went], last_s: float) -> Left | None:

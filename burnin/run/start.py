@@ -101,6 +101,11 @@ def config(request: Request) -> dict[str, Any]:
     }
 
 
+def _config(request: Request, store: Store) -> dict[str, Any]:
+    """And how many parts of this rack were enrolled by now: those that come later replace what was tested."""
+    return {**config(request), "enrolled": len(store.enrollments(request.file.rack.rack))}
+
+
 async def execute(
     request: Request,
     store: Store,
@@ -150,7 +155,7 @@ async def _kept(
         before.sessions[-1].number + 1 if before else 1,
     )  # fmt: skip
     if before is not None:
-        store.continue_run(run_id, session, config(request), before.left.stage if before.left else None)
+        store.continue_run(run_id, session, _config(request, store), before.left.stage if before.left else None)
         store.void(Voided(part, session.t0_s, why) for part, why in before.replaced.items())
     else:
         _begin(request, store, run_id, session)
@@ -175,7 +180,7 @@ def _begin(request: Request, store: Store, run_id: str, session: Session) -> Non
             whole=plan.whole,
             operator=request.operator,
             started=session.started,
-            config=config(request),
+            config=_config(request, store),
             waivers=tuple({k: str(v) for k, v in w.model_dump(mode="json").items()} for w in used.values()),
             host=session.host,
             pid=session.pid,

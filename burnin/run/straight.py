@@ -7,17 +7,21 @@ and has to be whole.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-from burnin.errors import NotReady, TrayError
+from burnin.errors import BurninError, NotReady, TrayError
 from burnin.run.beside import read_ways
 from burnin.transport.agent import GuardLink, NoHolder
 from burnin.transport.package import Agent
 from burnin.transport.ssh import Dialer
 
 TRAY_S = 10.0
+LEAVING_S, LOOK_S = 1.0, 0.1
+"""How long an agent may take that is just leaving."""
+SHOWN = 8
 
 
 def halt(run: str, db: Path, by: str, begin: float) -> list[str]:
@@ -26,7 +30,10 @@ def halt(run: str, db: Path, by: str, begin: float) -> list[str]:
 
 
 async def _halt_all(run: str, db: Path, by: str, begin: float) -> list[str]:
-    found, agent, dial = _by_ways(run, db) or _by_database(run, db)
+    try:
+        found, agent, dial = _by_ways(run, db) or _by_database(run, db)
+    except BurninError as error:
+        raise type(error)(f"no tray was told anything: {error}{_anothers(db)}") from None
     trays = [tray for tray in dial.endpoints if tray.startswith("t")]
     told = await asyncio.gather(*(_halt(dial, tray, agent, found, f"emergency stop by {by}") for tray in trays))
     await dial.close()
@@ -37,10 +44,20 @@ async def _halt_all(run: str, db: Path, by: str, begin: float) -> list[str]:
     lines = [f"run {found}: no guard answered; straight over SSH {len(done)} trays are without load after {took:.2f} s"]
     lines += [f"{tray}: {count} GPUs were loaded" for tray, count in done.items() if count]
     if nobody:
-        lines.append(f"no agent of this run is on {', '.join(nobody)}: nothing of it heats there")
+        lines.append(f"no agent is on {', '.join(nobody)}: nothing of this run heats there")
     if trouble:
-        raise NotReady("\n".join([*lines, *trouble, "what did not answer is ended by its lease; make sure by its power"]))
+        last = "what did not answer is ended by its lease, a detached stage after hours; make sure by its power"
+        raise NotReady("\n".join([*lines, *trouble, last]))
     return lines
+
+
+def _anothers(db: Path) -> str:
+    """Who can stop a run of another user."""
+    try:
+        mine = os.geteuid() in (0, db.stat().st_uid)
+        return "" if mine else f"; it is of user {db.owner()}, who can stop the run, or root"
+    except (OSError, KeyError):
+        return ""
 
 
 def _by_ways(run: str, db: Path) -> tuple[str, Agent, Dialer] | None:
@@ -90,13 +107,29 @@ async def _halt(dial: Dialer, tray: str, agent: Agent, run: str, why: str) -> in
                 await empty.wait()
             return len(loaded)
     except NoHolder:
-        return None
-    except TrayError as error:
-        return error
+        return await _nobody(link)
     except TimeoutError:
         return TrayError(f"{tray}: load was not seen to end within {TRAY_S:g} s")
+    except TrayError as error:
+        return error
+    except Exception as error:  # whatever it is (a key that cannot be read): the other trays are ended all the same
+        return TrayError(f"{tray}: {error if isinstance(error, BurninError) else repr(error)}")
     finally:
-        link.abort()
+        await link.close()
+
+
+async def _nobody(link: GuardLink) -> TrayError | None:
+    """No agent listens; but one whose directory is gone lives on, and so does its load."""
+    end = time.monotonic() + LEAVING_S
+    try:
+        while left := await link.living():
+            if time.monotonic() > end:
+                which = ", ".join(map(str, left[:SHOWN])) + (" ..." if len(left) > SHOWN else "")
+                return TrayError(f"{link.part}: an agent that does not answer lives there (processes {which}): kill them")
+            await asyncio.sleep(LOOK_S)
+    except TrayError as error:
+        return error
+    return TrayError(f"{link.part}: no agent answers, and what lives there cannot be read") if left is None else None
 
 
 def _empty(records: list[Any], empty: asyncio.Event) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import zstandard
 
 from burnin.errors import InputError, StoreError
-from burnin.store.failures import told
+from burnin.store.failures import EMPTY, told
 from burnin.store.queries import read_body
 from burnin.telemetry.blocks import BadBlock, unpack, unpack_frames
 
@@ -44,7 +44,14 @@ class Looked:
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise InputError(f"{path} does not exist, so no run was kept there: give another file with --db")
-    with told(path, opening=True), closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as db:
+    # on a read-only disk SQLite makes no log of its own; where none is left there, the file is all there is
+    alone = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    place = f"{path.absolute().as_uri()}?mode=ro&immutable=1" if alone else path
+    with told(path, opening=True), closing(sqlite3.connect(place, timeout=_BUSY_S, isolation_level=None, uri=alone)) as db:
+        with told(path, opening=True):
+            tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not tables:
+            raise InputError(f"{path} {EMPTY}")
         yield db
 
 
@@ -57,8 +64,8 @@ def check(path: Path) -> Looked:
             damage += [f"{table} row {number} belongs to no {above}" for table, number, above, _ in rows]
             counts, bad = _bodies(db)
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-                raise
+            if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")):
+                raise  # locked, unreadable, a failing disk: nothing is known of the file
             return Looked(0, 0, 0, 0, (str(error),))
         (runs,) = db.execute("SELECT count(*) FROM run").fetchone()
     return Looked(runs, *counts, tuple([*damage, *bad][:_MOST]))

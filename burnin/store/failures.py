@@ -21,6 +21,7 @@ _SENTENCES = {
     "SQLITE_CORRUPT": "is damaged: take its last backup, or recover it with `sqlite3 FILE .recover`",
     "SQLITE_IOERR": "cannot be read or written, its disk reports an error: look at the disk, then start again",
 }
+EMPTY = "holds no runs yet: give another file with --db (if it was copied or moved, the -wal file beside it is part of it)"
 _WRONG_FILE = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_NOTADB")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select
 
 from burnin.errors import InputError, StoreError
-from burnin.store.failures import told
+from burnin.store.failures import EMPTY, told
 from burnin.store.store import Store
 from burnin.store.tables import REVISIONS, alembic_version, metadata
 
@@ -39,7 +39,7 @@ def open_store(path: Path | str, *, create: bool = True, busy_s: float = 10.0, c
     with told(path, opening=True):
         stamped = _stamped(path, busy_s)
         if stamped is None and not create:
-            raise InputError(f"{path} holds no runs yet: give another file with --db")
+            raise InputError(f"{path} {EMPTY}")
         if stamped is not None and stamped not in REVISIONS:
             raise StoreError(
                 f"{path} was written by a newer burnin (schema {stamped}, this one knows {REVISIONS[-1]}): upgrade burnin"
@@ -70,7 +70,10 @@ def _make_room(path: Path, create: bool) -> None:
         raise InputError(f"{path} cannot be reached or made: {error.strerror}; give another file with --db") from error
     for place in (path, path.parent):
         if not os.access(place, os.W_OK):
-            raise InputError(f"{path} cannot be written, {place} is read-only for you: copy it, or give another file with --db")
+            raise InputError(
+                f"{path} cannot be written, {place} is read-only for you: "
+                "copy it (`burnin db backup`), or give another file with --db"
+            )
 
 
 def _stamped(path: Path, busy_s: float) -> str | None:

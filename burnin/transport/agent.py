@@ -19,7 +19,7 @@ import orjson
 
 from burnin import wire
 from burnin.errors import AgentBusy, LinkLost, ProtocolError, Superseded, TrayError, TrayUnfit
-from burnin.transport.halt import by_file
+from burnin.transport.halt import by_file, living
 from burnin.transport.lean import asyncssh
 from burnin.transport.package import Agent
 from burnin.transport.payload import bring
@@ -344,6 +344,11 @@ class GuardLink(AgentLink):
             await self.connect()
         assert self._connection is not None
         return await by_file(self._connection, self.at, self._run, why)
+
+    async def living(self) -> list[int] | None:
+        """See burnin.transport.halt."""
+        assert self._connection is not None
+        return await living(self._connection, self.at)
 
     async def watch(self, *, by_name: bool = False) -> wire.Record:
         """Attach: the hello record. Raises TrayError, NoHolder where there is none. Never starts or pushes anything.

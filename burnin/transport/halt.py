@@ -34,3 +34,22 @@ exit 1
     answer = await shell(connection, f"sudo -n sh -c {shlex.quote(text)}" if at.become else text, timeout_s=WAIT_S + 4)
     said = answer.out.strip()
     return int(said) if answer.status == 0 and said.isdigit() else None
+
+
+async def living(connection: asyncssh.SSHClientConnection, at: Endpoint) -> list[int] | None:
+    """Processes of any agent at home or beside `at.dir` on the tray; None where they cannot be read. They are found without that
+    directory, which may be gone while they live; one that does not say where it is counts.
+    """
+    text = f"""
+[ -r /proc/$$/cmdline ] || exit 1
+home=$(pwd -P); beside=$(dirname {shlex.quote(at.dir)})
+for p in $(grep -alE 'agent-[0-9a-f]{{16}}[.]pyz' /proc/[0-9]*/cmdline 2>/dev/null); do
+  p=${{p%/cmdline}}
+  case $(readlink "$p/cwd") in "${{home%/}}"/* | "${{beside%/}}"/*) ;; /*) continue ;; esac
+  [ -e "$p" ] && echo "${{p#/proc/}}"
+done
+exit 0
+"""
+    answer = await shell(connection, f"sudo -n sh -c {shlex.quote(text)}" if at.become else text, timeout_s=WAIT_S + 4)
+    words = answer.out.split()
+    return [int(word) for word in words] if answer.status == 0 and all(map(str.isdigit, words)) else None

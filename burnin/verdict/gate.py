@@ -30,12 +30,14 @@ def decide(
     suite: str,
     now: dt.datetime,
     live: Sequence[str] | None,
+    replaced: Sequence[str] = (),
 ) -> Gate:
     """The gate.
 
     `document`: the stored verdict of the rack's last run of `suite` (None: there is none); `rejudged`: the verdict derived
     again from that run's evidence; `live`: differences between the serials of the run and those that answer now (None: nobody
-    was asked). A FAIL stays FAIL; anything else that is not beyond doubt is HOLD.
+    was asked); `replaced`: why parts are not those that were tested, as a person said. A FAIL stays FAIL; anything else that
+    is not beyond doubt is HOLD.
     """
     if document is None or rejudged is None:
         return Gate(Word.HOLD, (f"the rack has no ended run of suite {suite}",))
@@ -52,6 +54,7 @@ def decide(
     if not document["whole"]:
         reasons.append(f"run {document['run']} was not whole: parts, checks or trays were left out")
     reasons += _age(document, policy, now)
+    reasons += [f"{why}: `burnin run --resume {document['run']}` tests what depends on it" for why in replaced]
     if live is None:
         reasons.append("nobody asked the rack which parts are in it now")
     else:

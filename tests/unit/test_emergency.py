@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,14 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from burnin.cli import at_once
-from burnin.errors import NotReady
+from burnin.errors import InputError, NotReady
 from burnin.run import beside, emergency
 from burnin.transport.known import KnownHosts
 from burnin.transport.ssh import Dialer, Endpoint
@@ -67,10 +67,10 @@ class Guard:
     def _serve(self) -> None:
         """Whoever asked may have gone to the trays meanwhile, on a slow machine."""
         with (
-            suppress(OSError),
+            contextlib.suppress(OSError),
             self._socket.accept()[0] as connection,
             connection.makefile("rb") as said,
-        ):  # gone to the trays meanwhile
+        ):
             connection.sendall(self._lines[0])
             if line := said.readline():
                 self.heard.append(json.loads(line))
@@ -154,6 +154,68 @@ def test_ways_are_of_one_run_and_of_nobody_elses_business(tmp_path: Path) -> Non
     beside.drop_ways(db)
     beside.drop_ways(db)
     assert os.listdir(tmp_path) == []
+
+
+def test_ways_that_another_user_may_have_put_there_are_not_gone(tmp_path: Path) -> None:
+    db, mine = tmp_path / "b.db", tmp_path / "mine"
+    place = beside.ways(db)
+    mine.write_text('{"run": "r1"}')
+    place.symlink_to(mine)
+    assert beside.read_ways(db, "last") is None, "a link"
+    place.unlink()
+    os.mkfifo(place)
+    assert beside.read_ways(db, "last") is None, "a pipe that nobody writes"
+    place.unlink()
+    place.write_text('{"run": "r1"}')
+    place.chmod(0o660)
+    assert beside.read_ways(db, "last") is None, "others may write it"
+    place.chmod(0o600)
+    assert beside.read_ways(db, "last") == {"run": "r1"}
+    scratch = place.with_name(f"{place.name}.{os.getpid()}")
+    scratch.symlink_to(mine)
+    beside.keep_ways(db, "r2", {})
+    assert (mine.read_text(), beside.read_ways(db, "last")) == ('{"run": "r1"}', {"run": "r2"}), "not written through a link"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_ways_and_guards_are_of_root_of_who_asks_or_of_whose_database_it_is(tmp_path: Path) -> None:
+    db = tmp_path / "b.db"
+    beside.keep_ways(db, "r1", {})
+    os.chown(beside.ways(db), 12345, 12345)
+    assert beside.read_ways(db, "r1") is None
+    assert not beside.trusted(12345, db)
+    db.touch()
+    os.chown(db, 12345, 12345)
+    assert beside.read_ways(db, "r1") == {"run": "r1"}, "root ends the run of another"
+    assert beside.trusted(12345, db) and beside.trusted(0, db)
+
+
+def test_a_guard_of_another_user_is_not_believed(
+    guard: Callable[..., Guard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard({"run": "r1"}, {"said": "ordered"}, {"outcome": GONE})
+    monkeypatch.setattr("burnin.run.beside.trusted", lambda uid, db: uid != os.geteuid())
+    monkeypatch.setattr("burnin.run.straight.halt", lambda run, db, by, begin: ["over SSH"])
+    assert emergency.stop_now("r1", tmp_path / "b.db", "me") == ["over SSH"]
+
+
+def test_a_link_to_the_database_has_the_same_things_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    db, link = tmp_path / "deep" / "b.db", tmp_path / "link.db"
+    db.touch()
+    link.symlink_to(db)
+    assert beside.guard(link) == beside.guard(db) == tmp_path / "deep" / "b.db.guard"
+    assert (beside.live(link), beside.ways(link)) == (beside.live(db), beside.ways(db))
+
+
+def test_a_gpu_that_is_not_cold_yet_is_said(guard: Callable[..., Guard], tmp_path: Path) -> None:
+    guard({"run": "r1"}, {"said": "ordered"}, {"outcome": {**GONE, "cold_s": None}})
+    assert "not every GPU was read at idle power yet" in emergency.stop_now("r1", tmp_path / "b.db", "me")[-1]
+
+
+def test_where_nothing_says_where_the_trays_are_nobody_was_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no tray was told anything: .*b\.db does not exist"):
+        emergency.stop_now("last", tmp_path / "b.db", "me")
 
 
 def test_ways_that_cannot_be_written_do_not_leave_an_older_runs(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -32,12 +32,12 @@ class Out:
 
 
 class Guarding:
-    """One guard that watches no tray, in this process, and its run's end of the pipes."""
+    """One guard (that watches no tray, unless some are named), in this process, and its run's end of the pipes."""
 
-    def __init__(self, db: Path, lease_s: float = 60.0) -> None:
+    def __init__(self, db: Path, lease_s: float = 60.0, trays: Sequence[str] = ()) -> None:
         file = RackFile(db.parent / "rack.yaml", build.rack(1), build.profile(1))
         self.out, self.run = Out(), asyncio.StreamReader()
-        self.one = GuardProcess(configuration(file, "r1", db, [], lease_s, []), cast("asyncio.StreamWriter", self.out))
+        self.one = GuardProcess(configuration(file, "r1", db, trays, lease_s, []), cast("asyncio.StreamWriter", self.out))
         self.life = asyncio.ensure_future(self.one.run(self.run))
 
     def tell(self, **body: Any) -> None:
@@ -149,3 +149,11 @@ async def test_a_guard_whose_run_lives_makes_way_for_nobody(tmp_path: Path, monk
             assert "emergency stop" in second.one.blind
             assert "relieved" not in second.out.words()
             assert not first.life.done()
+
+
+async def test_a_tray_that_did_not_answer_is_not_said_to_be_cold(tmp_path: Path) -> None:
+    async with guarding(tmp_path / "runs.db", trays=["t00"]) as one:
+        one.run.feed_eof()
+        await soon(one)
+    (outcome,) = [said["outcome"] for said in one.out.said if said.get("outcome", {}).get("name") == "controller"]
+    assert (outcome["answered"], list(outcome["unanswered"]), outcome["cold_s"]) == (0, ["t00"], None)

@@ -106,6 +106,7 @@ async def test_a_real_trays_detectors_are_found_polled_and_a_wet_one_is_seen_at_
     assert len(polls) >= 3, "leak detectors alone"
     (trip,) = Watch(RULES).see(seen[-1])
     assert (trip.part, trip.target) == ("t07", "rack")
+    assert "no leak detector is there" not in trip.why
 
 
 @needs_captures
@@ -232,6 +233,7 @@ async def test_the_racks_coolant_and_never_a_rows(
         source = Coolant(service.at(part="cdu"), seen.append, lambda: None, rack(scope))
         await watched(source, seen, lambda: len(seen) >= 3)
     assert last(seen) == expected
+    assert all((one.why == "") is (one.value is not None) for one in seen), "what is read needs no excuse"
     if scope == "row":
         assert "the row's CDU does not measure this rack's coolant" in {one.why for one in seen if one.value is None}
 
@@ -246,6 +248,7 @@ async def test_supplies_that_do_not_work_are_counted(tmp_path: Path, health: tup
         await watched(source, seen, lambda: bool(seen))
     assert last(seen) == {"power_shelves": out}
     assert len(Watch(RULES).see(seen[0])) == trips
+    assert seen[0].why == ""
 
 
 async def test_an_event_brings_the_next_look_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from burnin.checks import CHECKS
 from burnin.checks.base import RACK, Check
 from burnin.events import Result, Status
+from burnin.rack.schema import Expected
 from burnin.run import plan
 from burnin.run.owed import Owed, Proof, owed, rest
+from burnin.run.replaced import announced
 from burnin.store.records import Attempt, Stage, Voided
 from burnin.suites.schema import Suite
 from tests import build
@@ -133,6 +135,16 @@ def test_a_suspicion_is_asked_about_again_when_what_raises_it_is_owed() -> None:
 
 
 # ---------------------------------------------------------------- a part that was replaced
+
+
+def test_a_switch_tray_that_says_no_serial_is_known_by_the_build_record() -> None:
+    def record(serial: str) -> dict[str, Expected]:
+        return {"s0": Expected(serial=serial)}
+
+    assert announced({}, record("A"), record("A"), ()) == {}
+    assert announced({}, {}, record("B"), ()) == {}, "it was not known which one it was"
+    assert announced({}, record("A"), record("B"), ()) == {"s0": "s0 was A, the build record now says B"}
+    assert announced({"s0": {"host": {"serial": "B"}}}, record("A"), record("B"), ()) == {}, "only the record was wrong"
 
 
 def owed_after(part: str) -> set[tuple[str, str, str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from burnin.checks import CHECKS
 from burnin.cli import run as burnin
 from burnin.events import Result, StageBegan, StageEnded, Status
-from burnin.rack.load import load_catalogue, load_rack
+from burnin.rack.load import load_catalogue, load_rack, shipped
 from burnin.run import plan
 from burnin.run.lock import Process
 from burnin.run.start import Request, config
@@ -34,11 +37,15 @@ stages:
 """
 
 
+CATALOGUE = functools.cache(load_catalogue)
+"""Read once: it is most of what each of these tests takes."""
+
+
 def kept(status: str = "COMPLETE", of: Process | None = None, done: bool = True) -> None:
     """A run of the suite, in burnin.db."""
     file = load_rack("rack.yaml", need_known_hosts=False, need_keys=False)
-    suite = load_suite("suite.yaml", checks=CHECKS, metrics=load_catalogue().metrics)  # type: ignore[arg-type]
-    request = Request(file, suite, load_catalogue(), plan.make(suite, file.rack, file.profile, CHECKS), (), "ann")
+    suite = load_suite("suite.yaml", checks=CHECKS, metrics=CATALOGUE().metrics)  # type: ignore[arg-type]
+    request = Request(file, suite, CATALOGUE(), plan.make(suite, file.rack, file.profile, CHECKS), (), "ann")
     me = of or Process("elsewhere", "b", 1, "1")
     with closing(open_store("burnin.db")) as store:
         store.begin_run(
@@ -60,6 +67,7 @@ def kept(status: str = "COMPLETE", of: Process | None = None, done: bool = True)
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("burnin.rack.load.load_catalogue", CATALOGUE)
     Path("rack.yaml").write_text(RACK)
     Path("suite.yaml").write_text(SUITE)
     Path("known_hosts").write_text("")
@@ -112,6 +120,34 @@ def test_an_enrollment_before_the_run_replaces_nothing(capsys: pytest.CaptureFix
     assert "nothing is owed" in capsys.readouterr().out
 
 
+def test_a_part_without_a_host_key_is_replaced_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    for part in ("t07.n2", "x1", "p3.u2"):
+        assert burnin(["enroll", "rack.yaml", "--part", part, "--replaces", "OLD-1"]) == 0
+    assert "x1 is another one than OLD-1" in capsys.readouterr().out
+    assert resume() == 0
+    out = capsys.readouterr().out
+    assert out.count(" was OLD-1, which was replaced on ") >= 3
+    assert owed(out) == {("audit", "t07"), ("together", "rack")}, "the shelf was not read by either"
+
+
+@pytest.mark.parametrize("part", ["t18", "t18.n2", "rack", "x", "s0", "t00.g4"])
+def test_what_the_rack_does_not_have_is_not_replaced(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert burnin(["enroll", "rack.yaml", "--part", part, "--replaces", "OLD-1"]) == 2
+    assert f"--part {part}: rack R-1 has no such part: its trays are t[00-17]" in capsys.readouterr().err
+
+
+def test_what_was_enrolled_since_is_known_by_its_number_whatever_the_clock_says(capsys: pytest.CaptureFixture[str]) -> None:
+    kept()
+    with closing(sqlite3.connect("burnin.db")) as db, db:
+        db.execute("UPDATE run SET config = json_set(config, '$.enrolled', 1)")
+    with closing(open_store("burnin.db")) as store:
+        for part in ("t03", "t04"):  # before the session and after it, by a clock that went back a day
+            store.keep_enrollment(Enrollment("2026-11-20T12:00:00Z", "R-1", part, "a", None, "k", "OLD", "ann", "here"))
+    assert resume() == 0
+    assert owed(capsys.readouterr().out) == {("audit", "t04"), ("together", "rack")}
+
+
 def test_a_build_record_that_names_another_serial_now_voids_it_too(capsys: pytest.CaptureFixture[str]) -> None:
     kept()
     Path("rack.yaml").write_text(RACK.replace("S-07", "S-99"))
@@ -125,17 +161,30 @@ def test_a_build_record_that_names_another_serial_now_voids_it_too(capsys: pytes
     ("file", "old", "new", "why"),
     [
         ("rack.yaml", "rack: R-1", "rack: R-2", "is of rack R-1, not R-2"),
-        ("suite.yaml", "about: mine", "about: yours", "this suite was changed since"),
-        ("rack.yaml", "gb300-nvl72", "gb200-nvl72", "this profile was changed since"),
+        ("suite.yaml", "suite: mine", "suite: yours", "is of suite mine, not yours"),
+        ("rack.yaml", "gb300-nvl72", "gb200-nvl72", "is of profile gb300-nvl72, not gb200-nvl72"),
     ],
 )
-def test_a_run_goes_on_with_what_it_began_with(
-    file: str, old: str, new: str, why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_does_not_become_another(file: str, old: str, new: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     kept()
     Path(file).write_text(Path(file).read_text().replace(old, new))
     assert resume() == 2
-    assert why in capsys.readouterr().err
+    assert f"{why}: give what it began with, or start a new run" in capsys.readouterr().err
+
+
+def test_a_suite_or_profile_that_was_changed_since_is_said_and_not_taken_over(capsys: pytest.CaptureFixture[str]) -> None:
+    suite, profile = Path("suite.yaml"), Path("inventory/profiles/gb300-nvl72.yaml")
+    profile.parent.mkdir(parents=True)
+    shutil.copy(shipped(str(profile)), profile)
+    kept()
+    suite.write_text(SUITE + "  - {stage: more, steps: [inventory]}\n")
+    assert "gpu.idle_power: {max: 300," in profile.read_text()
+    profile.write_text(profile.read_text().replace("gpu.idle_power: {max: 300,", "gpu.idle_power: {max: 301,"))
+    assert resume() == 0
+    out = capsys.readouterr().out
+    assert "suite mine was changed since (stages): this run goes on with what it began with" in out
+    assert "profile gb300-nvl72 was changed since (limits.gpu.idle_power.max): this run goes on" in out
+    assert "nothing is owed" in out, "the stage that is new is none of this run's"
 
 
 def test_addresses_may_change(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from burnin import wire
 from burnin.checks import CHECKS
 from burnin.errors import TrayError
 from burnin.events import LogLine, Tick
-from burnin.rack.load import load_catalogue
+from burnin.rack.load import RackFile, load_catalogue
 from burnin.run import plan
 from burnin.run.lock import Process
 from burnin.run.resume import Before
@@ -30,8 +31,9 @@ def before(last_s: float, **of_session: Any) -> Before:
     row = {"host": "here", "boot": "boot-1", "pid": 1, "pid_started": "9", "operator": "ann"}
     one = Session(**{**row, "started": "2026-11-21T12:00:00Z", "mono_s": 500.0, "t0_s": 0.0, **of_session})
     run = Run(1, "r1", "R-1", "p", "s", False, True, "ann", "here", 1, one.started, None, "RUNNING", (), None)
-    whole = plan.make(build.suite(), build.rack(2), build.profile(2), CHECKS)
-    return Before(run, whole, (), load_catalogue(), (one,), last_s, {}, {}, {}, {}, {})
+    file = RackFile(Path("rack.yaml"), build.rack(2), build.profile(2))
+    whole = plan.make(build.suite(), file.rack, file.profile, CHECKS)
+    return Before(run, file, build.suite(), (), whole, (), load_catalogue(), (one,), last_s, {}, {}, {}, {}, {})
 
 
 # ---------------------------------------------------------------- the controller's

@@ -93,6 +93,29 @@ def test_a_file_with_a_lost_page_is_damaged_and_no_traceback(path: Path) -> None
 # ---------------------------------------------------------------- backup
 
 
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").mkdir()
+    with pytest.raises(InputError, match="cannot be opened"):
+        care.check(path)
+
+
+def test_a_file_without_its_log_says_what_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "copied.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    with pytest.raises(InputError, match=r"copied\.db holds no runs yet: .* the -wal file beside it is part of it"):
+        care.check(path)
+
+
+def test_a_backup_from_a_disk_that_is_read_only(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    care.backup(path, tmp_path / "copy.db")
+    monkeypatch.undo()
+    assert care.check(tmp_path / "copy.db").runs > 0
+
+
 def test_a_backup_is_whole_ours_alone_and_takes_nobodys_place(path: Path, tmp_path: Path) -> None:
     to = tmp_path / "copy.db"
     with closing(open_store(path)) as store:  # in use, and with something in its WAL

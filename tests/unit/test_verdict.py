@@ -239,6 +239,13 @@ def test_the_gate_stays_shut_without_a_run_or_without_asking_the_rack() -> None:
     assert decide(live=["t07.g2 is another"]) == gate.Gate(Word.HOLD, ("t07.g2 is another",))
 
 
+def test_the_gate_stays_shut_while_a_part_that_was_replaced_is_not_tested() -> None:
+    one = document.document(verdict())
+    said = gate.decide(one, one, POLICY, "test", NOW, [], ["x1 was A, which was replaced on 2026-11-21"])
+    why = f"x1 was A, which was replaced on 2026-11-21: `burnin run --resume {one['run']}` tests what depends on it"
+    assert said == gate.Gate(Word.HOLD, (why,))
+
+
 def test_a_stored_pass_that_cannot_be_derived_again_does_not_ship() -> None:
     one = document.document(verdict())
     for other in ({**one, "verdict": "HOLD"}, {**one, "coverage": {**one["coverage"], "measured": 9}}):
