@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.conftest import RealSshd
+from tests.sampled import some
 
 SUITE = """
 suite: short
@@ -47,7 +48,7 @@ def burnin(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs_no_gpu
-@pytest.mark.parametrize("become", ["none", "sudo"])
+@pytest.mark.parametrize("become", some(["sudo", "none"], 2))
 def test_a_host_without_nvml_is_hold(sshd: RealSshd, tmp_path: Path, become: str) -> None:
     if become == "sudo" and (shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], check=False).returncode):
         pytest.skip("no passwordless sudo here")

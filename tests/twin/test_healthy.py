@@ -12,7 +12,7 @@ import pytest
 from burnin.twin.up import running
 from tests.twin.runs import burnin
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 TRAYS = 7
 """Six have a family to be out of."""
 

@@ -31,6 +31,7 @@ def said_at(db: Path, table: str, where: str) -> list[tuple[float, str]]:
     return [(float(t), str(why)) for t, why in rows]
 
 
+@pytest.mark.long
 def test_every_plug_at_once(tmp_path: Path) -> None:
     with running("gb300-nvl72", 11, [parse("nvml_hang:t03.g1:6")], where=tmp_path, trays=6, switches=1) as twin:
         run = start(twin, tmp_path, LEASE_S)

@@ -15,6 +15,7 @@ import pytest
 
 from burnin.agent import codes
 from burnin.transport import package
+from tests.sampled import some
 from tests.unit.test_agent_zipapp import NOBODY, pythons, serve
 
 IMPORTS = """
@@ -111,7 +112,7 @@ SPOILT: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", SPOILT)
+@pytest.mark.parametrize("what", some(SPOILT))
 def test_what_is_not_to_be_believed_is_as_if_it_were_not_there(what: str, tmp_path: Path) -> None:
     zipapp = put(tmp_path)
     kept = made(zipapp)

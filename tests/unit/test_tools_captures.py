@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bench.captures import EXPLAINED, PAGE, TOOLS, Met, folder, meet, page, unexplained
 from burnin.checks.tools import PARSERS, Outcome, Reading
+from tests.sampled import some
 
 GOOD = (Outcome.PASS, Outcome.MEASURED)
 HERE = (folder() / "INDEX.tsv").is_file()
@@ -51,7 +52,7 @@ def test_every_parser_is_in_the_table_and_says_its_own_name() -> None:
 
 
 @needs_captures
-@pytest.mark.parametrize("one", GOOD_ONES, ids=lambda m: m.file)
+@pytest.mark.parametrize("one", some(GOOD_ONES), ids=lambda m: m.file)
 def test_a_cut_that_still_looks_good_has_lost_nothing_that_is_judged(one: Met) -> None:
     """A prefix may keep PASS or MEASURED only with the same rows as the whole. Without an end mark: never PASS."""
     text, parse = text_of(one.file), PARSERS[one.tool]
@@ -80,7 +81,7 @@ def test_a_pass_needs_exit_status_0_and_a_link(one: Met) -> None:
 
 
 @needs_captures
-@pytest.mark.parametrize("one", met(), ids=lambda m: m.file)
+@pytest.mark.parametrize("one", some(met()), ids=lambda m: m.file)
 def test_garbled_text_never_raises(one: Met) -> None:
     text, parse = text_of(one.file), PARSERS[one.tool]
     chance = random.Random(one.file)
@@ -161,7 +162,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("kind", some(HOSTILE))
 def test_hostile_text_is_refused_and_costs_little(kind: str) -> None:
     """Never good, and linear: below 1.5 s of CPU for each parser on two cores that others use too."""
     for tool, parse in PARSERS.items():
