@@ -110,8 +110,8 @@ def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:
         return MISMATCHES.unknown(part, evidence.why_absent(part, "load.wrong"), why)
     one = MISMATCHES.judge(part, wrong.highest(), context.limits)
     odd = _at_odds(evidence)
-    if one.result is Result.PASS and part in odd and 2 * len(odd) <= len(context.gpus):
-        # where most of a tray say so, the kernel does not fit the architecture
+    if one.result is Result.PASS and part in odd and (len(odd) == 1 or 2 * len(odd) <= len(context.gpus)):
+        # where most of several say so, the kernel does not fit the architecture
         why = f"it computed wrong, and not again with another kernel: {odd[part]}"
         return MISMATCHES.unknown(part, "missing", why, one.limit)
     return one

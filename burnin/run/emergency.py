@@ -63,7 +63,7 @@ def _ask_guard(run: str, db: Path, by: str, begin: float) -> list[str] | None:
         try:
             with guard.makefile("rb") as said:
                 return _order(guard, said, run, by, begin)
-        except (OSError, ValueError):  # not in time, or in riddles
+        except (OSError, ValueError, LookupError, TypeError):  # not in time, or in riddles
             return None
 
 

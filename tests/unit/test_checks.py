@@ -525,6 +525,14 @@ def test_a_kernel_that_was_left_because_few_gpus_disagreed_with_themselves_holds
     assert results(seen)["gpu.mismatches"] is Result.FAIL, "what was counted stands"
 
 
+def test_a_gpu_that_is_alone_has_nobody_who_would_blame_the_kernel() -> None:
+    log = [LogLine("t07.g0", build.IDLE.t0_s, "load", "burning", ODD, "agent")]
+    evidence = Evidence(telemetry=telemetry(), stretch=build.LOAD, log=log, sources={"xid": None, "kmsg": None})
+    alone = PROFILE.model_copy(update={"topology": PROFILE.topology.model_copy(update={"gpus_per_tray": 1})})
+    got = CHECKS["gpu-load"].judge(context(profile=alone), evidence)
+    assert results(got, "t07.g0")["gpu.mismatches"] is Result.UNKNOWN
+
+
 def test_a_load_that_never_ran_says_why_beside_its_results() -> None:
     log = [LogLine("t07.g2", build.LOAD.t0_s, "load", "failed", "no CUDA driver: libcuda.so.1", "agent")]
     (got,) = (m for m in judge("gpu-load", change={("t07.g2", "load.wrong"): None}, log=log) if m.result is not Result.PASS)

@@ -121,6 +121,8 @@ def test_the_order_is_said_with_the_standard_library_alone(guard: Callable[..., 
         [{"run": "r1"}],
         [{"run": "r1"}, {"said": "ordered"}],
         [{"run": "r1"}, {"said": "ordered"}, b"garbled\n"],
+        [{"run": "r1"}, {"said": "ordered"}, {"outcome": {"name": "emergency"}}],
+        [{"run": "r1"}, {"said": "ordered"}, {"outcome": "done"}],
     ],
 )
 def test_a_guard_that_does_not_see_it_through_is_not_believed(
