@@ -2,7 +2,8 @@
 
 The guard is the product's process with its own SSH and Redfish connections, the agents are real, and each trip begins with all
 72 GPUs at their power limit. What is bad is written over the twin's own values (a wet leak detector, a flow of 5 L/min), which
-its BMCs and CDU then tell. "Unloaded" is the twin's truth: every GPU below its idle power and a tenth.
+its BMCs and CDU then tell. "At rest" and "cold" are the twin's truth: no GPU has work, every GPU is below its idle power and a
+tenth. A die that is hot leaks more than that by itself, for seconds: see --soak.
 """
 
 from __future__ import annotations
@@ -41,15 +42,18 @@ from burnin.wire import Record
 RUN = "bench-1"
 LOADED_W, UNLOADED = 1300.0, 1.1
 TRAY = "t07"
+HEAD = """| | n | detected | last answer | last load process gone | last GPU at rest | cold |
+|---|---|---|---|---|---|---|"""
 
 
 @dataclass
 class Trip:
-    """Seconds: the reading bad -> seen by the guard, seen -> last agent's answer, last load process gone, last GPU cold."""
+    """Seconds: the reading bad -> seen by the guard; seen -> last answer, last load process gone, last GPU at rest, cold."""
 
     detected: float
     answered: float
     gone: float
+    rest: float
     cold: float
 
 
@@ -74,6 +78,7 @@ class Bench:
     twin: Twin
     file: RackFile
     place: Path
+    soak_s: float = 0.0
     links: dict[str, AgentLink] = field(default_factory=dict)
     heard: dict[str, int] = field(default_factory=dict)
     """Number of each agent's last record: what it need not keep."""
@@ -115,15 +120,26 @@ class Bench:
         """Every GPU at its idle power and no more than a tenth above."""
         return all(watts <= UNLOADED * self.idle_w[key] for key, watts in self.power())
 
+    def rest(self) -> bool:
+        """No GPU has work."""
+        return not any(row["util_pct"] for state in self.states.values() for row in state.gpus)
+
     async def load(self) -> None:
-        """All GPUs to their power limit."""
+        """All GPUs to their power limit, and for `soak_s` there."""
 
         async def one(link: AgentLink) -> None:
             await link.order("clear")
             await link.order("load", gpus=["g0", "g1", "g2", "g3"], kernel="tensor_burn", cutoff_margin_c=0.0, max_s=600.0)
 
         await asyncio.gather(*(one(link) for link in self.links.values()))
-        await until(lambda: all(watts >= LOADED_W for _, watts in self.power()), 120, "the load never came up")
+        missing = set(self.idle_w)  # each once: where cores are scarce, hardly ever all of them in one moment
+
+        def up() -> bool:
+            missing.difference_update(key for key, watts in self.power() if watts >= LOADED_W)
+            return not missing
+
+        await until(up, 120, "the load never came up")
+        await asyncio.sleep(self.soak_s)
 
     async def guarded(self) -> Recording:
         """A fresh guard that watches everything."""
@@ -180,15 +196,18 @@ async def by_reading(bench: Bench, row: Any, name: str, value: float) -> Trip:
     """One trip by a reading."""
     guard = await bench.guarded()
     await bench.load()
+    if (early := guard.of("trip")) is not None:
+        raise RuntimeError(f"the guard tripped by itself: {early}")
     begin = time.monotonic()
     with held(row, name, value):
-        cold = await until(bench.cold, 20, "not unloaded")
+        rest = await until(bench.rest, 20, "not unloaded")
+        cold = await until(bench.cold, 20, "not cold")
         await until(lambda: guard.of("outcome") is not None, 20, "no outcome")
     trip, outcome = guard.of("trip"), guard.of("outcome")
     assert trip is not None and outcome is not None
     await guard.close(clean=True)
     seen = trip["seen_s"]
-    return Trip(seen - begin, outcome["last_answer_s"], outcome["last_gone_s"], cold - seen)
+    return Trip(seen - begin, outcome["last_answer_s"], outcome["last_gone_s"], rest - seen, cold - seen)
 
 
 async def by_command(bench: Bench, guarded: bool) -> Trip:
@@ -198,15 +217,16 @@ async def by_command(bench: Bench, guarded: bool) -> Trip:
     begin = time.monotonic()
     words = [sys.executable, "-m", "burnin", "stop", "last", "--emergency", "--db", str(bench.place / "b.db")]
     process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
-    cold = await until(bench.cold, 30, "not unloaded")
+    rest = await until(bench.rest, 30, "not unloaded")
+    cold = await until(bench.cold, 30, "not cold")
     await process.communicate()
     trip, outcome = (guard.of("trip"), guard.of("outcome")) if guard is not None else (None, None)
     if guard is not None:
         await guard.close(clean=True)
     if trip is None or outcome is None:
-        return Trip(float("nan"), float("nan"), float("nan"), cold - begin)
+        return Trip(float("nan"), float("nan"), float("nan"), rest - begin, cold - begin)
     lead = trip["seen_s"] - begin
-    return Trip(lead, lead + outcome["last_answer_s"], lead + outcome["last_gone_s"], cold - begin)
+    return Trip(lead, lead + outcome["last_answer_s"], lead + outcome["last_gone_s"], rest - begin, cold - begin)
 
 
 def keep_run(bench: Bench) -> None:
@@ -227,20 +247,20 @@ def keep_run(bench: Bench) -> None:
 def show(what: str, trips: list[Trip]) -> str:
     """One row of the table."""
     cells = []
-    for name in ("detected", "answered", "gone", "cold"):
+    for name in ("detected", "answered", "gone", "rest", "cold"):
         values = [value for one in trips if (value := getattr(one, name)) == value]
         cells.append(f"{statistics.median(values):.2f} / {max(values):.2f}" if values else "-")
     return f"| {what} | {len(trips)} | {' | '.join(cells)} |"
 
 
-async def main(count: int, trays: int, only: str) -> int:
+async def main(count: int, trays: int, only: str, soak_s: float) -> int:
     """All of them; prints as it goes."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         with running("gb300-nvl72", 31, [], where=place, trays=trays, switches=0) as twin:
             text = re.sub(r"waive:\n(  - .*\n)+", "", twin.rack_file.read_text())
             twin.rack_file.write_text(text)
-            bench = Bench(twin, load_rack(twin.rack_file), place)
+            bench = Bench(twin, load_rack(twin.rack_file), place, soak_s)
             await bench.open()
             keep_run(bench)
             rack = RackState.open(str(twin.private / "rack"))
@@ -252,7 +272,7 @@ async def main(count: int, trays: int, only: str) -> int:
                 "`stop --emergency`, straight over SSH": lambda: by_command(bench, False),
             }
             print(f"{trays} trays, {os.cpu_count()} cores; seconds, p50 / max")
-            print("| | n | detected | last answer | last load process gone | last GPU cold |\n|---|---|---|---|---|---|")
+            print(HEAD)
             for what, trip in ((what, trip) for what, trip in kinds.items() if only in what):
                 print(show(what, [await trip() for _ in range(count)]), flush=True)
             await bench.close()
@@ -264,5 +284,6 @@ if __name__ == "__main__":
     parser.add_argument("-n", "--count", type=int, default=100, help="trips of each row")
     parser.add_argument("--trays", type=int, default=18)
     parser.add_argument("--only", help="a word of the rows wanted: leak, flow, guard, SSH")
+    parser.add_argument("--soak", type=float, default=0.0, help="seconds at full load before each: how hot the dies are")
     given = parser.parse_args()
-    sys.exit(asyncio.run(main(given.count, given.trays, given.only or "")))
+    sys.exit(asyncio.run(main(given.count, given.trays, given.only or "", given.soak)))

@@ -120,7 +120,8 @@ def work(uuid: str, spec: str, fd: str, slot: str, slots: str, parent: str) -> i
     def renew(other: dict[str, Any]) -> None:
         os.execv(sys.executable, _python(sys.argv[0], "work", uuid, json.dumps(other), fd, slot, slots, parent))
 
-    return process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns, renew)
+    status = process.main(uuid, json.loads(spec), int(fd), int(slot), int(slots), int(parent), time.monotonic_ns, renew)
+    os._exit(status)  # all is said: taking an interpreter down in order only holds up the end of a halt
 
 
 def main(zipapp: str, argv: list[str], kept: bool = True) -> int:
