@@ -17,6 +17,8 @@ HALT_S = 5.0
 RETRY_S = 0.5
 OLD_S = 3.0
 """An agent that was silent for so long is asked over a fresh connection."""
+HEAT = 0.05
+"""A die that was under load leaks more than at rest until it has cooled, whatever runs on it: estimated, twice the twin's."""
 
 
 class GuardedTray:
@@ -40,7 +42,9 @@ class GuardedTray:
         """GPUs (t07.g2) under load."""
         self.power_w: dict[str, float | None] = {}
         self.idle_w: dict[str, float] = {}
-        """The last power of each GPU while it was not loaded."""
+        """The last power of each GPU before its first load: what it draws after a halt is what is to be proved."""
+        self.most_w: dict[str, float] = {}
+        """The highest power of each GPU since then."""
         self.gone_s: float | None = None
         """When load was last seen to have ended."""
         self._link: GuardLink | None = None
@@ -66,7 +70,7 @@ class GuardedTray:
                 await self.there.wait()
                 hello = await link.watch()
                 self._link, self.watching, self.heard_s = link, True, time.monotonic()
-                self.loaded = {f"{self.tray}.{gpu}" for gpu in hello.body["loaded"]}
+                self._load({f"{self.tray}.{gpu}" for gpu in hello.body["loaded"]})
                 self._changed()
                 await self._again(link)
                 while not link.gone.done() and time.monotonic() - self.heard_s < OLD_S:
@@ -95,14 +99,21 @@ class GuardedTray:
     def _beat(self, loaded: set[str], now: float) -> None:
         if self.loaded and not loaded:
             self.gone_s = now
+        self._load(loaded)
+
+    def _load(self, loaded: set[str]) -> None:
         self.loaded = loaded
+        for part in loaded:
+            self.most_w.setdefault(part, 0.0)
 
     def _watch(self, record: wire.Record, now: float) -> None:
         age_s = max(0.0, (record.mono_ns - record.body["n"]) / 1e9)
         for gpu, value in record.body["power"].items():
             part = f"{self.tray}.{gpu}"
             self.power_w[part] = value
-            if value is not None and part not in self.loaded:
+            if value is not None and part in self.most_w:
+                self.most_w[part] = max(value, self.most_w[part])
+            elif value is not None:
                 self.idle_w[part] = value
         for gpu, value in record.body["margin"].items():
             part = f"{self.tray}.{gpu}"
@@ -135,10 +146,14 @@ class GuardedTray:
             self._halts.pop(why, None)
 
     def cold(self, gpus: Collection[str], idle_w: float | None) -> bool:
-        """True when none of these is loaded and each draws less than its idle power (else `idle_w`) and a tenth."""
+        """True when none of these is loaded, and each draws no more than its idle power (`idle_w` where that was not read, or is
+        less) and a tenth, and HEAT of what load added to it."""
         for gpu in gpus:
-            base, now = self.idle_w.get(gpu, idle_w), self.power_w.get(gpu)
-            if gpu in self.loaded or base is None or now is None or now > 1.1 * base:
+            known = [watts for watts in (self.idle_w.get(gpu), idle_w) if watts is not None]
+            base, now = min(known, default=None), self.power_w.get(gpu)
+            if gpu in self.loaded or base is None or now is None:
+                return False
+            if now > 1.1 * base + HEAT * max(self.most_w.get(gpu, 0.0) - base, 0.0):
                 return False
         return True
 

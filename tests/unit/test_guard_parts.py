@@ -112,6 +112,38 @@ async def test_readings_become_seen_with_their_age_and_power_its_idle() -> None:
         assert not rig.tray.cold(["t07.g3"], 200.0), "never read is not cold"
 
 
+async def test_what_is_drawn_after_a_halt_is_no_idle_power_and_a_hot_die_may_leak() -> None:
+    async with living() as rig:
+        rig.tray.expect(True)
+        await rig.until(lambda: rig.tray.watching)
+        link, part = rig.links[0], ["t07.g0"]
+
+        def draws(watts: float) -> None:
+            link.say("watch", {"n": 4_900_000_000, "margin": {}, "power": {"g1": watts}})
+
+        link.say("beat", {"load": []})
+        draws(200.0)
+        link.say("beat", {"load": ["g1"]})
+        draws(1400.0)
+        link.say("beat", {"load": []})
+        draws(1400.0)
+        assert not rig.tray.cold(part, 250.0), "no process of ours, and yet it works: that is not what it draws idle"
+        draws(290.0)
+        assert not rig.tray.cold(part, 250.0), "200 W and a tenth, and a twentieth of 1,200 W: 280 W"
+        draws(279.0)
+        assert rig.tray.cold(part, None)
+
+
+async def test_without_a_reading_before_the_load_only_the_profile_says_what_idle_is() -> None:
+    async with living() as rig:
+        rig.tray.expect(True)
+        await rig.until(lambda: rig.tray.watching)
+        link = rig.links[0]
+        link.say("beat", {"load": []})
+        link.say("watch", {"n": 4_900_000_000, "margin": {}, "power": {"g0": 1400.0}})
+        assert not rig.tray.cold(["t07.g0"], None) and not rig.tray.cold(["t07.g0"], 250.0)
+
+
 async def test_a_halt_names_gpus_and_one_that_could_not_be_told_is_told_later() -> None:
     async with living() as rig:
         with pytest.raises(TrayError, match=r"t07: .*; its lease ends its load"):
