@@ -116,7 +116,7 @@ async def test_what_is_drawn_after_a_halt_is_no_idle_power_and_a_hot_die_may_lea
     async with living() as rig:
         rig.tray.expect(True)
         await rig.until(lambda: rig.tray.watching)
-        link, part = rig.links[0], ["t07.g0"]
+        link, part = rig.links[0], ["t07.g1"]
 
         def draws(watts: float) -> None:
             link.say("watch", {"n": 4_900_000_000, "margin": {}, "power": {"g1": watts}})
