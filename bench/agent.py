@@ -188,6 +188,8 @@ def ours(folder: Path, seconds: float) -> dict[str, float]:
     out: dict[str, float] = {}
 
     def measure() -> None:
+        while not holder._readings.begun:
+            time.sleep(0.1)
         time.sleep(WARM_S)
         window = Window()
         time.sleep(seconds)

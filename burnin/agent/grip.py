@@ -88,22 +88,27 @@ class GroupSource:
         gpu = self._gpus.get(self.name)
         return None if gpu is None else getattr(gpu, self._cadence)
 
-    def read(self) -> list[Reading]:
-        """See Group.read."""
+    def ask(self) -> Any:
+        """See Group.ask; a reason where nobody can be asked."""
         if not self._grip.enter():
-            return ["missing"] * len(self._metrics)
+            return "missing"
         try:
             group = self._group()
             if group is None:
-                return ["lost"] * len(self._metrics)
+                return "lost"
             if self._answered is None:
-                readings = group.read()
-            else:
-                begun = self._now_ns()
-                readings = group.read()
-                self._answered(self._now_ns() - begun)
+                return group, group.ask()
+            begun = self._now_ns()
+            asked = group.ask()
+            self._answered(self._now_ns() - begun)
+            return group, asked
         finally:
             self._grip.leave()
+
+    def told(self, asked: Any) -> list[Reading]:
+        """See Group.told."""
+        group, said = asked
+        readings: list[Reading] = group.told(said)
         if group.metrics is self._metrics or group.metrics == self._metrics:
             return readings
         known = dict(zip(group.metrics, readings))  # fewer links came back, or more

@@ -95,7 +95,10 @@ class Holder:
         self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, now_ns)
         self._halts = Halts(os.path.dirname(note), run, self._halt)
         self._guards = Guards(self._unnumbered, self._halt)
-        self._readings = Readings(at, self._handles, self._guards, self._deliver, self.tell, self.spool.add_sample, now_ns)
+        self._readings = Readings(
+            at, self._handles, self._guards, self._deliver, self.tell, self.spool.add_sample, now_ns, lambda: self._hurried
+        )
+        self.spool.before = self._readings.settle
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
         self._lease_end_ns = 0
@@ -479,6 +482,7 @@ class Holder:
                     self._leave(selector)
         self._readings.stop()
         with self._turn:
+            self._readings.settle()
             channel, self._channel = self._channel, None
         if channel is not None:
             channel.finish()

@@ -287,7 +287,10 @@ class LoadSource:
         self.name, self._loads = gpu, loads
         self.columns: tuple[tuple[str, str], ...] = tuple((gpu, metric) for metric in COUNTS.values())
 
-    def read(self) -> list[Reading]:
-        """Each count; `missing` before the first load, and where the load is none that counts it."""
-        counts = self._loads.counts.get(self.name)
-        return [counts.get(word, "missing") for word in COUNTS] if counts else ["missing"] * len(COUNTS)
+    def ask(self) -> Any:
+        """What it counted last; `missing` before the first load."""
+        return self._loads.counts.get(self.name) or "missing"
+
+    def told(self, asked: dict[str, float]) -> list[Reading]:
+        """Each count; `missing` where the load is none that counts it."""
+        return [asked.get(word, "missing") for word in COUNTS]

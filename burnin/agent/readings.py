@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +11,17 @@ from burnin.agent.cost import Cost
 from burnin.agent.grip import GroupSource, Handles
 from burnin.agent.guards import Guards
 from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource
-from burnin.agent.sampler import Sample, Sampler, Source, Table
+from burnin.agent.sampler import Raw, Sample, Sampler, Source, Table
 
 TRANSIENT = 3
 """Number of the table that is read only when asked."""
+SETTLE_NS = 1_000_000_000
+"""For how long readings that come many times a second may wait until they are taken apart, and recorded, together."""
 
 
 class Readings:
     """`deliver(what, urgent)` runs it in the holder's turn, whichever thread has it; there `tell` appends a record, `keep` a
-    sample."""
+    sample. `watched` is true while limits are looked at with each reading."""
 
     def __init__(
         self,
@@ -29,7 +32,10 @@ class Readings:
         tell: Callable[..., None],
         keep: Callable[[int, int, list[float | None]], None],
         now_ns: Callable[[], int],
+        watched: Callable[[], bool],
     ) -> None:
+        self._watched = watched
+        self._waiting: deque[Sample] = deque()
         self._at, self._handles, self._guards, self._tell, self._now_ns = at, handles, guards, tell, now_ns
         self._deliver, self._keep = deliver, keep
         self._cost = Cost(now_ns)
@@ -67,7 +73,7 @@ class Readings:
             bdfs = {bdf: gpu for gpu, bdf in self._handles.bdfs.items() if bdf}
             self._loads, self.devices = loads, hostdata.names(self._at, bdfs)
             fast = self._sources("fast", self._cost.answered) + [LoadSource(gpu, loads) for gpu in self._handles.gpus]
-            slow: list[Source] = [*self._sources("slow"), *hostdata.sources(self._at, bdfs), self._cost]
+            slow: list[Source | Raw] = [*self._sources("slow"), *hostdata.sources(self._at, bdfs), self._cost]
             tables = [
                 Table("fast", fast, int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
                 Table("slow", slow, int(slow_s * 1e9)),
@@ -75,16 +81,14 @@ class Readings:
                 Table("transient", self._sources("transient"), 0),
             ]
             self._cost.tables = tables
-            self._margins = {
-                number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
-                for number, table in enumerate(tables)
-            }
+            margins = [[(i, gpu) for i, (gpu, metric) in enumerate(t.columns) if metric == "gpu.tlimit"] for t in tables]
+            self._margins = {number: found for number, found in enumerate(margins) if found}
             sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
             sampler.start()  # where there is no room for its thread nothing has begun, and nothing may be heated
             self._sampler = sampler
         return {"tables": self.columns}
 
-    def _sources(self, cadence: str, answered: Callable[[int], None] | None = None) -> list[Source]:
+    def _sources(self, cadence: str, answered: Callable[[int], None] | None = None) -> list[Source | Raw]:
         who = self._handles
         return [GroupSource(name, cadence, who.gpus, who.grip, self._now_ns, answered) for name in who.gpus]
 
@@ -116,16 +120,27 @@ class Readings:
     # ---- from the holder's
 
     def _sampled(self, sample: Sample) -> None:
-        if sample.absent != self._absent.get(sample.table, {}):
-            self._absent[sample.table] = sample.absent
-            self._tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
-        self._keep(sample.table, sample.taken_ns, sample.values)
-        if self._sampler is not None:
-            self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
-        if self._loads is not None:
+        """What may wait does, for a second at the most: not what limits or a guard look at."""
+        waiting = self._waiting
+        waiting.append(sample)
+        watched = sample.table in self._margins and (self._guards.there or self._watched())
+        if not sample.lazy or watched or sample.taken_ns - waiting[0].taken_ns >= SETTLE_NS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Take apart and keep what has waited."""
+        while self._waiting:
+            sample = self._waiting.popleft()
+            values, absent = sample.readings()
+            if absent != self._absent.get(sample.table, {}):
+                self._absent[sample.table] = absent
+                self._tell("absent", c=sample.table, why={str(i): why for i, why in absent.items()})
+            self._keep(sample.table, sample.taken_ns, values)
+            if self._sampler is not None:
+                self._guards.read(self._sampler.tables[sample.table].columns, values, sample.taken_ns)
             for i, gpu in self._margins.get(sample.table, ()):
-                value = sample.values[i]
-                if value is not None:
+                value = values[i]
+                if value is not None and self._loads is not None:
                     self._loads.margin(gpu, value, sample.taken_ns)
 
     def check(self) -> None:

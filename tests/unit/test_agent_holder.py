@@ -142,6 +142,7 @@ def test_what_changes_within_a_second_is_read_only_when_asked_and_as_long(rig: C
     so_far, over = len(one.rows(TRANSIENT)), time.monotonic() + 1.5
     assert one.give("transient", period_s=0.05, seconds=1.0)["ok"], "another order takes the place of the first"
     one.until(lambda: time.monotonic() > over)
+    assert not one.give("transient", period_s=0.01, seconds=1.0)["ok"], "what was read before an answer is recorded before it"
     again, before = len(one.rows(TRANSIENT)), len(one.rows(FAST))
     one.until(lambda: len(one.rows(FAST)) > before + 5)
     assert len(one.rows(TRANSIENT)) == again <= so_far + 23, "a second has twenty, the first, and two that were on their way"
