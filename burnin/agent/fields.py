@@ -109,8 +109,8 @@ class Group:
         array = kind.from_buffer(self._memory)
         for slot, field in zip(array, asked):
             slot.fieldId, slot.scopeId = field.id, field.scope
-        self._asks = [self._single(n, begin + 8 * i) for i, n in enumerate(numbers)]
-        self._many = (self._find("nvmlDeviceGetFieldValues"), (handle, len(asked), array))
+        self._asks = [(self._find("nvmlDeviceGetFieldValues"), (handle, len(asked), array))] if asked else []
+        self._asks += [self._single(n, begin + 8 * i) for i, n in enumerate(numbers)]
 
     def _single(self, number: Number, at: int) -> tuple[Callable[..., int], tuple[Any, ...]]:
         place = (ctypes.c_uint * 2).from_buffer(self._memory, at)
@@ -129,16 +129,14 @@ class Group:
         """One pass over the table; a call that fails costs its own metrics only."""
         return self.told(self.ask())
 
-    def ask(self) -> tuple[bytes, int, list[int], list[Reading]]:
+    def ask(self) -> tuple[bytes, list[int], list[Reading]]:
         """The driver's part of it: its bytes, the return codes of fields and numbers, and what calls brought."""
-        call, given = self._many
-        code = call(*given) if self._count else 0
         codes = [ask(*args) for ask, args in self._asks]
-        return bytes(self._memory), code, codes, self._ask_calls() if self._calls else []
+        return bytes(self._memory), codes, self._ask_calls() if self._calls else []
 
-    def told(self, asked: tuple[bytes, int, list[int], list[Reading]]) -> list[Reading]:
+    def told(self, asked: tuple[bytes, list[int], list[Reading]]) -> list[Reading]:
         """What the driver said, taken apart."""
-        memory, code, codes, called = asked
+        memory, codes, called = asked
         ends = 2 * self._count
         flat = self._form.unpack_from(memory)
         if flat[0:ends:2] != self._heads:  # at first, and when the driver changes its mind
@@ -150,9 +148,11 @@ class Group:
             value / per if per else of(value) if of else value
             for value, (per, of) in zip(flat[1:ends:2] + flat[ends:], self._ways)
         ]
-        if code or failing or any(codes):
-            failed = (code,) * self._count if code else failing or (0,) * self._count
-            out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, (*failed, *codes))]
+        if failing or any(codes):
+            first = self._count and codes[0]
+            failed = (first,) * self._count if first else failing or (0,) * self._count
+            whys = (*failed, *codes[min(1, self._count) :])
+            out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, whys)]
         if self._unasked or called:
             out += self._unasked
             out += called

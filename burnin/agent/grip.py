@@ -75,11 +75,10 @@ class GroupSource:
         cadence: str,
         gpus: dict[str, Gpu],
         grip: Grip,
-        now_ns: Callable[[], int],
         answered: Callable[[int], None] | None = None,
     ) -> None:
         self.name, self._cadence, self._gpus, self._grip = name, cadence, gpus, grip
-        self._now_ns, self._answered = now_ns, answered
+        self.answered = answered
         group = self._group()
         self._metrics = group.metrics if group is not None else ()
         self.columns = tuple((f"{name}.{sub}" if sub else name, metric) for sub, metric in self._metrics)
@@ -96,12 +95,7 @@ class GroupSource:
             group = self._group()
             if group is None:
                 return "lost"
-            if self._answered is None:
-                return group, group.ask()
-            begun = self._now_ns()
-            asked = group.ask()
-            self._answered(self._now_ns() - begun)
-            return group, asked
+            return group, group.ask()
         finally:
             self._grip.leave()
 

@@ -15,8 +15,9 @@ from burnin.agent.sampler import Raw, Sample, Sampler, Source, Table
 
 TRANSIENT = 3
 """Number of the table that is read only when asked."""
-SETTLE_NS = 1_000_000_000
-"""For how long readings that come many times a second may wait until they are taken apart, and recorded, together."""
+SETTLE_NS = 1_500_000_000
+"""How long readings that come many times a second may wait until they are taken apart and recorded, together. The next record of
+another kind takes them along, and there is one each second."""
 
 
 class Readings:
@@ -36,6 +37,7 @@ class Readings:
     ) -> None:
         self._watched = watched
         self._waiting: deque[Sample] = deque()
+        self._settled_ns = now_ns()
         self._at, self._handles, self._guards, self._tell, self._now_ns = at, handles, guards, tell, now_ns
         self._deliver, self._keep = deliver, keep
         self._cost = Cost(now_ns)
@@ -90,7 +92,7 @@ class Readings:
 
     def _sources(self, cadence: str, answered: Callable[[int], None] | None = None) -> list[Source | Raw]:
         who = self._handles
-        return [GroupSource(name, cadence, who.gpus, who.grip, self._now_ns, answered) for name in who.gpus]
+        return [GroupSource(name, cadence, who.gpus, who.grip, answered) for name in who.gpus]
 
     def transient(self, period_s: float, seconds: float) -> dict[str, Any]:
         """Read what changes within a second so often, for so long; then no more."""
@@ -106,8 +108,12 @@ class Readings:
     # ---- from the sampler's thread
 
     def _emit(self, sample: Sample) -> None:
-        """Bursts of power are nobody's limit."""
-        self._deliver(lambda: self._sampled(sample), sample.table != TRANSIENT)
+        """What may wait does: not what limits or a guard look at. Bursts of power are nobody's limit."""
+        self._waiting.append(sample)
+        urgent = sample.table != TRANSIENT
+        watched = urgent and sample.table in self._margins and (self._guards.there or self._watched())
+        if not sample.lazy or watched or sample.taken_ns - self._settled_ns >= SETTLE_NS:
+            self._deliver(self.settle, urgent)
 
     def _paced(self, table: Table, took_ns: int) -> None:
         pace = table.pace
@@ -119,16 +125,9 @@ class Readings:
 
     # ---- from the holder's
 
-    def _sampled(self, sample: Sample) -> None:
-        """What may wait does, for a second at the most: not what limits or a guard look at."""
-        waiting = self._waiting
-        waiting.append(sample)
-        watched = sample.table in self._margins and (self._guards.there or self._watched())
-        if not sample.lazy or watched or sample.taken_ns - waiting[0].taken_ns >= SETTLE_NS:
-            self.settle()
-
     def settle(self) -> None:
         """Take apart and keep what has waited."""
+        self._settled_ns = self._now_ns()
         while self._waiting:
             sample = self._waiting.popleft()
             values, absent = sample.readings()
@@ -142,6 +141,11 @@ class Readings:
                 value = values[i]
                 if value is not None and self._loads is not None:
                     self._loads.margin(gpu, value, sample.taken_ns)
+
+    @property
+    def late(self) -> bool:
+        """True while a driver call has been out for so long that it may hang."""
+        return self._sampler is not None and self._sampler.late
 
     def check(self) -> None:
         """Once a tick: what hangs, and what went wrong."""

@@ -93,7 +93,9 @@ class Table:
 
     def __init__(self, name: str, sources: Sequence[Source | Raw], period_ns: int, most_ns: int | None = None) -> None:
         self.name, self.sources = name, tuple(sources)
-        self.asks = tuple((one.name, one.read if hasattr(one, "read") else one.ask) for one in sources)
+        self.asks = tuple(
+            (one.name, one.read if hasattr(one, "read") else one.ask, getattr(one, "answered", None)) for one in sources
+        )
         self.columns = tuple(column for source in sources for column in source.columns)
         self.pace = Pace(period_ns, most_ns) if period_ns else None
         self.until_ns: int | None = None
@@ -225,6 +227,12 @@ class Sampler:
         with contextlib.suppress(RuntimeError):  # it rings already
             self._bell.release()
 
+    @property
+    def late(self) -> bool:
+        """True while a read has been out for a quarter of `hang_s`: `check` oftener."""
+        reading = self._reading
+        return reading is not None and self._now_ns() - reading[1] > self.hang_s * 0.25e9
+
     def check(self) -> str | None:
         """Call often: the name of a source found hung just now, or None. Abandons its thread and starts another."""
         with self._lock:
@@ -245,7 +253,9 @@ class Sampler:
             for index, table in enumerate(self.tables):
                 if not table.due(now) or table.pace is None:
                     continue
-                cadence = cadences.setdefault((index, table.ordered), Cadence(now, table.pace.period_ns, self._origin_ns))
+                cadence = cadences.get((index, table.ordered))
+                if cadence is None:
+                    cadence = cadences[index, table.ordered] = Cadence(now, table.pace.period_ns, self._origin_ns)
                 if cadence.due_ns <= now:
                     sample = self._pass(index, table, generation)
                     if sample is None:
@@ -261,11 +271,11 @@ class Sampler:
         now = taken = now_ns()
         weighed = taken >= table.weigh_ns
         cpu = self._cpu_ns() if weighed else 0
-        for name, ask in table.asks:
+        for name, ask, answered in table.asks:
             if name in hung:
                 asked.append("hung")
                 continue
-            self._reading = (name, now)
+            self._reading, since = (name, now), now
             try:
                 asked.append(ask())
             except Exception as error:  # a defect in reading one source must not silence the others
@@ -277,6 +287,8 @@ class Sampler:
                     hung.discard(name)  # it came back after all
                     return None
                 self._reading = None
+            if answered is not None:
+                answered(now - since)
         if weighed:
             table.weigh_ns, table.pass_cpu_ns = taken + WEIGH_NS, self._cpu_ns() - cpu
         table.cpu_ns += table.pass_cpu_ns
