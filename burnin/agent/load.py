@@ -324,6 +324,8 @@ class Loads:
 class LoadSource:
     """What a GPU's load process counts, as a table the sampler reads beside NVML's."""
 
+    instant = True
+
     def __init__(self, gpu: str, loads: Loads) -> None:
         self.name, self._loads = gpu, loads
         self.columns: tuple[tuple[str, str], ...] = tuple((gpu, metric) for metric in COUNTS.values())

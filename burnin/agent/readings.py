@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -85,6 +86,7 @@ class Readings:
             self._cost.tables = tables
             margins = [[(i, gpu) for i, (gpu, metric) in enumerate(t.columns) if metric == "gpu.tlimit"] for t in tables]
             self._margins = {number: found for number, found in enumerate(margins) if found}
+            gc.freeze()  # what is there by now stays: no use in looking through it again and again
             sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
             sampler.start()  # where there is no room for its thread nothing has begun, and nothing may be heated
             self._sampler = sampler

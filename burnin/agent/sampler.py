@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 class Raw(Protocol):
-    """A source whose reading is in two steps, the second of which may wait."""
+    """A source whose reading is in two steps, the second of which may wait. One with `instant` true asks nobody who may hang."""
 
     name: str
     columns: tuple[tuple[str, str], ...]
@@ -94,7 +94,12 @@ class Table:
     def __init__(self, name: str, sources: Sequence[Source | Raw], period_ns: int, most_ns: int | None = None) -> None:
         self.name, self.sources = name, tuple(sources)
         self.asks = tuple(
-            (one.name, one.read if hasattr(one, "read") else one.ask, getattr(one, "answered", None)) for one in sources
+            (
+                "" if hasattr(one, "instant") else one.name,
+                one.read if hasattr(one, "read") else one.ask,
+                getattr(one, "answered", None),
+            )
+            for one in sources
         )
         self.columns = tuple(column for source in sources for column in source.columns)
         self.pace = Pace(period_ns, most_ns) if period_ns else None
@@ -150,6 +155,11 @@ class Sample:
         values: list[float | None] = []
         absent: dict[int, str] = {}
         for source, asked in zip(self._sources, self._asked):
+            if isinstance(asked, str):
+                begin, count = len(values), len(source.columns)
+                absent.update(dict.fromkeys(range(begin, begin + count), asked))
+                values += [None] * count
+                continue
             got = self._of(source, asked)
             try:
                 if isfinite(fsum(got)):  # type: ignore[arg-type]
@@ -166,8 +176,6 @@ class Sample:
         return values, absent
 
     def _of(self, source: Source | Raw, asked: Any) -> list[Reading]:
-        if isinstance(asked, str):
-            return [asked] * len(source.columns)
         if isinstance(asked, list):
             return asked
         try:
@@ -272,6 +280,9 @@ class Sampler:
         weighed = taken >= table.weigh_ns
         cpu = self._cpu_ns() if weighed else 0
         for name, ask, answered in table.asks:
+            if not name:
+                asked.append(ask())
+                continue
             if name in hung:
                 asked.append("hung")
                 continue
