@@ -24,6 +24,8 @@ _SAYS = {
     4: "no permission",
     18: "driver and library differ",
 }
+HUNG = "hung"
+"""Why NVML is not held while it is being opened."""
 LOOK_S = 0.01
 LEAVE_S = 5.0
 """How long callers may take to come out of the driver: XID events are waited for by the second."""
@@ -129,7 +131,7 @@ class Handles:
         self.uuids: dict[str, str] = {}
         self.bdfs: dict[str, str | None] = {}
         self.nvml: Gpus | None = None
-        self.reason: str | None = "hung"
+        self.reason: str | None = HUNG
         self.xid_reason: str | None = "missing"
         self._turn = threading.Lock()
 

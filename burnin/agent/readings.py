@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from burnin.agent import host
-from burnin.agent.cost import Cost
-from burnin.agent.grip import GroupSource, Handles
+from burnin.agent.cost import TABLES, Cost
+from burnin.agent.grip import HUNG, GroupSource, Handles
 from burnin.agent.guards import Guards
+from burnin.agent.host import Roots
 from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource
 from burnin.agent.sampler import Raw, Sample, Sampler, Source, Table
 
@@ -27,7 +27,7 @@ class Readings:
 
     def __init__(
         self,
-        at: host.Roots,
+        at: Roots,
         handles: Handles,
         guards: Guards,
         deliver: Callable[[Callable[[], None], bool], None],
@@ -53,8 +53,8 @@ class Readings:
 
     @property
     def begun(self) -> bool:
-        """True once something is read: without it nothing may be heated."""
-        return self._sampler is not None
+        """True once GPUs are read: without it nothing may be heated."""
+        return self._sampler is not None and self._loads is not None
 
     @property
     def columns(self) -> list[tuple[tuple[str, str], ...]]:
@@ -67,21 +67,26 @@ class Readings:
         return self._sampler.hung if self._sampler else set()
 
     def begin(self, loads: Loads | None, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
-        """The order `sample`. Raises ValueError without NVML."""
-        if self._handles.nvml is None or loads is None:
-            raise ValueError(f"nothing can be sampled: {self._handles.reason}")
+        """The order `sample`. Without NVML the host is read all the same. Raises ValueError while NVML may still come."""
+        who = self._handles
+        if who.nvml is None and who.reason == HUNG:
+            raise ValueError(f"nothing can be sampled: NVML is {HUNG}")
         if self._sampler is None:
             from burnin.agent import hostdata  # what a start need not wait for is imported where it is needed
 
-            bdfs = {bdf: gpu for gpu, bdf in self._handles.bdfs.items() if bdf}
-            self._loads, self.devices = loads, hostdata.names(self._at, bdfs)
-            fast = self._sources("fast", self._cost.answered) + [LoadSource(gpu, loads) for gpu in self._handles.gpus]
-            slow: list[Source | Raw] = [*self._sources("slow"), *hostdata.sources(self._at, bdfs), self._cost]
+            self._loads = loads if who.nvml is not None else None
+            gpus = list(who.gpus) if self._loads is not None else []
+            bdfs = {bdf: gpu for gpu, bdf in who.bdfs.items() if bdf}
+            self.devices = hostdata.names(self._at, bdfs)
+            told = {"fast": self._cost.answered}
+            every = {each: [GroupSource(gpu, each, who.gpus, who.grip, told.get(each)) for gpu in gpus] for each in TABLES}
+            counts = [LoadSource(gpu, self._loads) for gpu in gpus] if self._loads is not None else []
+            host: list[Source | Raw] = [*hostdata.sources(self._at, bdfs), self._cost]
             tables = [
-                Table("fast", fast, int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
-                Table("slow", slow, int(slow_s * 1e9)),
-                Table("links", self._sources("links"), int(links_s * 1e9)),
-                Table("transient", self._sources("transient"), 0),
+                Table("fast", [*every["fast"], *counts], int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
+                Table("slow", [*every["slow"], *host], int(slow_s * 1e9)),
+                Table("links", every["links"], int(links_s * 1e9)),
+                Table("transient", every["transient"], 0),
             ]
             self._cost.tables = tables
             margins = [[(i, gpu) for i, (gpu, metric) in enumerate(t.columns) if metric == "gpu.tlimit"] for t in tables]
@@ -92,13 +97,9 @@ class Readings:
             self._sampler = sampler
         return {"tables": self.columns}
 
-    def _sources(self, cadence: str, answered: Callable[[int], None] | None = None) -> list[Source | Raw]:
-        who = self._handles
-        return [GroupSource(name, cadence, who.gpus, who.grip, answered) for name in who.gpus]
-
     def transient(self, period_s: float, seconds: float) -> dict[str, Any]:
         """Read what changes within a second so often, for so long; then no more."""
-        if self._sampler is None:
+        if self._sampler is None or not self.begun:
             raise ValueError("nothing is sampled yet")
         if not 0.05 <= period_s <= 10 or not 0 <= seconds <= 86400:
             raise ValueError(f"a reading every {period_s:g} s for {seconds:g} s: 0.05 to 10 s, and a day at most")

@@ -120,7 +120,7 @@ class Table:
 
     def due(self, now_ns: int) -> bool:
         """Is it to be read at all?"""
-        return self.pace is not None and (self.until_ns is None or now_ns < self.until_ns)
+        return self.pace is not None and bool(self.columns) and (self.until_ns is None or now_ns < self.until_ns)
 
 
 class Cadence:
