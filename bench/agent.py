@@ -45,7 +45,13 @@ from tests.unit.twin_tray import bench
 
 HZ, SLOW_S, LINKS_S, LINKS = 10, 5.0, 3600.0, 18
 WARM_S = 1.0
-LOAD = 'import time\nwhile True:\n print("{\\"launches\\": 1}", flush=True)\n time.sleep(1)'
+LOAD = """
+import time
+print('{"state": "burning"}', flush=True)
+while True:
+    time.sleep(1)
+    print('{"launches": 1}', flush=True)
+"""
 """A load process that only says once a second that it goes on."""
 PEERS = {
     "ours": "burnin's holder",
@@ -188,6 +194,8 @@ def ours(folder: Path, seconds: float) -> dict[str, float]:
     out: dict[str, float] = {}
 
     def measure() -> None:
+        while not holder._readings.begun:
+            time.sleep(0.1)
         time.sleep(WARM_S)
         window = Window()
         time.sleep(seconds)

@@ -6,8 +6,8 @@ Latency is the wall time of reading one GPU's fast table: one call for all field
 
 from __future__ import annotations
 
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from burnin.agent.fields import Reading
@@ -32,20 +32,17 @@ class Cost:
         self.tables: Sequence[Table] = ()
         self._now_ns, self._cpu_ns = now_ns, cpu_ns
         self._last: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self._took_ns: list[int] = []
+        self._took_ns: deque[int] = deque()
 
     def answered(self, took_ns: int) -> None:
         """The driver has answered for one GPU's fast table."""
-        with self._lock:
-            self._took_ns.append(took_ns)
+        self._took_ns.append(took_ns)
 
     def read(self) -> list[Reading]:
         """Shares of a core, the longest stretch of a table's period (1: as ordered), median and longest latency in ms."""
         now = {"wall": self._now_ns(), "": self._cpu_ns(), **{table.name: table.cpu_ns for table in self.tables}}
         last, self._last = self._last, now
-        with self._lock:
-            took, self._took_ns = self._took_ns, []
+        took = [self._took_ns.popleft() for _ in range(len(self._took_ns))]
         wall = now["wall"] - last.get("wall", now["wall"])
         names = ("", *TABLES)
         if wall > 0:

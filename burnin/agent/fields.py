@@ -109,8 +109,8 @@ class Group:
         array = kind.from_buffer(self._memory)
         for slot, field in zip(array, asked):
             slot.fieldId, slot.scopeId = field.id, field.scope
-        self._asks = [self._single(n, begin + 8 * i) for i, n in enumerate(numbers)]
-        self._many = (self._find("nvmlDeviceGetFieldValues"), (handle, len(asked), array))
+        self._asks = [(self._find("nvmlDeviceGetFieldValues"), (handle, len(asked), array))] if asked else []
+        self._asks += [self._single(n, begin + 8 * i) for i, n in enumerate(numbers)]
 
     def _single(self, number: Number, at: int) -> tuple[Callable[..., int], tuple[Any, ...]]:
         place = (ctypes.c_uint * 2).from_buffer(self._memory, at)
@@ -127,13 +127,20 @@ class Group:
 
     def read(self) -> list[Reading]:
         """One pass over the table; a call that fails costs its own metrics only."""
-        ends = 2 * self._count
-        call, given = self._many
-        code = call(*given) if ends else 0
+        return self.told(self.ask())
+
+    def ask(self) -> tuple[bytes, list[int], list[Reading]]:
+        """The driver's part of it: its bytes, the return codes of fields and numbers, and what calls brought."""
         codes = [ask(*args) for ask, args in self._asks]
-        flat = self._form.unpack_from(self._memory)
+        return bytes(self._memory), codes, self._ask_calls() if self._calls else []
+
+    def told(self, asked: tuple[bytes, list[int], list[Reading]]) -> list[Reading]:
+        """What the driver said, taken apart."""
+        memory, codes, called = asked
+        ends = 2 * self._count
+        flat = self._form.unpack_from(memory)
         if flat[0:ends:2] != self._heads:  # at first, and when the driver changes its mind
-            flat = self._look_again(flat[0:ends:2])
+            flat = self._look_again(flat[0:ends:2], memory)
         failing = self._failed
         if self._doubles:
             flat, failing = self._finite(flat)
@@ -141,22 +148,24 @@ class Group:
             value / per if per else of(value) if of else value
             for value, (per, of) in zip(flat[1:ends:2] + flat[ends:], self._ways)
         ]
-        if code or failing or any(codes):
-            failed = (code,) * self._count if code else failing or (0,) * self._count
-            out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, (*failed, *codes))]
-        if self._unasked or self._calls:
+        if failing or any(codes):
+            first = self._count and codes[0]
+            failed = (first,) * self._count if first else failing or (0,) * self._count
+            whys = (*failed, *codes[min(1, self._count) :])
+            out = [REASONS.get(why, "missing") if why else value for value, why in zip(out, whys)]
+        if self._unasked or called:
             out += self._unasked
-            self._ask_calls(out)
+            out += called
         return out
 
-    def _look_again(self, heads: tuple[int, ...]) -> tuple[Any, ...]:
+    def _look_again(self, heads: tuple[int, ...], memory: bytes) -> tuple[Any, ...]:
         """What each value's bytes are now, and which are none."""
         self._heads, failed = heads, tuple(head >> 32 for head in heads)
         self._failed = failed if any(failed) else ()
         kinds = ["Q" if head >> 32 else _AS.get(head & 0xFFFFFFFF, "Q") for head in heads]
         self._doubles = [i for i, kind in enumerate(kinds) if kind == "d"]
         self._form = struct.Struct("<" + "".join(_HEAD + kind for kind in kinds) + self._tail)
-        return self._form.unpack_from(self._memory)
+        return self._form.unpack_from(memory)
 
     def _finite(self, flat: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """NaN and infinity are no reading: they get a return code, and a 0 that nobody sees for what makes metrics of values."""
@@ -166,7 +175,8 @@ class Group:
                 values[2 * i + 1], failing[i] = 0.0, _UNKNOWN
         return tuple(values), tuple(failing)
 
-    def _ask_calls(self, out: list[Reading]) -> None:
+    def _ask_calls(self) -> list[Reading]:
+        out: list[Reading] = []
         for call in self._calls:
             try:
                 out += call.read(self._nvml, self._handle)
@@ -174,6 +184,7 @@ class Group:
                 out += [REASONS.get(error.value, "missing")] * len(call.metrics)
             except Unread as error:
                 out += [error.reason] * len(call.metrics)
+        return out
 
 
 def _way(field: Field) -> tuple[int, Union[Callable[[float], float], None]]:
@@ -182,5 +193,6 @@ def _way(field: Field) -> tuple[int, Union[Callable[[float], float], None]]:
     if of is not None or per == 1:
         return 0, of
     if 10**digits < per:
-        return 0, lambda value: round(value / per, digits)
+        less = per // 10**digits  # in whole numbers: round() costs as much as the rest of a value
+        return 0, lambda value: (value + less // 2) // less / 10**digits
     return per, None

@@ -24,6 +24,8 @@ _SAYS = {
     4: "no permission",
     18: "driver and library differ",
 }
+HUNG = "hung"
+"""Why NVML is not held while it is being opened."""
 LOOK_S = 0.01
 LEAVE_S = 5.0
 """How long callers may take to come out of the driver: XID events are waited for by the second."""
@@ -75,11 +77,10 @@ class GroupSource:
         cadence: str,
         gpus: dict[str, Gpu],
         grip: Grip,
-        now_ns: Callable[[], int],
         answered: Callable[[int], None] | None = None,
     ) -> None:
         self.name, self._cadence, self._gpus, self._grip = name, cadence, gpus, grip
-        self._now_ns, self._answered = now_ns, answered
+        self.answered = answered
         group = self._group()
         self._metrics = group.metrics if group is not None else ()
         self.columns = tuple((f"{name}.{sub}" if sub else name, metric) for sub, metric in self._metrics)
@@ -88,22 +89,22 @@ class GroupSource:
         gpu = self._gpus.get(self.name)
         return None if gpu is None else getattr(gpu, self._cadence)
 
-    def read(self) -> list[Reading]:
-        """See Group.read."""
+    def ask(self) -> Any:
+        """See Group.ask; a reason where nobody can be asked."""
         if not self._grip.enter():
-            return ["missing"] * len(self._metrics)
+            return "missing"
         try:
             group = self._group()
             if group is None:
-                return ["lost"] * len(self._metrics)
-            if self._answered is None:
-                readings = group.read()
-            else:
-                begun = self._now_ns()
-                readings = group.read()
-                self._answered(self._now_ns() - begun)
+                return "lost"
+            return group, group.ask()
         finally:
             self._grip.leave()
+
+    def told(self, asked: Any) -> list[Reading]:
+        """See Group.told."""
+        group, said = asked
+        readings: list[Reading] = group.told(said)
         if group.metrics is self._metrics or group.metrics == self._metrics:
             return readings
         known = dict(zip(group.metrics, readings))  # fewer links came back, or more
@@ -130,7 +131,7 @@ class Handles:
         self.uuids: dict[str, str] = {}
         self.bdfs: dict[str, str | None] = {}
         self.nvml: Gpus | None = None
-        self.reason: str | None = "hung"
+        self.reason: str | None = HUNG
         self.xid_reason: str | None = "missing"
         self._turn = threading.Lock()
 

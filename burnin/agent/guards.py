@@ -101,6 +101,11 @@ class Guards:
             for guard in [guard for guard in self._all if not guard.send(line)]:
                 self._drop(guard)
 
+    @property
+    def there(self) -> bool:
+        """True while one is there."""
+        return bool(self._all)
+
     def read(self, columns: tuple[tuple[str, str], ...], values: list[float | None], taken_ns: int) -> None:
         """A table was read: margins and power go out at once, whatever else was in it."""
         if self._all and any(metric == "gpu.tlimit" for _, metric in columns):

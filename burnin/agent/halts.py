@@ -1,14 +1,17 @@
 """Load that a guard ended, and that stays off until a person starts a run anew; also the halt that needs no channel.
 
 That one is a file in the agent's directory, which a shell writes (burnin.transport.halt), so no Python has to start. The answer
-is another file, written when nothing is loaded any more.
+is another file, written when nothing is loaded any more. The kernel says when a file comes (inotify), so nobody looks for it ten
+times a second; where it cannot say so, somebody does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 
+_CLOSE_WRITE, _MOVED_TO = 0x8, 0x80
 HALT, HALTED = "halt", "halted"
 """Files in the agent's directory: RUN and the reason; how many GPUs were loaded, once none is."""
 
@@ -18,6 +21,8 @@ class Halts:
 
     def __init__(self, folder: str, run: str, halt: Callable[[str, list[str] | None], list[str]]) -> None:
         self._ask, self._answer, self._run, self._halt = os.path.join(folder, HALT), os.path.join(folder, HALTED), run, halt
+        self.news = _told_of_files(folder or ".")
+        """Can be read when there may be one; -1 where it has to be looked for."""
         self.why: dict[str, str] = {}
         """GPU, or * for all -> the reason."""
         self._paper: list[str] | None = None
@@ -51,3 +56,16 @@ class Halts:
         with open(self._answer + ".new", "w", encoding="utf-8") as file:
             file.write(text + "\n")
         os.replace(self._answer + ".new", self._answer)
+
+
+def _told_of_files(folder: str) -> int:
+    try:
+        libc = ctypes.CDLL(None)
+        news = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        if news >= 0 and libc.inotify_add_watch(news, os.fsencode(folder), _CLOSE_WRITE | _MOVED_TO) >= 0:
+            return news
+        if news >= 0:
+            os.close(news)
+    except (OSError, AttributeError):
+        pass
+    return -1

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import socket
 import subprocess
@@ -52,7 +53,7 @@ from burnin.agent.readings import Readings
 from burnin.agent.spool import Spool
 
 TICK_S, IDLE_TICK_S = 0.1, 0.5
-"""How often local limits, load processes and halts are looked at: under load (and at whatever comes), and without any."""
+"""How often limits, processes and halts are looked at while something is about to happen, and else; and at whatever comes."""
 BEAT_NS = 1_000_000_000
 FREE_S = 5.0
 """How long a holder that ends waits for the driver to let go of clocks."""
@@ -95,7 +96,10 @@ class Holder:
         self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, now_ns)
         self._halts = Halts(os.path.dirname(note), run, self._halt)
         self._guards = Guards(self._unnumbered, self._halt)
-        self._readings = Readings(at, self._handles, self._guards, self._deliver, self.tell, self.spool.add_sample, now_ns)
+        self._readings = Readings(
+            at, self._handles, self._guards, self._deliver, self.tell, self.spool.add_sample, now_ns, lambda: self._hot
+        )
+        self.spool.before = self._readings.settle
         self._replies: dict[str, dict[str, Any]] = {}
         self._heard_ns = self._beat_ns = now_ns()
         self._lease_end_ns = 0
@@ -104,6 +108,7 @@ class Holder:
         self._turn = threading.Lock()
         """Held by whoever changes anything here: the loop, unless it sleeps, or the sampler's thread with a reading."""
         self._ending = False
+        self._speaking = select.epoll()
         self._posts: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._wake_r, self._wake_w = os.pipe()
         for fd in (self._wake_r, self._wake_w):
@@ -121,7 +126,7 @@ class Holder:
         who = self._handles
         who.open()
         if who.nvml is not None:
-            self._loads = self._alone.loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns)
+            self._loads = self._alone.loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns, self._speaking)
             self._loads.halted = self._halts.why
             self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), who.uuids)
             if self._keep is not None:
@@ -160,7 +165,7 @@ class Holder:
                 what()
             except Exception:  # is the loop's to end by, not this thread's
                 self._post(what)
-            if urgent and self._hurried:
+            if urgent and self._hot:
                 self._ring()
             else:
                 self._send()  # a channel that is gone is found by the loop, where its end shows
@@ -425,7 +430,7 @@ class Holder:
         """Everything that time brings; False when the holder is done."""
         now = self._now_ns()
         self._readings.check()
-        if self._loads is not None:
+        if self._loads is not None and self._loads.burning:
             self._loads.cut_off(self._readings.hung)
             self._loads.tend()
         if self._programs is not None:
@@ -442,16 +447,25 @@ class Holder:
         return bool(self._loaded()) or self._programmed or not (self._ending or now - self._heard_ns >= self._wait_ns)
 
     @property
+    def _hot(self) -> bool:
+        """True while there is load."""
+        return self._programmed or (self._loads is not None and bool(self._loads.burning))
+
+    @property
     def _hurried(self) -> bool:
-        """True while there is load, or an end of it to tell."""
-        burning = self._loads is not None and bool(self._loads.burning)
-        return burning or self._programmed or self._ending or self._halts.asked
+        """True while there is an end of load to see or to tell, a driver that may hang, or a halt that nobody tells of."""
+        leaving = self._loads is not None and self._loads.leaving
+        unheard = self._halts.news < 0 and self._hot
+        return self._programmed or leaving or self._ending or self._halts.asked or unheard or self._readings.late
 
     def serve(self, listener: socket.socket) -> None:
         """Run until the controller says bye, or until nobody was heard for `linger_s`, or twice the lease."""
         selector = selectors.DefaultSelector()
         selector.register(listener, selectors.EVENT_READ)
         selector.register(self._wake_r, selectors.EVENT_READ)
+        selector.register(self._speaking, selectors.EVENT_READ)
+        if self._halts.news >= 0:
+            selector.register(self._halts.news, selectors.EVENT_READ)
 
         def drop(gone: Attachment | Guard) -> None:
             selector.unregister(gone.socket)
@@ -468,17 +482,19 @@ class Holder:
                         self._guards.hear(key.data)
                     elif key.fileobj is listener:
                         self._admit(listener, selector)
-                    elif key.fileobj == self._wake_r:
-                        os.read(self._wake_r, 4096)
+                    elif key.fd in (self._wake_r, self._halts.news):
+                        os.read(key.fd, 4096)
                     elif self._channel is not None and key.fileobj is self._channel.socket and not self._channel.receive():
                         self._leave(selector)
                 self._run_posts()
-                if self._hurried or self._now_ns() - looked_ns >= IDLE_TICK_S * 1e9:
+                heard = any(key.fd in (self._halts.news, self._speaking.fileno()) for key, _ in ready)
+                if heard or (ready and self._hot) or self._hurried or self._now_ns() - looked_ns >= IDLE_TICK_S * 1e9:
                     looked_ns, alive = self._now_ns(), self.tick()
                 if not self._send(at_once=bool(ready)):
                     self._leave(selector)
         self._readings.stop()
         with self._turn:
+            self._readings.settle()
             channel, self._channel = self._channel, None
         if channel is not None:
             channel.finish()

@@ -30,10 +30,11 @@ HALT_KILL_NS = 300_000_000
 """The same after a halt, where everything must be off within a second."""
 
 TEND_NS = 500_000_000
-"""How often a process that says nothing is looked at."""
+"""How often every process is looked at, whether or not it has said something."""
 FROZEN_NS = 5_000_000_000
 """Load goes on for no longer than this without a turn of the holder, whatever the lease: who is frozen keeps no margin."""
 
+_MOST = 65536
 COUNTS = {
     "launches": "load.launches", "wrong": "load.wrong", "edges": "load.edges", "missed": "load.edges_missed",
     "late_ms": "load.edge_late", "copied": "load.copied",
@@ -56,6 +57,8 @@ class Burning:
         self.patience_ns = KILL_NS
         self.explained = False
         self.killed = False
+        self.silent = False
+        """It has closed its end, and says nothing any more."""
         self.why = ""
         self._lines = wire.Lines()
 
@@ -64,7 +67,7 @@ class Burning:
         out: list[dict[str, Any]] = []
         while self.process.stdout is not None:
             try:
-                data = os.read(self.process.stdout.fileno(), 65536)
+                data = os.read(self.process.stdout.fileno(), _MOST)
                 for line in self._lines.feed(data):
                     with contextlib.suppress(ValueError):
                         body = json.loads(line, parse_constant=_no_number)
@@ -72,7 +75,8 @@ class Burning:
                             out.append(body)
             except (BlockingIOError, ProtocolError):
                 break
-            if not data:
+            self.silent = not data
+            if len(data) < _MOST:
                 break
         return out
 
@@ -106,10 +110,21 @@ def burns(
 class Loads:
     """Starts and ends processes, one a GPU. `said` and `gone` hear what work says, and why a process ended."""
 
-    def __init__(self, gpus: list[str], spawn: Spawn, tell: Callable[..., None], now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        gpus: list[str],
+        spawn: Spawn,
+        tell: Callable[..., None],
+        now_ns: Callable[[], int],
+        speaking: select.epoll | None = None,
+    ) -> None:
         self._slots = {gpu: slot for slot, gpu in enumerate(gpus)}
         self._spawn, self._tell, self._now_ns = spawn, tell, now_ns
         self._deadlines = Deadlines.create(len(gpus))
+        self.speaking = speaking or select.epoll()
+        """Can be read when a process says what should not wait: not what a load that burns counts each second."""
+        self._murmuring = select.epoll()
+        """The same of loads that burn."""
         self.lease_end_ns = self._tended_ns = 0
         self._margins: dict[str, tuple[float, int]] = {}
         self.counts: dict[str, dict[str, float]] = {}
@@ -172,6 +187,8 @@ class Loads:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 os.set_blocking(pipe.fileno(), False)
+        if process.stdout is not None:
+            self.speaking.register(process.stdout.fileno(), select.EPOLLIN)
         self.burning[gpu] = Burning(gpu, slot, process, cutoff_c, now, end)
         self._tell("load", gpu=gpu, state="starting", pid=process.pid, kernel=spec["args"].get("kernel", spec["kind"]))
 
@@ -236,17 +253,20 @@ class Loads:
 
     def tend(self) -> None:
         """Pass on what load processes say, reap those that ended, kill those that should have."""
-        now = self._now_ns()
-        speaking: list[Any] = [b.process.stdout for b in self.burning.values() if b.process.stdout is not None]
-        speaking = select.select(speaking, [], [], 0)[0] if speaking else []
-        if now - self._tended_ns >= TEND_NS:  # also those that died without an end of what they say, for a child holds it
-            self._tended_ns, speaking = now, [b.process.stdout for b in self.burning.values()]
+        now, speaking = self._now_ns(), dict(self.speaking.poll(0))
+        looks = now - self._tended_ns >= TEND_NS  # also at those that died without an end of what they say, for a child holds it
+        if looks:
+            self._tended_ns = now
+            speaking.update(self._murmuring.poll(0))
         for gpu, burning in list(self.burning.items()):
-            if burning.ending_ns is None and burning.process.stdout not in speaking:
+            speaks = burning.process.stdout is not None and burning.process.stdout.fileno() in speaking
+            if not (looks or speaks or self._leaving(burning)):
                 continue
             code = burning.process.poll()
-            for body in burning.said():
+            for body in burning.said() if speaks or code is not None else ():
                 self._pass_on(burning, body)
+            if burning.silent:
+                self._listen_less(burning)
             if code is not None:
                 self._bury(burning, code)
             elif burning.ending_ns is not None and now - burning.ending_ns >= burning.patience_ns:
@@ -263,8 +283,28 @@ class Loads:
             burning.explained, burning.why = True, burning.why or str(body.get("why"))
         if "launches" in body:
             self.counts[burning.gpu] = {word: float(body[word]) for word in COUNTS if word in body}
+        if body.get("state") == "burning" and self._listen_less(burning):
+            self._murmuring.register(burning.process.stdout.fileno(), select.EPOLLIN)  # type: ignore[union-attr]
         if "state" in body:
             self._tell("load", gpu=burning.gpu, **body)
+
+    def _listen_less(self, burning: Burning) -> bool:
+        """It is no longer heard at once; False where it was not."""
+        fd = burning.process.stdout.fileno() if burning.process.stdout is not None else -1
+        for those in (self._murmuring, self.speaking):
+            with contextlib.suppress(OSError):
+                those.unregister(fd)
+                return True
+        return False
+
+    @staticmethod
+    def _leaving(burning: Burning) -> bool:
+        return burning.silent or burning.ending_ns is not None
+
+    @property
+    def leaving(self) -> bool:
+        """True while a process is about to end, which is to be seen soon."""
+        return any(map(self._leaving, self.burning.values()))
 
     def _bury(self, burning: Burning, code: int) -> None:
         why = f"the load process ended with status {code}"
@@ -272,6 +312,7 @@ class Loads:
             self._tell("load", gpu=burning.gpu, state="failed", why=why)
         self._tell("load", gpu=burning.gpu, state="gone")
         self._deadlines.set(burning.slot, 0)
+        self._listen_less(burning)
         for pipe in (burning.process.stdin, burning.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -283,11 +324,16 @@ class Loads:
 class LoadSource:
     """What a GPU's load process counts, as a table the sampler reads beside NVML's."""
 
+    instant = True
+
     def __init__(self, gpu: str, loads: Loads) -> None:
         self.name, self._loads = gpu, loads
         self.columns: tuple[tuple[str, str], ...] = tuple((gpu, metric) for metric in COUNTS.values())
 
-    def read(self) -> list[Reading]:
-        """Each count; `missing` before the first load, and where the load is none that counts it."""
-        counts = self._loads.counts.get(self.name)
-        return [counts.get(word, "missing") for word in COUNTS] if counts else ["missing"] * len(COUNTS)
+    def ask(self) -> Any:
+        """What it counted last; `missing` before the first load."""
+        return self._loads.counts.get(self.name) or "missing"
+
+    def told(self, asked: dict[str, float]) -> list[Reading]:
+        """Each count; `missing` where the load is none that counts it."""
+        return [asked.get(word, "missing") for word in COUNTS]

@@ -241,9 +241,11 @@ class Gpus:
         return events, by_handle, why
 
     def _next_event(self, events: Any) -> Any:
-        try:
-            return self._nvml.nvmlEventSetWait_v2(events, 1000)
-        except self._nvml.NVMLError as error:
-            if error.value == self._nvml.NVML_ERROR_TIMEOUT:
-                return None
-            raise
+        """None when a second has passed without one: without pynvml's wrapper, which makes an exception of every such second."""
+        event = self._nvml.c_nvmlEventData_t()
+        code = self._nvml._nvmlGetFunctionPointer("nvmlEventSetWait_v2")(events, ctypes.byref(event), ctypes.c_uint(1000))
+        if code == self._nvml.NVML_ERROR_TIMEOUT:
+            return None
+        if code:
+            raise self._nvml.NVMLError(code)
+        return event

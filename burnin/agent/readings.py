@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import gc
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from burnin.agent import host
-from burnin.agent.cost import Cost
-from burnin.agent.grip import GroupSource, Handles
+from burnin.agent.cost import TABLES, Cost
+from burnin.agent.grip import HUNG, GroupSource, Handles
 from burnin.agent.guards import Guards
+from burnin.agent.host import Roots
 from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource
-from burnin.agent.sampler import Sample, Sampler, Source, Table
+from burnin.agent.sampler import Raw, Sample, Sampler, Source, Table
 
 TRANSIENT = 3
 """Number of the table that is read only when asked."""
+SETTLE_NS = 1_500_000_000
+"""How long readings that come many times a second may wait until they are taken apart and recorded, together. The next record of
+another kind takes them along, and there is one each second."""
 
 
 class Readings:
     """`deliver(what, urgent)` runs it in the holder's turn, whichever thread has it; there `tell` appends a record, `keep` a
-    sample."""
+    sample. `watched` is true while limits are looked at with each reading."""
 
     def __init__(
         self,
-        at: host.Roots,
+        at: Roots,
         handles: Handles,
         guards: Guards,
         deliver: Callable[[Callable[[], None], bool], None],
         tell: Callable[..., None],
         keep: Callable[[int, int, list[float | None]], None],
         now_ns: Callable[[], int],
+        watched: Callable[[], bool],
     ) -> None:
+        self._watched = watched
+        self._waiting: deque[Sample] = deque()
+        self._settled_ns = now_ns()
         self._at, self._handles, self._guards, self._tell, self._now_ns = at, handles, guards, tell, now_ns
         self._deliver, self._keep = deliver, keep
         self._cost = Cost(now_ns)
@@ -44,8 +53,8 @@ class Readings:
 
     @property
     def begun(self) -> bool:
-        """True once something is read: without it nothing may be heated."""
-        return self._sampler is not None
+        """True once GPUs are read: without it nothing may be heated."""
+        return self._sampler is not None and self._loads is not None
 
     @property
     def columns(self) -> list[tuple[tuple[str, str], ...]]:
@@ -58,39 +67,39 @@ class Readings:
         return self._sampler.hung if self._sampler else set()
 
     def begin(self, loads: Loads | None, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
-        """The order `sample`. Raises ValueError without NVML."""
-        if self._handles.nvml is None or loads is None:
-            raise ValueError(f"nothing can be sampled: {self._handles.reason}")
+        """The order `sample`. Without NVML the host is read all the same. Raises ValueError while NVML may still come."""
+        who = self._handles
+        if who.nvml is None and who.reason == HUNG:
+            raise ValueError(f"nothing can be sampled: NVML is {HUNG}")
         if self._sampler is None:
             from burnin.agent import hostdata  # what a start need not wait for is imported where it is needed
 
-            bdfs = {bdf: gpu for gpu, bdf in self._handles.bdfs.items() if bdf}
-            self._loads, self.devices = loads, hostdata.names(self._at, bdfs)
-            fast = self._sources("fast", self._cost.answered) + [LoadSource(gpu, loads) for gpu in self._handles.gpus]
-            slow: list[Source] = [*self._sources("slow"), *hostdata.sources(self._at, bdfs), self._cost]
+            self._loads = loads if who.nvml is not None else None
+            gpus = list(who.gpus) if self._loads is not None else []
+            bdfs = {bdf: gpu for gpu, bdf in who.bdfs.items() if bdf}
+            self.devices = hostdata.names(self._at, bdfs)
+            told = {"fast": self._cost.answered}
+            every = {each: [GroupSource(gpu, each, who.gpus, who.grip, told.get(each)) for gpu in gpus] for each in TABLES}
+            counts = [LoadSource(gpu, self._loads) for gpu in gpus] if self._loads is not None else []
+            host: list[Source | Raw] = [*hostdata.sources(self._at, bdfs), self._cost]
             tables = [
-                Table("fast", fast, int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
-                Table("slow", slow, int(slow_s * 1e9)),
-                Table("links", self._sources("links"), int(links_s * 1e9)),
-                Table("transient", self._sources("transient"), 0),
+                Table("fast", [*every["fast"], *counts], int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
+                Table("slow", [*every["slow"], *host], int(slow_s * 1e9)),
+                Table("links", every["links"], int(links_s * 1e9)),
+                Table("transient", every["transient"], 0),
             ]
             self._cost.tables = tables
-            self._margins = {
-                number: [(i, gpu) for i, (gpu, metric) in enumerate(table.columns) if metric == "gpu.tlimit"]
-                for number, table in enumerate(tables)
-            }
+            margins = [[(i, gpu) for i, (gpu, metric) in enumerate(t.columns) if metric == "gpu.tlimit"] for t in tables]
+            self._margins = {number: found for number, found in enumerate(margins) if found}
+            gc.freeze()  # what is there by now stays: no use in looking through it again and again
             sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
             sampler.start()  # where there is no room for its thread nothing has begun, and nothing may be heated
             self._sampler = sampler
         return {"tables": self.columns}
 
-    def _sources(self, cadence: str, answered: Callable[[int], None] | None = None) -> list[Source]:
-        who = self._handles
-        return [GroupSource(name, cadence, who.gpus, who.grip, self._now_ns, answered) for name in who.gpus]
-
     def transient(self, period_s: float, seconds: float) -> dict[str, Any]:
         """Read what changes within a second so often, for so long; then no more."""
-        if self._sampler is None:
+        if self._sampler is None or not self.begun:
             raise ValueError("nothing is sampled yet")
         if not 0.05 <= period_s <= 10 or not 0 <= seconds <= 86400:
             raise ValueError(f"a reading every {period_s:g} s for {seconds:g} s: 0.05 to 10 s, and a day at most")
@@ -102,8 +111,12 @@ class Readings:
     # ---- from the sampler's thread
 
     def _emit(self, sample: Sample) -> None:
-        """Bursts of power are nobody's limit."""
-        self._deliver(lambda: self._sampled(sample), sample.table != TRANSIENT)
+        """What may wait does: not what limits or a guard look at. Bursts of power are nobody's limit."""
+        self._waiting.append(sample)
+        urgent = sample.table != TRANSIENT
+        watched = urgent and sample.table in self._margins and (self._guards.there or self._watched())
+        if not sample.lazy or watched or sample.taken_ns - self._settled_ns >= SETTLE_NS:
+            self._deliver(self.settle, urgent)
 
     def _paced(self, table: Table, took_ns: int) -> None:
         pace = table.pace
@@ -115,18 +128,27 @@ class Readings:
 
     # ---- from the holder's
 
-    def _sampled(self, sample: Sample) -> None:
-        if sample.absent != self._absent.get(sample.table, {}):
-            self._absent[sample.table] = sample.absent
-            self._tell("absent", c=sample.table, why={str(i): why for i, why in sample.absent.items()})
-        self._keep(sample.table, sample.taken_ns, sample.values)
-        if self._sampler is not None:
-            self._guards.read(self._sampler.tables[sample.table].columns, sample.values, sample.taken_ns)
-        if self._loads is not None:
+    def settle(self) -> None:
+        """Take apart and keep what has waited."""
+        self._settled_ns = self._now_ns()
+        while self._waiting:
+            sample = self._waiting.popleft()
+            values, absent = sample.readings()
+            if absent != self._absent.get(sample.table, {}):
+                self._absent[sample.table] = absent
+                self._tell("absent", c=sample.table, why={str(i): why for i, why in absent.items()})
+            self._keep(sample.table, sample.taken_ns, values)
+            if self._sampler is not None:
+                self._guards.read(self._sampler.tables[sample.table].columns, values, sample.taken_ns)
             for i, gpu in self._margins.get(sample.table, ()):
-                value = sample.values[i]
-                if value is not None:
+                value = values[i]
+                if value is not None and self._loads is not None:
                     self._loads.margin(gpu, value, sample.taken_ns)
+
+    @property
+    def late(self) -> bool:
+        """True while a driver call has been out for so long that it may hang."""
+        return self._sampler is not None and self._sampler.late
 
     def check(self) -> None:
         """Once a tick: what hangs, and what went wrong."""

@@ -13,8 +13,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from math import isfinite
-from typing import Protocol
+from math import fsum, isfinite
+from typing import Any, Protocol
 
 from burnin.agent.fields import Reading
 
@@ -27,6 +27,10 @@ WEIGH_NS = 1_000_000_000
 """A thread's CPU time is asked for no more often: the question costs as much as reading two GPUs."""
 
 
+LAZY_NS = 500_000_000
+"""What is read more often may be taken apart in batches: code that has just run costs a third of what cold caches make of it."""
+
+
 class Source(Protocol):
     """Something with a name, columns (part of the tray, metric) and a way to read them all, in order. May hang."""
 
@@ -35,6 +39,21 @@ class Source(Protocol):
 
     def read(self) -> list[Reading]:
         """One value or reason per column."""
+        ...
+
+
+class Raw(Protocol):
+    """A source whose reading is in two steps, the second of which may wait. One with `instant` true asks nobody who may hang."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+
+    def ask(self) -> Any:
+        """All that is to be known of now, or a reason for all columns. May hang."""
+        ...
+
+    def told(self, asked: Any) -> list[Reading]:
+        """That taken apart: one value or reason per column. In the order asked: it may remember the one before."""
         ...
 
 
@@ -72,8 +91,16 @@ class Table:
     `period_ns` 0: it is not read until `order` says how often, and until when. `most_ns`: its longest period (see Pace).
     """
 
-    def __init__(self, name: str, sources: Sequence[Source], period_ns: int, most_ns: int | None = None) -> None:
+    def __init__(self, name: str, sources: Sequence[Source | Raw], period_ns: int, most_ns: int | None = None) -> None:
         self.name, self.sources = name, tuple(sources)
+        self.asks = tuple(
+            (
+                "" if hasattr(one, "instant") else one.name,
+                one.read if hasattr(one, "read") else one.ask,
+                getattr(one, "answered", None),
+            )
+            for one in sources
+        )
         self.columns = tuple(column for source in sources for column in source.columns)
         self.pace = Pace(period_ns, most_ns) if period_ns else None
         self.until_ns: int | None = None
@@ -93,7 +120,7 @@ class Table:
 
     def due(self, now_ns: int) -> bool:
         """Is it to be read at all?"""
-        return self.pace is not None and (self.until_ns is None or now_ns < self.until_ns)
+        return self.pace is not None and bool(self.columns) and (self.until_ns is None or now_ns < self.until_ns)
 
 
 class Cadence:
@@ -113,10 +140,49 @@ class Cadence:
 
 
 class Sample:
-    """What one pass over a table gave: values in column order, None where there is a reason in `absent`."""
+    """What one pass over a table brought: `asked` by each source that did not fail, or a reason for all its columns."""
 
-    def __init__(self, table: int, taken_ns: int, values: list[float | None], absent: dict[int, str]) -> None:
-        self.table, self.taken_ns, self.values, self.absent = table, taken_ns, values, absent
+    def __init__(
+        self, table: int, taken_ns: int, sources: Sequence[Source | Raw], asked: list[Any], trouble: Callable[[str], None]
+    ) -> None:
+        self.table, self.taken_ns = table, taken_ns
+        self._sources, self._asked, self._trouble = sources, asked, trouble
+        self.lazy = False
+        """May it wait for others of its table?"""
+
+    def readings(self) -> tuple[list[float | None], dict[int, str]]:
+        """Values in column order, None where there is a reason (second). To be called once, in the order of samples."""
+        values: list[float | None] = []
+        absent: dict[int, str] = {}
+        for source, asked in zip(self._sources, self._asked):
+            if isinstance(asked, str):
+                begin, count = len(values), len(source.columns)
+                absent.update(dict.fromkeys(range(begin, begin + count), asked))
+                values += [None] * count
+                continue
+            got = self._of(source, asked)
+            try:
+                if isfinite(fsum(got)):  # type: ignore[arg-type]
+                    values += got  # type: ignore[arg-type]
+                    continue
+            except (TypeError, ValueError, OverflowError):
+                pass
+            for one in got:
+                # what is no number (NaN, infinity) is no reading either, whoever brought it
+                why = one if isinstance(one, str) else "" if isfinite(one) else "missing"
+                if why:
+                    absent[len(values)] = why
+                values.append(None if why else one)  # type: ignore[arg-type]
+        return values, absent
+
+    def _of(self, source: Source | Raw, asked: Any) -> list[Reading]:
+        if isinstance(asked, list):
+            return asked
+        try:
+            return source.told(asked)  # type: ignore[union-attr]
+        except Exception as error:  # a defect in one source must not silence the others
+            self._trouble(f"{source.name}: {type(error).__name__}: {error}")
+            return ["missing"] * len(source.columns)
 
 
 class Sampler:
@@ -169,6 +235,12 @@ class Sampler:
         with contextlib.suppress(RuntimeError):  # it rings already
             self._bell.release()
 
+    @property
+    def late(self) -> bool:
+        """True while a read has been out for a quarter of `hang_s`: `check` oftener."""
+        reading = self._reading
+        return reading is not None and self._now_ns() - reading[1] > self.hang_s * 0.25e9
+
     def check(self) -> str | None:
         """Call often: the name of a source found hung just now, or None. Abandons its thread and starts another."""
         with self._lock:
@@ -189,7 +261,9 @@ class Sampler:
             for index, table in enumerate(self.tables):
                 if not table.due(now) or table.pace is None:
                     continue
-                cadence = cadences.setdefault((index, table.ordered), Cadence(now, table.pace.period_ns, self._origin_ns))
+                cadence = cadences.get((index, table.ordered))
+                if cadence is None:
+                    cadence = cadences[index, table.ordered] = Cadence(now, table.pace.period_ns, self._origin_ns)
                 if cadence.due_ns <= now:
                     sample = self._pass(index, table, generation)
                     if sample is None:
@@ -200,39 +274,41 @@ class Sampler:
             self._wait(max(0.0, (nearest - self._now_ns()) / 1e9))
 
     def _pass(self, index: int, table: Table, generation: int) -> Sample | None:
-        got: list[Reading] = []
-        now_ns, pace = self._now_ns, table.pace
-        taken = now_ns()
+        asked: list[Any] = []
+        now_ns, pace, hung = self._now_ns, table.pace, self.hung
+        now = taken = now_ns()
         weighed = taken >= table.weigh_ns
         cpu = self._cpu_ns() if weighed else 0
-        for source in table.sources:
-            if source.name in self.hung:
-                got += ["hung"] * len(source.columns)
+        for name, ask, answered in table.asks:
+            if not name:
+                asked.append(ask())
                 continue
-            self._reading = (source.name, now_ns())
+            if name in hung:
+                asked.append("hung")
+                continue
+            self._reading, since = (name, now), now
             try:
-                got += source.read()
+                asked.append(ask())
             except Exception as error:  # a defect in reading one source must not silence the others
-                self.trouble = f"{source.name}: {type(error).__name__}: {error}"
-                got += ["missing"] * len(source.columns)
+                self._troubled(f"{name}: {type(error).__name__}: {error}")
+                asked.append("missing")
+            now = now_ns()
             with self._lock:
                 if generation != self._generation:
-                    self.hung.discard(source.name)  # it came back after all
+                    hung.discard(name)  # it came back after all
                     return None
                 self._reading = None
-        # what is no number (NaN, infinity) is no reading either, whoever brought it
-        absent = {
-            i: one if isinstance(one, str) else "missing"
-            for i, one in enumerate(got)
-            if isinstance(one, str) or not isfinite(one)
-        }
-        values: list[float | None] = got  # type: ignore[assignment]
-        for i in absent:
-            values[i] = None
+            if answered is not None:
+                answered(now - since)
         if weighed:
             table.weigh_ns, table.pass_cpu_ns = taken + WEIGH_NS, self._cpu_ns() - cpu
         table.cpu_ns += table.pass_cpu_ns
-        took = now_ns() - taken
-        if pace is not None and pace.took(took):
-            self._paced(table, took)
-        return Sample(index, taken, values, absent)
+        sample = Sample(index, taken, table.sources, asked, self._troubled)
+        if pace is not None:
+            sample.lazy = pace.period_ns < LAZY_NS
+            if pace.took(now - taken):
+                self._paced(table, now - taken)
+        return sample
+
+    def _troubled(self, what: str) -> None:
+        self.trouble = what

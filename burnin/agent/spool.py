@@ -23,6 +23,7 @@ class Spool:
         self._bytes = 0
         self.pressing = False
         """Something but samples was added since whoever sends it said False."""
+        self.before: Callable[[], None] = lambda: None
         self.first = 0
         """Sequence number of the oldest record kept."""
 
@@ -32,7 +33,8 @@ class Spool:
         return self.first + len(self._lines)
 
     def add(self, kind: str, body: dict[str, Any]) -> None:
-        """Append one record, stamped with the monotonic clock."""
+        """Append one record, stamped with the monotonic clock; what came `before` it first."""
+        self.before()
         self._append(encode(Record(kind, self._boot_id, self.next, self._now_ns(), body)))
         self.pressing = True
 

@@ -193,7 +193,7 @@ class TraySession:
         if hello.get("halted") and not self._said_hello:  # a run that somebody starts may load; one that was halted may not
             await self._link.order("clear")
             self._note(f"what a guard had halted here is cleared: {'; '.join(sorted(set(hello['halted'].values())))}")
-        if hello["nvml"] is None and not self._tables:
+        if hello["nvml"] != "hung" and not self._tables:  # without GPUs the host is read all the same
             done = await self._link.order("sample", ident=f"sample-{self._holder}", **self._sample)
             self._tables = self._columns(done["tables"])
             with contextlib.suppress(TrayError):

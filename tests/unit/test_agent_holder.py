@@ -142,6 +142,7 @@ def test_what_changes_within_a_second_is_read_only_when_asked_and_as_long(rig: C
     so_far, over = len(one.rows(TRANSIENT)), time.monotonic() + 1.5
     assert one.give("transient", period_s=0.05, seconds=1.0)["ok"], "another order takes the place of the first"
     one.until(lambda: time.monotonic() > over)
+    assert not one.give("transient", period_s=0.01, seconds=1.0)["ok"], "what was read before an answer is recorded before it"
     again, before = len(one.rows(TRANSIENT)), len(one.rows(FAST))
     one.until(lambda: len(one.rows(FAST)) > before + 5)
     assert len(one.rows(TRANSIENT)) == again <= so_far + 23, "a second has twenty, the first, and two that were on their way"
@@ -387,3 +388,31 @@ def test_where_nobody_reads_nothing_is_heated(rig: Callable[..., Rig], monkeypat
     one.sample()
     seen = len(one.rows(FAST))
     one.until(lambda: len(one.rows(FAST)) > seen + 2)
+
+
+@pytest.mark.parametrize("code", [12, 9, 999], ids=["no library", "no driver", "another error"])
+def test_a_tray_without_nvml_is_read_but_for_its_gpus_and_refuses_load(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise pynvml.NVMLError(code)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", refused)
+    at = host.Roots("/proc", "/sys", str(tmp_path))
+    one = Rig.__new__(Rig)
+    one.holder = Holder("run", "agent", lambda: pynvml, one._spawn, at, 600.0, str(tmp_path / "clocks.json"))
+    one._ids = 0
+    one.holder.start()
+    try:
+        one.sample()
+        row = one.until(lambda: one.rows(SLOW))[0]
+        assert row["", "host.mem_available"] is not None and not any(part.startswith("g") for part, _ in row)
+        assert [one.rows(table) for table in (FAST, LINKS, TRANSIENT)] == [[], [], []]
+        hello = json.loads(one.holder.hello())[4]
+        assert hello["nvml"] and hello["gpus"] == [] and one.give("identify")["result"]["nvml"] == hello["nvml"]
+        load = {"gpus": ["g0"], "kernel": "mma", "cutoff_margin_c": 5.0, "max_s": 60.0}
+        assert "no GPU is being sampled" in one.give("load", **load)["error"]
+        assert "nothing is sampled" in one.give("transient", period_s=0.1, seconds=1.0)["error"]
+    finally:
+        one.holder.end()
+        one.holder._readings.stop()

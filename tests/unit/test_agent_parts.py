@@ -312,16 +312,15 @@ def test_a_source_that_hangs_is_left_behind_and_taken_back_when_it_returns() -> 
     with came:
         assert sampler.check() == "g1"
         assert came.wait_for(lambda: samples, 10), "another thread goes on without it"
-    assert samples[0].values == [2.0, None, None, None]
-    assert samples[0].absent == {1: "not_supported", 2: "hung", 3: "hung"}
+    assert samples[0].readings() == ([2.0, None, None, None], {1: "not_supported", 2: "hung", 3: "hung"})
     assert sampler.hung == {"g1"}
     bad.hang.set()
     bad.hang = None
     for _ in range(200):
         sample = next_sample()
-        if sample.values[2] is not None:
+        if sample.readings()[0][2] is not None:
             break
-    assert sample.values[2] is not None, "what came back is read again"
+    assert sample.readings()[0][2] is not None, "what came back is read again"
     assert sampler.hung == set()
     sampler.stop()
 
@@ -342,8 +341,9 @@ def test_a_defect_in_one_source_does_not_silence_the_others() -> None:
     sampler.start()
     assert got.wait(10)
     sampler.stop()
-    assert samples[0].values == [None, None, 1.0, None]
-    assert samples[0].absent[0] == "missing"
+    values, absent = samples[0].readings()
+    assert values == [None, None, 1.0, None]
+    assert absent[0] == "missing"
     assert sampler.trouble == "g0: RuntimeError: a bug"
 
 
@@ -356,8 +356,7 @@ def test_no_source_can_bring_a_number_that_is_none() -> None:
 
     sampler = Sampler([Table("fast", [Odd("g0"), Source("g1")], S)], samples.append, Clock(), wait=lambda _: sampler.stop())
     sampler._run(0)
-    assert samples[0].values == [None, None, 1.0, None]
-    assert samples[0].absent == {0: "missing", 1: "missing", 3: "not_supported"}
+    assert samples[0].readings() == ([None, None, 1.0, None], {0: "missing", 1: "missing", 3: "not_supported"})
 
 
 # ---------------------------------------------------------------- kernel log
