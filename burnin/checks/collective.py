@@ -76,7 +76,7 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     out = [*_rack(context, story), *(m for named in story.named for m in _named(context, story, named))]
     out += _pairs(context, story)
     spoken = {m.part for m in out}
-    out += [COMPLETED.unknown(tray, "lost", f"it took no part: {why}") for tray, why in story.lost.items() if tray not in spoken]
+    out += [COMPLETED.unknown(tray, "lost", why) for tray, why in story.lost.items() if tray not in spoken]
     return out + list(_suspects(story))
 
 
