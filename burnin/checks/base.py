@@ -21,6 +21,14 @@ from burnin.rack.schema import Catalogue, Limit, Profile, Rack
 from burnin.suites.schema import Stage, Suite
 from burnin.telemetry.series import EMPTY, Series, Stretch, Telemetry
 
+TO_DO = "; to do: "
+"""Between why something is not known and what helps, where doing the same again does not. It stands last in a sentence."""
+
+
+def not_allowed(leave: str) -> str:
+    """Why a check that acts did nothing."""
+    return f"the rack file does not allow it{TO_DO}write allow: [{leave}] there, or take the step out of the suite"
+
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
@@ -40,7 +48,7 @@ class Quantity:
         limit = limits.get(self.name)
         shown = float(f"{value:.9g}") if isinstance(value, float) else value
         if limit is None or not limit.known:
-            why = f"no limit is known for {self.name}: set one in the profile or the suite"
+            why = f"no limit is known for {self.name}{TO_DO}set one in the profile or the suite, then run again"
             return Measurement(self.name, part, shown, self.unit, "none", Result.UNKNOWN, "missing", why)
         result = Result.PASS if _within(value, limit) else Result.FAIL
         return Measurement(self.name, part, shown, self.unit, str(limit), result)
@@ -48,7 +56,8 @@ class Quantity:
     def equal(self, part: str, value: str | None, expected: str | None, source: str) -> Measurement:
         """Hold an identity against the build record: not read or not expected is UNKNOWN, another one is FAIL."""
         if expected is None:
-            return self.unknown(part, "missing", f"nothing is expected here: {source} does not say")
+            why = f"nothing is expected here: {source} does not say{TO_DO}write it there, then run again"
+            return self.unknown(part, "missing", why)
         if value is None:
             return self.unknown(part, "missing", "it was not read", limit=f"= {expected}")
         result = Result.PASS if value == expected else Result.FAIL

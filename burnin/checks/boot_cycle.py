@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from burnin.checks import asked
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import TO_DO, Answer, Check, Context, Evidence, Order, Quantity, not_allowed
 from burnin.checks.leak import NAMES
 from burnin.events import Measurement
 from burnin.rack.data import Data
@@ -74,7 +74,7 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
 def refused(context: Context) -> str:
     """Why nothing may be switched off here; empty when it may."""
     if "power_cycle" not in context.rack.allow:
-        return "the rack file does not allow it (allow: [power_cycle])"
+        return not_allowed("power_cycle")
     return "the stage is loaded: trays are cycled only at rest" if context.stage.load is not None else ""
 
 
@@ -209,7 +209,10 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     out_of, wanted = _keeps_out(context, answers[0]), int(context.args.get("cycles", 3))
     out = [CYCLES.unknown(part, "missing", f"not cycled: {why}") for part, why in out_of.items()]
     silent = [part for part in context.trays if part not in context.rack.bmc]
-    out += [CYCLES.unknown(part, "missing", "not cycled: the rack file names no BMC of it") for part in silent]
+    out += [
+        CYCLES.unknown(part, "missing", f"not cycled: the rack file names no BMC of it{TO_DO}write it there (bmc:)")
+        for part in silent
+    ]
     for group, parts in enumerate(_groups(context, answers[0])):
         for part in parts:
             out += _tray(answers, part, group, wanted)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from burnin.checks import asked
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity, not_allowed
 from burnin.checks.tooling import names, part_of
 from burnin.events import Measurement
 from burnin.rack.schema import Profile
@@ -44,7 +44,7 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
 def refused(context: Context) -> str:
     """Why nothing may be reset here; empty when it may."""
     if "gpu_reset" not in context.rack.allow:
-        return "the rack file does not allow it (allow: [gpu_reset])"
+        return not_allowed("gpu_reset")
     return "the stage is loaded: GPUs are reset only at rest" if context.stage.load is not None else ""
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from burnin.checks import asked
-from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity, not_allowed
 from burnin.events import Measurement
 from burnin.rack.data import Data
 from burnin.rack.schema import Profile
@@ -93,7 +93,7 @@ def _look(to: str) -> Order:
 def refused(context: Context) -> str:
     """Why nothing may be switched here; empty when it may."""
     if "redundancy" not in context.rack.allow:
-        return "the rack file does not allow it (allow: [redundancy])"
+        return not_allowed("redundancy")
     if context.stage.load is None:
         return "the stage is not loaded: at rest it would show nothing"
     own = (context.stage.phase or "").startswith("ramp")
