@@ -187,6 +187,11 @@ def no_time(profile: Profile, args: Mapping[str, Any]) -> float:
     return 0.0
 
 
+def anywhere(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """A check that has something to look at in every stage."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One test: see the module. `loaded`: it needs the stage's load, so a load that was not reached proves nothing.
@@ -216,6 +221,17 @@ class Check:
     """About how long its own work takes where all is well, of a profile and a step's `with`; parts work at the same time."""
     equipment: tuple[str, ...] = ()
     """What must be there that is neither agent nor GPU, in an operator's words: BMC, a program, root."""
+
+    fits: Callable[[Stage, Mapping[str, Any], Profile], str] = anywhere
+    """Why it can show nothing in such a stage, with such a `with`, on such a rack; empty where it can."""
+
+    def misfit(self, stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+        """The same, with what follows from what it looks at: a suite that says so is refused, not run for two days."""
+        if self.loaded and stage.load is None:
+            return "it judges a load, and this stage has none"
+        if self.orders is no_orders and self.metrics and stage.phase is None:
+            return "it judges readings, and this stage has no phase to take them in"
+        return self.fits(stage, args, profile)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from burnin.checks.leak import NAMES
 from burnin.events import Measurement
 from burnin.rack.data import Data
 from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 from burnin.telemetry.bmc import CHASSIS, SYSTEMS, detectors, reset
 
 _BOOT_S, _POLL_S = 900.0, 20.0
@@ -31,6 +32,9 @@ _RESEAT = "reseat this device, look at its connector and supply, and cycle again
 CYCLES = Quantity("boot.cycles", "1", "power cycles after which everything was back in its slot", action=_RESEAT)
 DEVICES = Quantity("boot.device", "1", "a device that did not come back, by its cycle", action=_RESEAT)
 READY = Quantity("boot.ready", "s", "longest time from power cycle to a tray that can be asked again", action=_RESEAT)
+
+
+_LOADED = "the stage is loaded: trays are cycled only at rest"
 
 
 class Args(Data):
@@ -75,7 +79,7 @@ def refused(context: Context) -> str:
     """Why nothing may be switched off here; empty when it may."""
     if "power_cycle" not in context.rack.allow:
         return not_allowed("power_cycle")
-    return "the stage is loaded: trays are cycled only at rest" if context.stage.load is not None else ""
+    return _LOADED if context.stage.load is not None else ""
 
 
 def _mark(round_: str, cycle: int, group: int, wait_s: float = 0.0) -> Order:
@@ -270,6 +274,11 @@ def seconds(profile: Profile, args: Mapping[str, Any]) -> float:
     return 300.0 * groups * int(args.get("cycles", 3))
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """Only at rest."""
+    return _LOADED if stage.load is not None else ""
+
+
 CHECK = Check(
     name="boot-cycle",
     about="every device is back in its slot after every one of several power cycles",
@@ -281,4 +290,5 @@ CHECK = Check(
     args=Args,
     seconds=seconds,
     equipment=("BMC",),
+    fits=fits,
 )

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from burnin.checks.base import TO_DO, Check, Context, Evidence, Quantity
 from burnin.events import Measurement, Result
 from burnin.rack.parts import fold
+from burnin.rack.schema import Profile
 from burnin.suites.schema import Stage, Suite
 
 FRACTION = Quantity("gpu.power_fraction", "1", "mean power under load / enforced power limit")
@@ -145,6 +147,12 @@ def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:
     return one
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """A mean over a load that comes and goes is never the limit."""
+    comes = stage.load is not None and (stage.load.stagger or stage.load.pulse is not None)
+    return "it judges a steady load, and this one comes and goes (stagger, pulse)" if comes else ""
+
+
 def _at_odds(evidence: Evidence) -> dict[str, str]:
     """GPUs whose own kernel was left because it disagreed with itself in its trial, and the agent's words for it. Of the whole
     run: a load that goes on over stages says so once."""
@@ -160,4 +168,5 @@ CHECK = Check(
     metrics=("gpu.power", "gpu.power_limit", "load.wrong"),
     explains=("gpu.clock_sm", "load.launches"),
     loaded=True,
+    fits=fits,
 )

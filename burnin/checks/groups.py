@@ -30,6 +30,8 @@ NVLINK_OFF = {"NCCL_MNNVL_ENABLE": "0", "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISAB
 
 def _size(value: Any) -> Any:
     found = re.fullmatch(r"(\d{1,6}) ?(B|KiB|MiB|GiB)", str(value), re.ASCII)
+    if found is None and isinstance(value, str):
+        raise ValueError(f"{value!r} is no size; expected bytes, or as 16 GiB, 64 MiB, 4 KiB, 64 B")
     return int(found[1]) * _UNITS[found[2]] if found else value
 
 
@@ -49,8 +51,12 @@ class Plan(Data):
     start_s: float = Field(default=30, gt=0, le=300, description="starting a process and opening its GPU")
     nvlink: bool = True
     env: dict[Annotated[str, Field(pattern=r"^NCCL_[A-Z0-9_]+$")], str] = Field(default_factory=dict)
-    socket_ifname: str | None = Field(default=None, pattern=r"^[\w.-]{1,15}$", description="else one that reaches all")
-    library: str | None = Field(default=None, pattern=r"^/", description="else the rack file's nccl, else the trays'")
+    socket_ifname: str | None = Field(
+        default=None, pattern=r"^[\w.-]{1,15}$", description="the name of an interface; without it one that reaches all is taken"
+    )
+    library: str | None = Field(
+        default=None, pattern=r"^/", description="a path from /; without it the rack file's nccl, else the trays' own"
+    )
 
     @property
     def life_s(self) -> float:
