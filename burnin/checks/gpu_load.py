@@ -101,7 +101,8 @@ def _kernel(context: Context, evidence: Evidence) -> Iterator[Measurement]:
         return
     why = "; ".join(dict.fromkeys(said.get(part, "it did not say which kernel it runs") for part in other))
     do = "install libcublasLt on this tray, or let the suite ask for kernel: tensor"
-    missed = KERNEL.unknown(tray, "not_attained", f"{fold(other)}: {why}{TO_DO}{do}", "= cublaslt")
+    whose = "" if len(other) == len(context.gpus) else f"{fold(other)}: "
+    missed = KERNEL.unknown(tray, "not_attained", f"{whose}{why}{TO_DO}{do}", "= cublaslt")
     yield replace(missed, value=value or None)
 
 

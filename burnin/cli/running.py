@@ -177,7 +177,7 @@ async def _watched(
     from burnin.views.terminal import REFRESH_HZ, Grid, Lines, Screen
 
     plan = request.plan
-    stages = {leg.index: leg.stage for leg in plan.legs}
+    stages = {leg.index: leg.stage.model_copy(update={"steps": list(leg.steps)}) for leg in plan.legs}
     trays = [*plan.trays, *plan.switches]
     picture = Picture.of(run_id, request.file.rack.rack, request.file.profile, request.suite.suite, stages, trays)
     screen: Screen = Grid(picture, out) if out.is_terminal and not plain else Lines(picture, out)
