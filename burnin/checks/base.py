@@ -182,6 +182,18 @@ START_S = 3.0
 """What starting a process and opening its GPU takes (assumption)."""
 
 
+WHOLE = 0.99
+"""Of the time that was asked for; kernels go on until it is over, so less was cut."""
+
+
+def cut_short(seconds: Any, asked_s: float) -> str:
+    """Why work that was to go on for so long shows less than was asked for; empty where it did."""
+    told = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    if told and seconds >= WHOLE * asked_s:
+        return ""
+    return f"it went on for {seconds:g} of {asked_s:g} s" if told else "it does not say for how long it went on"
+
+
 def no_time(profile: Profile, args: Mapping[str, Any]) -> float:
     """A check whose answers come at once, or from what was recorded anyway."""
     return 0.0
