@@ -60,7 +60,7 @@ def open_library(path: str | None) -> Any:
     try:
         return c.CDLL(path or "libnccl.so.2")
     except OSError as error:
-        hint = "" if path else "; install it, or name the site's own (`nccl:` in the rack file)"
+        hint = "" if path else "; to do: install it, or name the site's own (`nccl:` in the rack file)"
         raise NcclError(f"no NCCL library: {error}{hint}") from None
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from burnin.assess.case import Case, last_state
 from burnin.assess.went import last
 from burnin.checks import CHECKS
+from burnin.checks.base import TO_DO
 from burnin.checks.gpu_load import FRACTION
 from burnin.events import Coverage, Finding, Hold, LogLine, Measurement, Result, Severity, Status, Step
 from burnin.rack.parts import kind, tray_of
 from burnin.signatures import thermal
+from burnin.verdict.fold import REPEAT
 
 _UNLOCK = {
     "rack_identity": "compare the rack file's address with the place of this tray; nothing is loaded before they agree",
@@ -28,7 +30,11 @@ _UNLOCK = {
     "switch_trays": "look at power and network of the switch trays that are named, then run again",
 }
 _GO_ON = "go on with it: burnin run SUITE RACK.yaml --resume {run}"
-_REPEAT = "run this stage again on {tray}"
+_HELPS = {
+    "not_supported": "again is no better: it cannot be read here; update what should tell it, or take it out of the suite",
+    "no_permission": "give the login this right (`burnin doctor RACK.yaml` says which), then run this stage again on {part}",
+}
+"""By the reason of a value that is missing, where doing the same again does not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +234,15 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
     unloaded = {(s.stage, m.part) for s in steps for m in s.measurements if _load_not_attained(m)}
     for step in steps:
         if step.status is not Status.COMPLETE and step.stage not in refused:
-            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _REPEAT.format(tray=step.part))
+            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _again(case, step))
         elif step.status is Status.COMPLETE and not step.measurements:
-            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage} measured nothing", _REPEAT.format(tray=step.part))
+            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage} measured nothing", _again(case, step))
         for m in step.measurements:
             explained = m.reason == "not_attained" and (step.stage, m.part) in unloaded
             if m.result is Result.UNKNOWN and not explained and not _said_elsewhere(case, step, m):
                 yield _unknown(step, m)
-    for part, text in _missing(case, coverage, refused).items():
-        yield Hold("unmeasured", part, text, _REPEAT.format(tray=tray_of(part)))
+    for part, (text, reason) in _missing(case, coverage, refused).items():
+        yield Hold("unmeasured", part, text, _HELPS.get(reason, REPEAT).format(part=tray_of(part)))
 
 
 def _said_elsewhere(case: Case, step: Step, one: Measurement) -> bool:
@@ -251,20 +257,32 @@ def _load_not_attained(one: Measurement) -> bool:
 
 def _unknown(step: Step, one: Measurement) -> Hold:
     kind = "suspect" if step.name == "as-found" and one.value is not None else "unmeasured"
-    return Hold(kind, one.part, f"{one.name} in {step.stage}: {one.why or one.reason}", _REPEAT.format(tray=tray_of(one.part)))
+    why, _, do = one.why.partition(TO_DO)
+    do = do or _HELPS.get(one.reason or "", REPEAT).format(part=tray_of(one.part))
+    return Hold(kind, one.part, f"{one.name} in {step.stage}: {why or one.reason}", do)
 
 
-def _missing(case: Case, coverage: Coverage, refused: set[str]) -> Mapping[str, str]:
-    """Missing slots, one line a part. Phases of stages that were refused are explained by the refusal."""
+def _again(case: Case, step: Step) -> str:
+    """Of a step that did not come to its end: what a run that goes on owes, or this stage."""
+    cut = step.status is Status.ABORTED and case.run.status != "COMPLETE"
+    return _GO_ON.format(run=case.run.id) if cut else REPEAT.format(part=step.part)
+
+
+def _missing(case: Case, coverage: Coverage, refused: set[str]) -> Mapping[str, tuple[str, str]]:
+    """Missing slots, one line a part, and their reason where all have the same. Phases of stages that were refused are
+    explained by the refusal."""
     not_run = {stage.phase for stage in case.suite.stages if stage.stage in refused}
     groups: dict[str, dict[str, list[str]]] = {}
+    reasons: dict[str, set[str]] = {}
     for part, metric, phase in coverage.missing:
         if phase not in not_run:
             groups.setdefault(part, {}).setdefault(phase, []).append(metric)
+            reasons.setdefault(part, set()).add(case.telemetry.absent.get((part, metric), ""))
     out = {}
     for part, phases in groups.items():
         texts = [f"{phase}: {_few(metrics)}" for phase, metrics in phases.items()]
-        out[part] = "not read often enough in " + "; ".join(texts)
+        (reason,) = reasons[part] if len(reasons[part]) == 1 else ("",)
+        out[part] = "not read often enough in " + "; ".join(texts), reason
     return out
 
 

@@ -85,7 +85,7 @@ CHECKS: dict[str, Check] = {
         ib_write_bw,
     )
 } | {check.name: check for check in (*across.CHECKS, *toolbox.CHECKS, program.CHECK, ask.CHECK, pytests.CHECK)}
-OFFERS = {name: Offer(check.heats, check.args) for name, check in CHECKS.items()}
+OFFERS = {name: Offer(check.heats, check.args, check.misfit) for name, check in CHECKS.items()}
 """What suites are checked against."""
 ALWAYS = (xid.CHECK.name, as_found.CHECK.name)
 """Done at the end of every run, whatever the suite."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from burnin.checks import asked
-from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity, not_allowed
 from burnin.checks.tooling import ToolArgs, leashed, limited, names, part_of, read, worst
 from burnin.checks.tools import PARSERS, Outcome, Reading
 from burnin.checks.tools.reading import Unreadable, items, load_json
@@ -62,7 +62,7 @@ def _orders(
 
 def refused(context: Context) -> str:
     """Why it is not begun; empty where it may."""
-    return "" if LEAVE in context.rack.allow else f"the rack file does not allow it (allow: [{LEAVE}])"
+    return "" if LEAVE in context.rack.allow else not_allowed(LEAVE)
 
 
 def _who(context: Context, answers: Sequence[Sequence[Answer]]) -> dict[str, Mapping[str, Any] | str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from burnin.checks.base import Context, Evidence, Order, Quantity
+from burnin.checks.base import TO_DO, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
 from burnin.telemetry.bmc import Bodies, failures
 
@@ -45,7 +45,8 @@ def unread(quantity: Quantity, part: str, found: Bodies) -> list[Measurement]:
 
 def hold(quantity: Quantity, part: str, value: float | str | None, why: str, limit: str = "none") -> Measurement:
     """Measured, and neither good nor bad: somebody must look."""
-    return replace(quantity.unknown(part, "missing", why, limit), value=value)
+    said = f"{why}{TO_DO}{quantity.action}" if quantity.action else why
+    return replace(quantity.unknown(part, "missing", said, limit), value=value)
 
 
 def bad(quantity: Quantity, part: str, value: float | str, why: str, limit: str = "none") -> Measurement:

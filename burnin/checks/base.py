@@ -21,6 +21,14 @@ from burnin.rack.schema import Catalogue, Limit, Profile, Rack
 from burnin.suites.schema import Stage, Suite
 from burnin.telemetry.series import EMPTY, Series, Stretch, Telemetry
 
+TO_DO = "; to do: "
+"""Between why something is not known and what helps, where doing the same again does not. It stands last in a sentence."""
+
+
+def not_allowed(leave: str) -> str:
+    """Why a check that acts did nothing."""
+    return f"the rack file does not allow it{TO_DO}write allow: [{leave}] there, or take the step out of the suite"
+
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
@@ -40,7 +48,7 @@ class Quantity:
         limit = limits.get(self.name)
         shown = float(f"{value:.9g}") if isinstance(value, float) else value
         if limit is None or not limit.known:
-            why = f"no limit is known for {self.name}: set one in the profile or the suite"
+            why = f"no limit is known for {self.name}{TO_DO}set one in the profile or the suite, then run again"
             return Measurement(self.name, part, shown, self.unit, "none", Result.UNKNOWN, "missing", why)
         result = Result.PASS if _within(value, limit) else Result.FAIL
         return Measurement(self.name, part, shown, self.unit, str(limit), result)
@@ -48,7 +56,8 @@ class Quantity:
     def equal(self, part: str, value: str | None, expected: str | None, source: str) -> Measurement:
         """Hold an identity against the build record: not read or not expected is UNKNOWN, another one is FAIL."""
         if expected is None:
-            return self.unknown(part, "missing", f"nothing is expected here: {source} does not say")
+            why = f"nothing is expected here: {source} does not say{TO_DO}write it there, then run again"
+            return self.unknown(part, "missing", why)
         if value is None:
             return self.unknown(part, "missing", "it was not read", limit=f"= {expected}")
         result = Result.PASS if value == expected else Result.FAIL
@@ -173,9 +182,26 @@ START_S = 3.0
 """What starting a process and opening its GPU takes (assumption)."""
 
 
+WHOLE = 0.99
+"""Of the time that was asked for; kernels go on until it is over, so less was cut."""
+
+
+def cut_short(seconds: Any, asked_s: float) -> str:
+    """Why work that was to go on for so long shows less than was asked for; empty where it did."""
+    told = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    if told and seconds >= WHOLE * asked_s:
+        return ""
+    return f"it went on for {seconds:g} of {asked_s:g} s" if told else "it does not say for how long it went on"
+
+
 def no_time(profile: Profile, args: Mapping[str, Any]) -> float:
     """A check whose answers come at once, or from what was recorded anyway."""
     return 0.0
+
+
+def anywhere(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """A check that has something to look at in every stage."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +233,17 @@ class Check:
     """About how long its own work takes where all is well, of a profile and a step's `with`; parts work at the same time."""
     equipment: tuple[str, ...] = ()
     """What must be there that is neither agent nor GPU, in an operator's words: BMC, a program, root."""
+
+    fits: Callable[[Stage, Mapping[str, Any], Profile], str] = anywhere
+    """Why it can show nothing in such a stage, with such a `with`, on such a rack; empty where it can."""
+
+    def misfit(self, stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+        """The same, with what follows from what it looks at: a suite that says so is refused, not run for two days."""
+        if self.loaded and stage.load is None:
+            return "it judges a load, and this stage has none"
+        if self.orders is no_orders and self.metrics and stage.phase is None:
+            return "it judges readings, and this stage has no phase to take them in"
+        return self.fits(stage, args, profile)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -14,11 +14,12 @@ from typing import Any
 from pydantic import Field
 
 from burnin.checks import asked
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import TO_DO, Answer, Check, Context, Evidence, Order, Quantity, not_allowed
 from burnin.checks.leak import NAMES
 from burnin.events import Measurement
 from burnin.rack.data import Data
 from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 from burnin.telemetry.bmc import CHASSIS, SYSTEMS, detectors, reset
 
 _BOOT_S, _POLL_S = 900.0, 20.0
@@ -31,6 +32,9 @@ _RESEAT = "reseat this device, look at its connector and supply, and cycle again
 CYCLES = Quantity("boot.cycles", "1", "power cycles after which everything was back in its slot", action=_RESEAT)
 DEVICES = Quantity("boot.device", "1", "a device that did not come back, by its cycle", action=_RESEAT)
 READY = Quantity("boot.ready", "s", "longest time from power cycle to a tray that can be asked again", action=_RESEAT)
+
+
+_LOADED = "the stage is loaded: trays are cycled only at rest"
 
 
 class Args(Data):
@@ -74,8 +78,8 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
 def refused(context: Context) -> str:
     """Why nothing may be switched off here; empty when it may."""
     if "power_cycle" not in context.rack.allow:
-        return "the rack file does not allow it (allow: [power_cycle])"
-    return "the stage is loaded: trays are cycled only at rest" if context.stage.load is not None else ""
+        return not_allowed("power_cycle")
+    return _LOADED if context.stage.load is not None else ""
 
 
 def _mark(round_: str, cycle: int, group: int, wait_s: float = 0.0) -> Order:
@@ -209,7 +213,10 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     out_of, wanted = _keeps_out(context, answers[0]), int(context.args.get("cycles", 3))
     out = [CYCLES.unknown(part, "missing", f"not cycled: {why}") for part, why in out_of.items()]
     silent = [part for part in context.trays if part not in context.rack.bmc]
-    out += [CYCLES.unknown(part, "missing", "not cycled: the rack file names no BMC of it") for part in silent]
+    out += [
+        CYCLES.unknown(part, "missing", f"not cycled: the rack file names no BMC of it{TO_DO}write it there (bmc:)")
+        for part in silent
+    ]
     for group, parts in enumerate(_groups(context, answers[0])):
         for part in parts:
             out += _tray(answers, part, group, wanted)
@@ -267,6 +274,11 @@ def seconds(profile: Profile, args: Mapping[str, Any]) -> float:
     return 300.0 * groups * int(args.get("cycles", 3))
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """Only at rest."""
+    return _LOADED if stage.load is not None else ""
+
+
 CHECK = Check(
     name="boot-cycle",
     about="every device is back in its slot after every one of several power cycles",
@@ -278,4 +290,5 @@ CHECK = Check(
     args=Args,
     seconds=seconds,
     equipment=("BMC",),
+    fits=fits,
 )

@@ -18,6 +18,7 @@ from burnin.checks.groups import Group, Plan
 from burnin.events import Measurement, Result
 from burnin.rack.parts import fold
 from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 
 COMPLETED = Quantity(
     "collective.completed",
@@ -76,7 +77,7 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     out = [*_rack(context, story), *(m for named in story.named for m in _named(context, story, named))]
     out += _pairs(context, story)
     spoken = {m.part for m in out}
-    out += [COMPLETED.unknown(tray, "lost", f"it took no part: {why}") for tray, why in story.lost.items() if tray not in spoken]
+    out += [COMPLETED.unknown(tray, "lost", why) for tray, why in story.lost.items() if tray not in spoken]
     return out + list(_suspects(story))
 
 
@@ -185,6 +186,12 @@ def _suspects(story: Story) -> Iterator[Measurement]:
     yield from (COMPLETED.unknown(tray, "missing", "under suspicion when the search broke off") for tray in sorted(left - held))
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """A group cannot be larger than the rack."""
+    gpus, whole = Plan.model_validate(dict(args)).gpus, profile.topology.compute_trays * profile.topology.gpus_per_tray
+    return f"a group of {gpus} GPUs, and a {profile.profile} has {whole}" if gpus != "all" and gpus > whole else ""
+
+
 CHECK = Check(
     name="collective",
     about="all GPUs of the rack work together: one NCCL operation, right, fast enough, and ended",
@@ -196,4 +203,5 @@ CHECK = Check(
     args=Plan,
     seconds=about,
     equipment=("libnccl.so.2",),
+    fits=fits,
 )

@@ -116,7 +116,7 @@ def _fit(context: Context, plan: Plan, story: Story) -> Generator[list[Order], S
     """Trays that can take part, with an interface by which all of them reach each other."""
     ready = yield from ask([work(context, plan, "nccl-0", tray, plan.op, plan.socket_ifname, False) for tray in context.trays])
     story.jobs = {tray: "nccl-0" for tray in context.trays if not isinstance(ready[tray], str)}
-    story.lost = {tray: why for tray in context.trays if (why := unfit(context, ready[tray]))}
+    story.lost = {tray: f"it took no part: {why}" for tray in context.trays if (why := unfit(context, ready[tray]))}
     trays = [tray for tray in context.trays if tray not in story.lost]
     first = names(context)[0]
     doors = {tray: _doors(ready[tray][first]) for tray in trays}
@@ -183,7 +183,7 @@ class _Teller:
         done = yield from attempt(self._context, self._plan, groups, self._story.attempts, self._story.ifname)
         void = {tray: why for group in done for tray, why in group.void.items()}
         if void:
-            self._story.lost |= void
+            self._story.lost |= {tray: f"it was not measured: {why}" for tray, why in void.items()}
             raise Void("not measured: " + "; ".join(f"{tray}: {why}" for tray, why in sorted(void.items())))
         return done
 

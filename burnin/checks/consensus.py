@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity, cut_short
 from burnin.events import Measurement, Result
 from burnin.rack.data import Data
 from burnin.rack.parts import tray_of
@@ -38,6 +38,8 @@ class Vote:
     unstable: int
     kind: tuple[str, ...]
     first: tuple[str, ...]
+    seconds: Any = None
+    """Of the GPU's time, as it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ def parse(message: Any) -> Vote | str:
     except (ValueError, KeyError):
         return "its message has no digest that can be read"
     seen = [one for one in message.get("first", ()) if isinstance(one, dict)]
-    return Vote(digest, unstable, kind, tuple(f"{one.get('kernel')} on SM {one.get('sm')}" for one in seen))
+    return Vote(
+        digest, unstable, kind, tuple(f"{one.get('kernel')} on SM {one.get('sm')}" for one in seen), message.get("seconds")
+    )
 
 
 def votes(context: Context, answers: Sequence[Answer]) -> dict[str, Vote | str]:
@@ -79,6 +83,11 @@ def votes(context: Context, answers: Sequence[Answer]) -> dict[str, Vote | str]:
         if answer.ok and isinstance(answer.body, dict)
         for gpu, message in answer.body.items()
     }
+    args = Args.model_validate(dict(context.args))
+    order = (str(args.seed), str(args.rounds))
+    for part, vote in cast.items():
+        if isinstance(vote, Vote) and vote.kind[1:3] != order:
+            cast[part] = f"it answers for seed {vote.kind[1]} and {vote.kind[2]} rounds, asked for {order[0]} and {order[1]}"
     return {part: cast[part] for part in context.gpus if part in cast}
 
 
@@ -176,17 +185,20 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
         if isinstance(most, str):
             out.append(WRONG.unknown(part, "missing", most))
         elif agrees(vote, most):
-            out.append(_agreed(context, part, most, second.get(part) if part in referees else vote))
+            later = second.get(part) if part in referees else vote
+            out.append(_agreed(context, part, vote, most, later))
         else:
             own = [second.get(p) for p, v in first.items() if p in referees and isinstance(v, Vote) and v.kind == vote.kind]
             out.append(_odd(context, part, vote, most, second.get(part), own))
     return out
 
 
-def _agreed(context: Context, part: str, most: Majority, later: Vote | str | None) -> Measurement:
-    """A GPU of the majority; as a referee it must agree a second time, if it answered."""
+def _agreed(context: Context, part: str, vote: Vote, most: Majority, later: Vote | str | None) -> Measurement:
+    """A GPU of the majority, for as long as was asked; as a referee it must agree a second time, if it answered."""
     if isinstance(later, Vote) and not agrees(later, most):
         return _held(context, part, "it agreed with the majority at first, and not when it was asked again")
+    if short := cut_short(vote.seconds, Args.model_validate(dict(context.args)).seconds):
+        return WRONG.unknown(part, "not_attained", f"it agreed as far as it came, but {short}")
     return WRONG.judge(part, 0.0, context.limits)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from burnin.checks import asked
-from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import RACK, TO_DO, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
 from burnin.telemetry.bmc import health
 from burnin.telemetry.facility import EQUIPMENT, Loop, RackLoop, loop
@@ -43,7 +43,9 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Each quantity at its extremes in the stage, and as it is now."""
     where = context.rack.coolant
     if where is None:
-        return [FLOW.unknown(RACK, "missing", "the rack file does not say where the coolant is read (coolant:)")]
+        return [
+            FLOW.unknown(RACK, "missing", f"the rack file does not say where the coolant is read{TO_DO}write it there (coolant:)")
+        ]
     if why := asked.refused(evidence, CDU):
         return [q.unknown(RACK, "missing", why) for q in (FLOW, SUPPLY, RETURN, DP, PRESSURE)]
     found = asked.bodies(evidence, CDU)

@@ -9,13 +9,20 @@ check their own results: independent chains of equal operands must end bit-ident
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
-from burnin.checks.base import Check, Context, Evidence, Quantity
+from burnin.checks.base import TO_DO, Check, Context, Evidence, Quantity
 from burnin.events import Measurement, Result
+from burnin.rack.parts import fold
+from burnin.rack.schema import Profile
 from burnin.suites.schema import Stage, Suite
 
 FRACTION = Quantity("gpu.power_fraction", "1", "mean power under load / enforced power limit")
 HELD = Quantity("gpu.clock_held", "1", "mean SM clock / the clock that the stage holds, while a load kernel ran")
+KERNEL = Quantity("gpu.kernel", "1", "the load kernel that ran, where each GPU said it; the one that the suite names")
 MISMATCHES = Quantity(
     "gpu.mismatches",
     "1",
@@ -71,8 +78,32 @@ def _not_held(evidence: Evidence, part: str, mhz: int) -> str:
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
-    """Power attained, and mismatches counted, per GPU."""
-    return [m for part in context.gpus for m in (_fraction(context, evidence, part), _mismatches(context, evidence, part))]
+    """Power attained, and mismatches counted, per GPU; which kernel it was, of the tray."""
+    out = [m for part in context.gpus for m in (_fraction(context, evidence, part), _mismatches(context, evidence, part))]
+    return [*out, *_kernel(context, evidence)]
+
+
+def _kernel(context: Context, evidence: Evidence) -> Iterator[Measurement]:
+    """`tensor` is whatever computes right here, and is written down; who names the tray's own library means it."""
+    load, tray = context.stage.load, context.tray
+    if load is None:
+        return
+    said = {line.part: line.text for line in evidence.log if line.kind == "load" and line.code == "burning"}
+    ran: dict[str, list[str]] = {}
+    for part in (part for part in context.gpus if part in said):
+        ran.setdefault(re.split(", because |; ", said[part])[0], []).append(part)
+    value = next(iter(ran), "") if len(ran) == 1 else "; ".join(f"{fold(parts)}: {name}" for name, parts in ran.items())
+    own = load.kernel != "cublaslt"
+    other = [part for part in context.gpus if not said.get(part, "").startswith("cublaslt_burn ")]
+    if own or not other:
+        if ran:
+            yield Measurement(KERNEL.name, tray, value, "1", f"= {load.kernel}", Result.PASS)
+        return
+    why = "; ".join(dict.fromkeys(said.get(part, "it did not say which kernel it runs") for part in other))
+    do = "install libcublasLt on this tray, or let the suite ask for kernel: tensor"
+    whose = "" if len(other) == len(context.gpus) else f"{fold(other)}: "
+    missed = KERNEL.unknown(tray, "not_attained", f"{whose}{why}{TO_DO}{do}", "= cublaslt")
+    yield replace(missed, value=value or None)
 
 
 def _fraction(context: Context, evidence: Evidence, part: str) -> Measurement:
@@ -117,6 +148,12 @@ def _mismatches(context: Context, evidence: Evidence, part: str) -> Measurement:
     return one
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """A mean over a load that comes and goes is never the limit."""
+    comes = stage.load is not None and (stage.load.stagger or stage.load.pulse is not None)
+    return "it judges a steady load, and this one comes and goes (stagger, pulse)" if comes else ""
+
+
 def _at_odds(evidence: Evidence) -> dict[str, str]:
     """GPUs whose own kernel was left because it disagreed with itself in its trial, and the agent's words for it. Of the whole
     run: a load that goes on over stages says so once."""
@@ -127,9 +164,10 @@ def _at_odds(evidence: Evidence) -> dict[str, str]:
 CHECK = Check(
     name="gpu-load",
     about="the load reached its power on every GPU, and computed right",
-    quantities=(FRACTION, HELD, MISMATCHES),
+    quantities=(FRACTION, HELD, MISMATCHES, KERNEL),
     judge=judge,
     metrics=("gpu.power", "gpu.power_limit", "load.wrong"),
     explains=("gpu.clock_sm", "load.launches"),
     loaded=True,
+    fits=fits,
 )

@@ -13,15 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from burnin.checks import asked
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity, not_allowed
 from burnin.checks.tooling import names, part_of
 from burnin.events import Measurement
 from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 
 _SCRIPT = "LC_ALL=C nvidia-smi --gpu-reset"
 _RESET_S, _ASK_S = 300.0, 60.0
 _DONE = re.compile(r"GPU ([0-9A-Fa-f:.]{7,20}) was successfully reset")
 _POWER = "power-cycle the tray (boot-cycle); replace the GPU's board if it stays away"
+_LOADED = "the stage is loaded: GPUs are reset only at rest"
 _FREE = "end what else holds the driver (DCGM, nvidia-imex, nvidia-persistenced), see that root may reset, then run again"
 DONE = Quantity("reset.done", "1", "nvidia-smi says that this GPU was reset", action=_FREE)
 BACK = Quantity("reset.back", "1", "after the reset the same GPU is at its position", action=_POWER)
@@ -44,8 +46,8 @@ def orders(context: Context, answers: Sequence[Sequence[Answer]]) -> list[Order]
 def refused(context: Context) -> str:
     """Why nothing may be reset here; empty when it may."""
     if "gpu_reset" not in context.rack.allow:
-        return "the rack file does not allow it (allow: [gpu_reset])"
-    return "the stage is loaded: GPUs are reset only at rest" if context.stage.load is not None else ""
+        return not_allowed("gpu_reset")
+    return _LOADED if context.stage.load is not None else ""
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
@@ -111,6 +113,11 @@ def seconds(profile: Profile, args: Mapping[str, Any]) -> float:
     return 15.0 * profile.topology.gpus_per_tray
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """Only at rest."""
+    return _LOADED if stage.load is not None else ""
+
+
 CHECK = Check(
     name="gpu-reset",
     about="every GPU can be reset, and comes back: the ladder's first rung",
@@ -122,4 +129,5 @@ CHECK = Check(
     leave="gpu_reset",
     seconds=seconds,
     equipment=("root", "nvidia-smi"),
+    fits=fits,
 )

@@ -30,6 +30,8 @@ NVLINK_OFF = {"NCCL_MNNVL_ENABLE": "0", "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISAB
 
 def _size(value: Any) -> Any:
     found = re.fullmatch(r"(\d{1,6}) ?(B|KiB|MiB|GiB)", str(value), re.ASCII)
+    if found is None and isinstance(value, str):
+        raise ValueError(f"{value!r} is no size; expected bytes, or as 16 GiB, 64 MiB, 4 KiB, 64 B")
     return int(found[1]) * _UNITS[found[2]] if found else value
 
 
@@ -49,8 +51,12 @@ class Plan(Data):
     start_s: float = Field(default=30, gt=0, le=300, description="starting a process and opening its GPU")
     nvlink: bool = True
     env: dict[Annotated[str, Field(pattern=r"^NCCL_[A-Z0-9_]+$")], str] = Field(default_factory=dict)
-    socket_ifname: str | None = Field(default=None, pattern=r"^[\w.-]{1,15}$", description="else one that reaches all")
-    library: str | None = Field(default=None, pattern=r"^/", description="else the rack file's nccl, else the trays'")
+    socket_ifname: str | None = Field(
+        default=None, pattern=r"^[\w.-]{1,15}$", description="the name of an interface; without it one that reaches all is taken"
+    )
+    library: str | None = Field(
+        default=None, pattern=r"^/", description="a path from /; without it the rack file's nccl, else the trays' own"
+    )
 
     @property
     def life_s(self) -> float:
@@ -118,25 +124,79 @@ class Group:
         return {one.part: one.failed or "done" for one in self.told if one.failed != most} if count > len(self.told) / 2 else {}
 
 
-def told(part: str, rank: int, ranks: int, body: Any) -> Told:
-    """One rank's message. What is not one is silence; a message that lacks what it should hold is a failure, never a zero."""
+def told(part: str, rank: int, ranks: int, op: str, sizes: Sequence[int], body: Any) -> Told | str:
+    """One rank's message: what it measured, or why it did not come to its end; a sentence where it is no such message."""
+    failed = body.get("failed") if isinstance(body, dict) else None
     if not isinstance(body, dict) or (body.get("rank"), body.get("ranks")) != (rank, ranks):
-        why = body.get("failed") if isinstance(body, dict) else None
-        return Told(part, True, str(why or "it told nothing that can be read"))
+        own = f"it answers as rank {body['rank']} of {body.get('ranks')}" if isinstance(body, dict) and "rank" in body else ""
+        said = own or "it told nothing that can be read"
+        return Told(part, True, str(failed)) if failed and not own else f"{said}, asked as rank {rank} of {ranks}"
     try:
-        failed, at = str(body.get("failed") or ""), body.get("at")
+        at = body.get("at")
         place = (int(at[0]), int(at[1]), int(at[2])) if at is not None else None
-        rows = tuple((int(s), int(t), float(gbps), int(wrong or 0)) for _, s, t, _, gbps, wrong in body.get("pairs", ()))
-        bad = sum(row[3] for row in rows) + sum(int(result["wrong"]) for result in body["results"])
+        rows = tuple(_pair(rank, ranks, body["bytes"], row) for row in body.get("pairs", ()))
+        results = [_result(op, ranks, result) for result in body["results"]]
+        bad = sum(row[3] for row in rows) + sum(result[3] for result in results)
         if failed:
-            return Told(part, False, failed, wrong=bad, at=place, pairs=rows)
-        last = max(body["results"], key=lambda result: int(result["bytes"])) if not rows else {"bytes": body["bytes"], "ms": 0.0}
-        speed = float(last["busbw_gbps"]) if not rows else min(row[2] for row in rows)
-        if not (math.isfinite(speed) and speed >= 0 and bad >= 0):
-            raise ValueError
-        return Told(part, False, "", int(last["bytes"]), float(last["ms"]), speed, bad, None, rows)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError):
-        return Told(part, True, "what it told cannot be read")
+            return Told(part, False, str(failed), wrong=bad, at=place, pairs=rows)
+        if op == "pairs":
+            _must(_near(body["bytes"], sizes[-1], ranks), f"pairs of {body['bytes']} bytes")
+            return Told(part, False, "", body["bytes"], 0.0, min(row[2] for row in rows), bad, None, rows)
+        whole = len(results) == len(sizes) and all(map(_near, (one[0] for one in results), sizes, [ranks] * len(sizes)))
+        _must(body.get("op") == op and whole, f"{body.get('op')} of {[one[0] for one in results]} bytes")
+        size, ms, speed, _ = max(results)
+        return Told(part, False, "", size, ms, speed, bad)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        return f"what it told cannot be: {error}" if isinstance(error, _NonsenseError) else "what it told cannot be read"
+
+
+class _NonsenseError(ValueError):
+    """A message whose numbers are none."""
+
+
+def _must(so: bool, said: str) -> None:
+    if not so:
+        raise _NonsenseError(said[:200])
+
+
+def _near(size: Any, asked: int, ranks: int) -> bool:
+    """Pieces are whole blocks of 16 bytes, one a rank at the most."""
+    return isinstance(size, int) and abs(size - asked) <= 16 * ranks
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _time(ms: Any) -> bool:
+    return isinstance(ms, (int, float)) and not isinstance(ms, bool) and math.isfinite(ms) and ms > 0
+
+
+def _follows(gbps: Any, size: int, ms: float, factor: float) -> bool:
+    """A speed is that of its bytes and its time, as far as three decimals go."""
+    due = size / ms / 1e6 * factor
+    return isinstance(gbps, (int, float)) and abs(gbps - due) <= 0.01 * due + 0.002
+
+
+def _result(op: str, ranks: int, result: Mapping[str, Any]) -> tuple[int, float, float, int]:
+    """(bytes, ms, busbw, wrong words) of one size. The factors are nccl-tests' (PERFORMANCE.md)."""
+    size, ms, speed, wrong = result["bytes"], result["ms"], result["busbw_gbps"], result["wrong"]
+    factor = {"all_reduce": 2 * (ranks - 1) / ranks, "sendrecv": 1.0}.get(op, (ranks - 1) / ranks)
+    _must(_count(size) and _time(ms), f"{size} bytes in {ms} ms")
+    _must(_follows(speed, size, ms, factor), f"{speed} GB/s for {size} bytes in {ms} ms")
+    _must(_count(wrong) and _count(result["checked"]) and wrong <= result["checked"] > 0, f"{wrong} wrong of {result['checked']}")
+    return size, float(ms), float(speed), wrong
+
+
+def _pair(rank: int, ranks: int, size: int, row: Sequence[Any]) -> tuple[int, int, float, int]:
+    """(source, target, GB/s, wrong words) of one of a rank's own transfers; who receives has looked at what came."""
+    _, source, target, ms, gbps, wrong = row
+    _must(
+        rank in (source, target) and source != target and {source, target} <= {*range(ranks)}, f"a transfer {source} > {target}"
+    )
+    _must(_count(size) and _time(ms) and _follows(gbps, size, ms, 1), f"{gbps} GB/s for {size} bytes in {ms} ms")
+    _must(_count(wrong) if rank == target else wrong is None, f"{wrong} wrong words from {source} to {target}")
+    return source, target, float(gbps), wrong or 0
 
 
 def names(context: Context) -> list[str]:
@@ -200,13 +260,14 @@ def attempt(
         void = {tray: why for tray in trays if (why := unfit(context, ready[tray]))}
         first = {} if void else ready[trays[0]][names(context)[0]]
         ident = first.get("id")
-        if not void and not isinstance(ident, str):
-            void = {trays[0]: "it made no unique id"}
-        started.append((trays, op, void, str(first.get("version", ""))))
+        if not void and not (isinstance(ident, str) and re.fullmatch(r"[0-9a-f]{256}", ident)):
+            void = {trays[0]: f"{names(context)[0]} made no unique id (128 bytes of NCCL's)"}
+        versions = sorted({str(ready[tray][gpu]["version"]) for tray in trays for gpu in names(context)} if not void else ())
+        started.append((trays, op, void, " and ".join(versions)))
         if not void:
             orders += _ranks(context, plan, job, trays, str(ident))
     answers = yield from ask(orders)
-    return [_group(context, *one, answers) for one in started]
+    return [_group(context, plan, *one, answers) for one in started]
 
 
 def _ranks(context: Context, plan: Plan, job: str, trays: Trays, ident: str) -> list[Order]:
@@ -217,10 +278,20 @@ def _ranks(context: Context, plan: Plan, job: str, trays: Trays, ident: str) -> 
     return out
 
 
-def _group(context: Context, trays: Trays, op: str, void: dict[str, str], version: str, answers: dict[str, Any]) -> Group:
+def _group(
+    context: Context, plan: Plan, trays: Trays, op: str, void: dict[str, str], version: str, answers: dict[str, Any]
+) -> Group:
     lost = {tray: answers[tray] for tray in trays if not void and isinstance(answers[tray], str)}
     if void or lost:
         return Group(trays, op, (), void or lost, version)
     places = [(tray, gpu) for tray in trays for gpu in names(context)]
-    ranks = (told(f"{tray}.{gpu}", rank, len(places), answers[tray].get(gpu)) for rank, (tray, gpu) in enumerate(places))
-    return Group(trays, op, tuple(ranks), {}, version)
+    ranks: list[Told] = []
+    garbled: dict[str, list[str]] = {}
+    for rank, (tray, gpu) in enumerate(places):
+        one = told(f"{tray}.{gpu}", rank, len(places), op, plan.sizes, answers[tray].get(gpu))
+        if isinstance(one, str):
+            garbled.setdefault(tray, []).append(f"{gpu}: {one}")
+        else:
+            ranks.append(one)
+    said = {tray: "; ".join(words) for tray, words in garbled.items()}
+    return Group(trays, op, () if said else tuple(ranks), said, version)

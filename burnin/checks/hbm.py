@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import START_S, Answer, Check, Context, Evidence, Order, Quantity, cut_short
 from burnin.events import Measurement
 from burnin.rack.data import Data
 from burnin.rack.schema import Profile
@@ -75,8 +75,10 @@ def parse(message: Any) -> dict[str, Any] | str:
         return str(message["failed"])
     numbers = [message.get(name) for name in ("bytes", "total_bytes", "passes", "mismatches")]
     whole = isinstance(message.get("complete"), bool) and isinstance(message.get("first"), list)
-    if not whole or not all(isinstance(n, int) and n >= 0 for n in numbers):
+    if not whole or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         return "its message cannot be read"
+    if message["bytes"] > message["total_bytes"]:
+        return f"its message cannot be: {message['bytes']} bytes filled of {message['total_bytes']}"
     return message
 
 
@@ -117,6 +119,8 @@ def _mismatches(context: Context, evidence: Evidence, part: str, said: dict[str,
     if not said["complete"]:
         why = f"the time was over after {said['passes']} patterns, before the whole programme"
         return MISMATCHES.unknown(part, "not_attained", why)
+    if short := cut_short(said.get("seconds"), Args.model_validate(dict(context.args)).seconds):
+        return MISMATCHES.unknown(part, "not_attained", f"nothing wrong so far, but {short}")
     return MISMATCHES.judge(part, 0.0, context.limits)
 
 

@@ -5,8 +5,13 @@ Everything that is judged by growth or by slope starts from this baseline, so a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from burnin.checks.base import Check, Context, Evidence, Quantity, of_window
 from burnin.events import Measurement
+from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 from burnin.telemetry.series import Series
 
 POWER = Quantity(
@@ -35,10 +40,16 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     ]
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """Under load every GPU would fail it."""
+    return "it judges GPUs at rest, and this stage loads them" if stage.load is not None else ""
+
+
 CHECK = Check(
     name="idle-baseline",
     about="power, utilisation and power limit of every GPU at rest",
     quantities=(POWER, UTIL, LIMIT),
     judge=judge,
     metrics=("gpu.power", "gpu.util", "gpu.power_limit"),
+    fits=fits,
 )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from burnin.checks import asked, nvos
-from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import RACK, TO_DO, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.checks.link_table import End, Row, ends, port_ends, table
 from burnin.checks.switch_ports import TOOL, Window, spare_ports, window_s
 from burnin.checks.tools import Reading
@@ -39,7 +39,11 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Joined, agreeing, and where errors arrive."""
     count = context.profile.topology.links_per_gpu
     if not count:
-        return [JOINED.unknown(RACK, "missing", f"profile {context.profile.profile} does not say how many NVLinks a GPU has")]
+        return [
+            JOINED.unknown(
+                RACK, "missing", f"profile {context.profile.profile} does not say how many NVLinks a GPU has{TO_DO}write it there"
+            )
+        ]
     rows, whys = rows_of(context, evidence, count)
     wanted = [row for row in rows if row.link is not None]
     joined = [row for row in wanted if row.both]

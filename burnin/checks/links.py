@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from burnin.checks.base import Check, Context, Evidence, Quantity
+from burnin.checks.base import TO_DO, Check, Context, Evidence, Quantity
 from burnin.events import Measurement, Result
 from burnin.telemetry.series import Series
 
@@ -60,7 +60,9 @@ def _links(context: Context, evidence: Evidence, gpu: str) -> Iterator[Measureme
         if metric in context.profile.lacks:
             continue
         if count is None:
-            yield quantity.unknown(gpu, "missing", f"profile {context.profile.profile} does not say how many NVLinks a GPU has")
+            yield quantity.unknown(
+                gpu, "missing", f"profile {context.profile.profile} does not say how many NVLinks a GPU has{TO_DO}write it there"
+            )
         else:
             yield from _fold(
                 context, evidence, gpu, metric, quantity, {f"{gpu}.l{i}": value(f"{gpu}.l{i}") for i in range(count)}

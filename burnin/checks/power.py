@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from burnin.checks import asked
-from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import RACK, TO_DO, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.events import Measurement, Result
 from burnin.telemetry.bmc import CHASSIS
 from burnin.telemetry.facility import Shelf, Supply, shelf
@@ -61,7 +61,7 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
 def refused(context: Context, evidence: Evidence, part: str) -> str:
     """Why a shelf gave nothing."""
     if part not in context.rack.bmc:
-        return f"the rack file names no BMC of {part}"
+        return f"the rack file names no BMC of {part}{TO_DO}write it there (bmc:), then run again"
     return asked.refused(evidence, part)
 
 

@@ -7,8 +7,9 @@ UNKNOWN `not_attained`. Power brakes and thermal slowdown of the hardware, and X
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from burnin.checks import xid
 from burnin.checks.base import Check, Context, Evidence, Quantity, of_window
 from burnin.checks.throttling import HW_BRAKE, HW_THERMAL
 from burnin.events import LogLine, Measurement, Result
+from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 from burnin.telemetry.series import Series
 
 SWING = Quantity("pulse.swing", "1", "swing of power, from its lowest to its highest tenth of readings / enforced limit")
@@ -114,6 +117,11 @@ def _number(line: LogLine) -> float:
         return math.nan
 
 
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """Only pulses can be missed."""
+    return "" if stage.load is not None and stage.load.pulse is not None else "it judges pulses, and this stage has none"
+
+
 def _xids(context: Context, evidence: Evidence) -> Iterator[Measurement]:
     """Those of this stage only; whether they were watched at all is the check xid's."""
     begin = evidence.stretch.t0_s if evidence.stretch is not None else 0.0
@@ -137,4 +145,5 @@ CHECK = Check(
     ),
     explains=("transient.power",),
     equipment=("pulses in its stage",),
+    fits=fits,
 )

@@ -15,10 +15,11 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from burnin.checks import asked
-from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import RACK, Answer, Check, Context, Evidence, Order, Quantity, not_allowed
 from burnin.events import Measurement
 from burnin.rack.data import Data
 from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 from burnin.telemetry import facility
 from burnin.telemetry.bmc import CHASSIS, kind, last, reset, state
 
@@ -93,10 +94,15 @@ def _look(to: str) -> Order:
 def refused(context: Context) -> str:
     """Why nothing may be switched here; empty when it may."""
     if "redundancy" not in context.rack.allow:
-        return "the rack file does not allow it (allow: [redundancy])"
-    if context.stage.load is None:
+        return not_allowed("redundancy")
+    return fits(context.stage, context.args, context.profile)
+
+
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """Only under a load that nobody judges as steady."""
+    if stage.load is None:
         return "the stage is not loaded: at rest it would show nothing"
-    own = (context.stage.phase or "").startswith("ramp")
+    own = (stage.phase or "").startswith("ramp")
     return "" if own else "its stage is judged as steady load: give it one of its own, phase ramp-redundancy"
 
 
@@ -272,4 +278,5 @@ CHECK = Check(
     args=Args,
     seconds=seconds,
     equipment=("power shelves or CDU",),
+    fits=fits,
 )

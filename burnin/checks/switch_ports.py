@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from burnin.checks import asked, nvos
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.base import TO_DO, Answer, Check, Context, Evidence, Order, Quantity
 from burnin.checks.tools import Outcome, Reading
 from burnin.checks.tools.nvos import ACCESS
 from burnin.events import Measurement, Result
@@ -95,7 +95,11 @@ def spare_ports(context: Context) -> int:
 def _states(context: Context, reading: Reading, named: dict[str, str], spare: int) -> list[Measurement]:
     tray, wanted = context.tray, ports(context)
     if wanted is None:
-        return [COUNT.unknown(tray, "missing", f"profile {context.profile.profile} does not say how many there are")]
+        return [
+            COUNT.unknown(
+                tray, "missing", f"profile {context.profile.profile} does not say how many there are{TO_DO}write it there"
+            )
+        ]
     found = [row for row in nvos.rows(reading, "port") if row.part in named]
     up, limit = [row for row in found if row.result is Outcome.PASS], f">= {wanted - spare}"
     out = []

@@ -7,10 +7,14 @@ UNKNOWN `not_attained`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.events import Measurement, Result
+from burnin.rack.schema import Profile
+from burnin.suites.schema import Stage
 from burnin.telemetry.series import Series
 
 NVLINK = Quantity("together.nvlink", "GB/s", "copies from this GPU to the next of its tray while its kernel ran")
@@ -36,6 +40,13 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     if found and load is not None and not load.nvlink:
         return found
     return [*found, *(_copies(context, evidence, part) for part in context.gpus)]
+
+
+def fits(stage: Stage, args: Mapping[str, Any], profile: Profile) -> str:
+    """Something must be loaded beside the kernels."""
+    load = stage.load
+    beside = load is not None and (load.nvlink or load.cpu or load.nic)
+    return "" if beside else "it judges what is loaded beside the kernels, and nothing is (nvlink, cpu, nic)"
 
 
 def _cores(context: Context, evidence: Evidence) -> Measurement:
@@ -95,4 +106,5 @@ CHECK = Check(
     metrics=("load.copied", "cpu.util", "nic.tx_bytes", "nic.rx_bytes"),
     loaded=True,
     equipment=("nvlink, cpu or nic with it",),
+    fits=fits,
 )

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import Field
 
-from burnin.checks.base import Answer, Check, Context, Evidence, Order, Quantity
-from burnin.checks.tools.reading import Outcome, Parse, Reading, Row
+from burnin.checks.base import TO_DO, Answer, Check, Context, Evidence, Order, Quantity
+from burnin.checks.tools.reading import NOT_THERE, Outcome, Parse, Reading, Row
 from burnin.events import Measurement, Result
 from burnin.rack.data import Data
 from burnin.suites.schema import Duration
@@ -226,7 +226,10 @@ def verdicts(
             yield replace(verdict.unknown(part, "missing", why, limit), value="FAIL" if failed else None)
     if reading.outcome is Outcome.ERROR:
         why = "; ".join(reading.whys[:_WHYS]) or "it showed nothing"
-        yield verdict.unknown(own, reason, f"{reading.tool}: {why}", limit)
+        name = tool.program or tool.name
+        absent = f"install {name} on this tray, say where it is (with: {{program: /path}}), or take the step out of the suite"
+        do = absent if NOT_THERE in why else tool.action
+        yield verdict.unknown(own, reason, f"{reading.tool}: {why}{TO_DO}{do}", limit)
     good = reading.outcome in (Outcome.PASS, Outcome.MEASURED)
     whys = {Outcome.FAIL: "others failed in it", Outcome.UNKNOWN: "others are not known in it"}
     for part in (own, *(context.gpus if tool.gpus else ())):

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from burnin.checks import CHECKS
-from burnin.checks.base import RACK, Context, Order
+from burnin.checks.base import RACK, Answer, Check, Context, Order
 from burnin.rack.parts import fold
 from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run import ramp
@@ -16,6 +16,8 @@ from burnin.run.owed import Owed
 from burnin.run.plan import Plan
 from burnin.suites.schema import Suite
 from burnin.views.terminal import clock
+
+_ROUNDS = 8
 
 
 def how_long(plan: Plan) -> str:
@@ -87,7 +89,7 @@ def _rise(plan: Plan, profile: Profile, rack: Rack, console: Console) -> None:
 
 
 def _questions(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Catalogue, console: Console) -> None:
-    """The first orders of the other checks, once for equal ones. Later ones depend on the answers."""
+    """The first orders of the other checks, once for equal ones, and what tools run. Later ones depend on the answers."""
     stages: dict[tuple[str, ...], list[str]] = {}
     for leg in plan.legs:
         for step in leg.steps:
@@ -96,13 +98,24 @@ def _questions(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue
             trays = plan.trays if check.scope == "rack" else ()
             context = Context(next(iter(parts), ""), rack, profile, suite, leg.stage, catalogue, step.args, trays)
             groups: dict[str, list[str]] = {}
-            for order in check.orders(context, ()) if parts else ():
+            for order in _asked(check, context) if parts else ():
                 groups.setdefault(_in_words(order), []).extend([order.to] if check.scope == "rack" else parts)
             for words, whom in groups.items():
                 stages.setdefault((step.check, fold(dict.fromkeys(whom)), words), []).append(leg.stage.stage)
     for (name, to, words), when in stages.items():
         text = f"  {name} ({_some(when)}), {to}: {words}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _asked(check: Check, context: Context) -> list[Order]:
+    """The first orders; and where these only ask who is there, what comes after them."""
+    out, answers = list[Order](), list[list[Answer]]()
+    while (orders := check.orders(context, answers)) and len(answers) < _ROUNDS:
+        out += orders
+        if not answers and any(order.verb != "identify" for order in orders):
+            break
+        answers.append([Answer(order, True, {"gpus": []}) for order in orders])
+    return out
 
 
 def _some(names: Sequence[str]) -> str:
@@ -127,17 +140,18 @@ def _own_loads(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue
         console.print(
             "checks that load the GPUs by themselves, after their stage; their times are estimates, and each begins with"
         )
+    lines: dict[tuple[str, str], list[str]] = {}
     for leg, step in own if plan.trays else ():
         check = CHECKS[step.check]
         part, trays = (RACK, plan.trays) if check.scope == "rack" else (plan.trays[0], ())
-        context = Context(part, rack, profile, suite, leg.stage, catalogue, step.args, trays)
-        orders = check.orders(context, ())
-        if orders:
-            args = {key: value for key, value in orders[0].args.items() if key not in ("job", "args_of")}
-            to = fold(order.to for order in orders) if check.scope == "rack" else fold(plan.trays)
-            took = clock(check.seconds(profile, step.args))
-            text = f"  {leg.stage.stage}, {took}: {orders[0].verb} {args} to {to}"
-            console.print(text, markup=False, highlight=False)
+        orders = _asked(check, Context(part, rack, profile, suite, leg.stage, catalogue, step.args, trays))
+        to = fold(dict.fromkeys(order.to for order in orders)) if check.scope == "rack" else fold(plan.trays)
+        said = f" {step.args}" if step.args else ""
+        took = clock(check.seconds(profile, step.args))
+        words = dict.fromkeys(_in_words(order) for order in orders)
+        lines.setdefault((f"{took}: {step.check}{said}", f"{'; then '.join(words)} to {to}"), []).append(leg.stage.stage)
+    for (what, text), when in lines.items():
+        console.print(f"  {_some(when)}, {what}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def owed(run: str, suite: Suite, many: Sequence[Owed], replaced: Mapping[str, str], console: Console) -> None:

@@ -57,8 +57,9 @@ def run(
 
     writable(json)
     catalogue = load_catalogue()
-    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics)
     file = load_rack(rack, need_known_hosts=not dry_run, need_keys=not dry_run)
+    fits = file.profile if not resume else None  # a run that goes on does so with the suite that it began with
+    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics, profile=fits)
     chosen = tuple(word for word in only.split(",") if word)
     the_plan = plan.make(loaded, file.rack, file.profile, CHECKS, chosen, _words(parts))
     asks = any(step.check == "ask" for leg in the_plan.legs for step in leg.steps) and sys.stdin.isatty() and answers is None
@@ -176,7 +177,7 @@ async def _watched(
     from burnin.views.terminal import REFRESH_HZ, Grid, Lines, Screen
 
     plan = request.plan
-    stages = {leg.index: leg.stage for leg in plan.legs}
+    stages = {leg.index: leg.stage.model_copy(update={"steps": list(leg.steps)}) for leg in plan.legs}
     trays = [*plan.trays, *plan.switches]
     picture = Picture.of(run_id, request.file.rack.rack, request.file.profile, request.suite.suite, stages, trays)
     screen: Screen = Grid(picture, out) if out.is_terminal and not plain else Lines(picture, out)

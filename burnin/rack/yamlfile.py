@@ -133,9 +133,11 @@ def _expected(document: Document, kind: str, ctx: dict[str, Any], at: Loc, choic
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**ctx)
     if kind == "literal_error":
-        return one_of(re.findall(r"'([^']*)'", str(ctx["expected"])), text)
+        return one_of([a or b for a, b in re.findall(r"'([^']*)'|\b(\d+)\b", str(ctx["expected"]))], text)
     if kind in ("too_short", "string_too_short"):
         return (about.description if about else None) or f"at least {ctx['min_length']}"
+    if kind == "string_pattern_mismatch" and not (about and about.description):
+        return f"what matches {ctx['pattern']}"
     return (about.description if about else None) or f"something else ({kind.replace('_', ' ')})"
 
 

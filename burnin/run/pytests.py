@@ -14,16 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from burnin.errors import InputError, TrayError
-from burnin.rack.load import shipped
+from burnin.errors import TrayError
+from burnin.suites.load import find_test
 
 _KEPT = 50_000
 """Characters of what pytest prints that are kept: its end says what became of it."""
-
-
-def find(name: str) -> Path:
-    """A path as given, else a file of test_suites/checks/. Raises InputError."""
-    return Path(name) if Path(name).is_file() else shipped(f"test_suites/checks/{name}")
 
 
 class Pytests:
@@ -34,10 +29,11 @@ class Pytests:
 
     async def order(self, part: str, verb: str, args: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """{"exit", "stdout", "files", "tests", "errors"}. Raises TrayError when a file is not there or it does not end."""
-        try:
-            files = [find(str(name)).resolve() for name in args["files"]]
-        except InputError as error:
-            raise TrayError(str(error)) from None
+        files = list[Path]()
+        for name in args["files"]:
+            if (file := find_test(str(name))) is None:
+                raise TrayError(f"there is no file {name}, here or in test_suites/checks")
+            files.append(file.resolve())
         with tempfile.TemporaryDirectory(prefix="burnin-pytest-") as folder:
             where = Path(folder)
             (where / "pytest.ini").write_text("[pytest]\n")

@@ -15,7 +15,7 @@ from burnin.rack.document import Document, one_of, read
 from burnin.rack.load import Kernel, Metrics, Signatures, Xids, list_profiles, load_profile, load_rack, load_site, unknown_metrics
 from burnin.rack.schema import WHERE_READ, Limit, Metric, Profile
 from burnin.rack.yamlfile import check, in_order
-from burnin.suites.load import Offer, check_suite
+from burnin.suites.load import Offer, check_suite, misfits
 from burnin.suites.schema import Stage, Suite
 
 _MARGIN_MOST_C = 87.0
@@ -104,6 +104,7 @@ def _suite(path: Path, document: Document, checks: Mapping[str, Offer], metrics:
             *_power(document, suite.limits, profiles),
             *_stages(document, suite),
             *_samples(document, suite, metrics),
+            *(misfits(document, suite, checks, profiles) if not problems else ()),
         ]
     return problems
 

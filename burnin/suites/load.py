@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from burnin.errors import InputError, Problem
 from burnin.rack.data import Data
 from burnin.rack.document import Document, Loc, Place, one_of, read
-from burnin.rack.load import SUITES, listed, named_file, unknown_metrics
+from burnin.rack.load import SUITES, listed, named_file, shipped, unknown_metrics
+from burnin.rack.schema import Profile
 from burnin.rack.yamlfile import check, in_order
 from burnin.suites.repeat import written_out
-from burnin.suites.schema import LISTS, Suite, written
+from burnin.suites.schema import LISTS, Stage, Suite, written
 
 
 class Offer(NamedTuple):
     """A check as a suite sees it. `heats`: it loads GPUs by itself, and cannot share a stage with another load.
-    `args`: what a step may say of it."""
+    `args`: what a step may say of it. `misfit`: why it can show nothing in a stage, with a `with`, on racks of a profile."""
 
     heats: bool
     args: type[Data]
+    misfit: Callable[[Stage, Mapping[str, Any], Profile], str] = lambda stage, args, profile: ""
 
 
 def list_suites() -> dict[str, Path]:
@@ -28,9 +30,13 @@ def list_suites() -> dict[str, Path]:
     return listed(SUITES)
 
 
-def load_suite(name_or_path: str | Path, *, checks: Mapping[str, Offer], metrics: Collection[str]) -> Suite:
-    """Reads one suite by name or path. Raises InputError with every mistake."""
-    suite, problems, _ = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
+def load_suite(
+    name_or_path: str | Path, *, checks: Mapping[str, Offer], metrics: Collection[str], profile: Profile | None = None
+) -> Suite:
+    """Reads one suite by name or path; `profile`: of the rack that it is to be run on. Raises InputError with every mistake."""
+    suite, problems, document = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
+    if suite is not None and not problems and profile is not None:
+        problems = in_order(list(misfits(document, suite, checks, [profile])))
     if suite is None or problems:
         raise InputError(problems)
     return suite
@@ -50,6 +56,47 @@ def check_suite(
     problems += _args(document, checks)
     problems += unknown_metrics(document, ("coverage", "metrics", "*"), metrics)
     return suite, in_order(problems), document
+
+
+def misfits(document: Document, suite: Suite, checks: Mapping[str, Offer], profiles: Sequence[Profile]) -> Iterator[Problem]:
+    """What can show nothing where it stands, on a rack of any of these profiles: found now, not after a day of load."""
+    for i, stage in enumerate(suite.stages):
+        for loc, what, expected in _loads(stage, profiles):
+            yield document.problem(("stages", i, *loc), f"stage {stage.stage}: {what}", expected)
+        for j, step in enumerate(stage.steps):
+            whys = [checks[step.check].misfit(stage, step.args, profile) for profile in profiles]
+            if whys and all(whys):
+                what = f"{step.check} can show nothing in stage {stage.stage}: {whys[0]}"
+                yield document.problem(("stages", i, "steps", j), what, "another stage for it, or another check")
+            files = step.args.get("files", []) if step.check == "pytest" else []
+            for name in (name for name in files if find_test(str(name)) is None):
+                what = f"there is no file {str(name)!r}, here or in test_suites/checks"
+                yield document.problem(("stages", i, "steps", j), what, "a file of pytest functions")
+
+
+def _loads(stage: Stage, profiles: Sequence[Profile]) -> Iterator[tuple[Loc, str, str]]:
+    """A clock that no GPU reaches, cards that no tray has."""
+    clocks, cards = [p.gpu.clock_sm_max_mhz for p in profiles], [p.topology.nics_per_tray for p in profiles]
+    fastest = max((clock for clock in clocks if clock is not None), default=0.0) if None not in clocks else 0.0
+    if fastest and (stage.locked_mhz or 0) > fastest:
+        yield ("phase",), f"a clock of {stage.locked_mhz} MHz cannot be held", f"at most {fastest:g} MHz"
+    named = stage.load.nic if stage.load is not None and isinstance(stage.load.nic, list) else []
+    most = max((count for count in cards if count is not None), default=0) if None not in cards else 0
+    absent = [card for card in named if most and int(card[1:]) >= most]
+    if absent:
+        yield ("load", "nic"), f"a tray has no {' and no '.join(absent)}", f"n0 to n{most - 1}"
+    if len(set(named)) < len(named):
+        yield ("load", "nic"), "a network card is named twice", "each once"
+
+
+def find_test(name: str) -> Path | None:
+    """A file of pytest functions: a path as given, else one of test_suites/checks."""
+    if Path(name).is_file():
+        return Path(name)
+    try:
+        return shipped(f"test_suites/checks/{name}")
+    except InputError:
+        return None
 
 
 def _unknown_checks(document: Document, checks: Mapping[str, Offer]) -> Iterator[Problem]:

@@ -67,7 +67,7 @@ class Load(Data):
     kernel: Literal["tensor", "mma", "fma", "cublaslt"] = Field(
         default="tensor",
         description="tensor: the GPU family's own instruction where it can be used; mma: the one of all; cublaslt: the tray's "
-        "own library where there is one, else as tensor",
+        "own library; where there is none it is loaded as by tensor, and that is a HOLD",
     )
     stagger: bool = Field(default=False, description="bring the trays up one after the other over the stage")
     pulse: Pulse | None = None

@@ -14,6 +14,8 @@ from burnin.rack.parts import within
 from burnin.rack.schema import Topology
 
 _MOST_REASONS = 3
+REPEAT = "run this stage again on {part}"
+"""What to do where nothing better is known."""
 
 
 def word(findings: Sequence[Finding], holds: Sequence[Hold], steps: Sequence[Step], coverage: Coverage) -> Word:
@@ -54,7 +56,9 @@ def holds(raw: Iterable[Hold], causes: Mapping[str, str], topology: Topology, tr
         explained = any(within(hold.part, part) and (hold.part != part or hold.why != why) for part, why in causes.items())
         if not (explained and hold.kind == "unmeasured"):
             kept.setdefault((hold.part, hold.kind), []).append(hold)
-    merged = {key: replace(group[0], why=_joined(dict.fromkeys(h.why for h in group))) for key, group in kept.items()}
+    merged = {
+        key: replace(group[0], why=_joined(dict.fromkeys(h.why for h in group)), next=_next(group)) for key, group in kept.items()
+    }
     for tray in trays:
         merged = _fold(merged, topology.gpus(tray), tray)
     merged = _fold(merged, list(trays), "rack")
@@ -73,9 +77,16 @@ def _fold(merged: dict[tuple[str, str], Hold], children: Sequence[str], above: s
             first = here[0]
             assert first is not None
             why = first.why.replace(first.part, "each")
+            first = replace(first, part=above, why=why, next=first.next.replace(first.part, above))
             own = out.get((above, kind))
-            out[above, kind] = replace(own, why=f"{own.why}; {why}") if own else replace(first, part=above, why=why)
+            out[above, kind] = replace(own, why=f"{own.why}; {why}", next=_next([own, first])) if own else first
     return out
+
+
+def _next(group: Sequence[Hold]) -> str:
+    """What to do of all of them, each once; to do the same again only where nothing helps more."""
+    said = list(dict.fromkeys(hold.next for hold in group))
+    return _joined([one for one in said if not one.startswith(REPEAT.format(part=""))] or said[:1])
 
 
 def _joined(reasons: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from burnin.checks import CHECKS
 from burnin.events import LogLine, StageBegan, StageEnded, Status, Tick, TrayState
 from burnin.rack.schema import Profile
 from burnin.suites.schema import Stage
@@ -35,6 +36,8 @@ class Picture:
     stages: Mapping[int, Stage]
     """What is planned, by its number in the suite."""
     trays: dict[str, Tray]
+    own_s: Mapping[int, float] = field(default_factory=dict)
+    """About how long a stage's checks work by themselves, after its own time."""
     stage: str = "connecting"
     stage_index: int = -1
     stage_began_s: float = 0.0
@@ -48,7 +51,11 @@ class Picture:
     @classmethod
     def of(cls, run: str, rack: str, profile: Profile, suite: str, stages: Mapping[int, Stage], trays: Sequence[str]) -> Picture:
         """An empty picture."""
-        return cls(run, rack, profile, suite, stages, {name: Tray(name) for name in trays})
+        own_s = {
+            index: sum(CHECKS[step.check].seconds(profile, step.args) for step in stage.steps if step.check in CHECKS)
+            for index, stage in stages.items()
+        }
+        return cls(run, rack, profile, suite, stages, {name: Tray(name) for name in trays}, own_s)
 
     def number(self) -> str:
         """3/8: the stage it is in, of those that are planned."""
@@ -70,7 +77,7 @@ class Picture:
                 self._logged(event)
             case StageBegan():
                 self.stage, self.stage_index = event.name, event.index
-                self.stage_began_s, self.stage_planned_s = event.t_s, event.planned_s
+                self.stage_began_s, self.stage_planned_s = event.t_s, event.planned_s + self.own_s.get(event.index, 0.0)
             case StageEnded() if event.status is Status.SKIPPED:
                 self.skipped.add(event.name)
                 self._note(event.t_s, f"{event.name} skipped: {event.why}")
@@ -94,8 +101,8 @@ class Picture:
     def left_s(self, now_s: float) -> float:
         """Planned seconds until the end, without stages that only a suspicion calls for."""
         rest = max(0.0, self.stage_began_s + self.stage_planned_s - now_s) if self.stage_index >= 0 else 0.0
-        later = [stage for index, stage in self.stages.items() if index > self.stage_index]
-        return rest + sum(s.duration for s in later if s.when == "always")
+        later = [(index, stage) for index, stage in self.stages.items() if index > self.stage_index]
+        return rest + sum(s.duration + self.own_s.get(index, 0.0) for index, s in later if s.when == "always")
 
     def power_kw(self) -> float:
         """GPU power of the whole rack, as last read."""

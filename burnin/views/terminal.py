@@ -79,8 +79,8 @@ class Lines:
         self._picture.see(event)
         match event:
             case StageBegan():
-                left = clock(self._picture.left_s(event.t_s))
-                self._say(event.t_s, f"stage {self._picture.number()} {event.name}, {clock(event.planned_s)}; {left} left")
+                takes, left = clock(self._picture.stage_planned_s), clock(self._picture.left_s(event.t_s))
+                self._say(event.t_s, f"stage {self._picture.number()} {event.name}, {takes}; {left} left")
                 self._next_s = event.t_s + PLAIN_EVERY_S
             case StageEnded() if event.status is Status.ABORTED:
                 self._say(event.t_s, f"stage {event.name} {event.status}: {event.why}")

@@ -95,7 +95,7 @@ def test_no_library_is_said_in_a_sentence(tray: Bench) -> None:
 def test_where_no_library_is_named_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     real = ctypes.CDLL
     monkeypatch.setattr(ctypes, "CDLL", lambda name: real(f"/nowhere/{name}"))
-    with pytest.raises(NcclError, match=r"libnccl\.so\.2: .*; install it, or name the site's own \(`nccl:` in the rack file\)"):
+    with pytest.raises(NcclError, match=r"libnccl\.so\.2: .*; to do: install it, or name the site's own \(`nccl:` in"):
         nccl_group.open_library(None)
 
 

@@ -360,6 +360,7 @@ def test_a_log_that_could_not_be_read_holds(story: Story, source: str) -> None:
     story.log = [LogLine("t03", 0.1, "source", source, "no_permission", "agent")]
     verdict = story.tell()
     assert (verdict.word, named(verdict)) == (Word.HOLD, {"t03": "HOLD"})
+    assert verdict.holds[0].next.startswith("give the login this right"), "again without it is no better"
 
 
 @pytest.mark.parametrize(
@@ -425,6 +426,8 @@ def test_null_limits_end_unknown_never_pass(story: Story) -> None:
     verdict = story.tell()
     assert verdict.word is Word.HOLD
     assert {s.result for s in verdict.steps if s.name == "thermal-margin"} == {Result.UNKNOWN}
+    (hold,) = verdict.holds
+    assert (hold.part, hold.next) == ("rack", "set one in the profile or the suite, then run again"), "again is no better"
 
 
 def test_a_step_that_measured_nothing_holds(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

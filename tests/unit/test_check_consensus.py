@@ -26,7 +26,7 @@ def message(digest: str | None = GOOD, unstable: int = 0, arch: str = "10.3", **
     first = [{"kernel": "gemm_digest", "round": 3, "tile": 580, "sm": 100}] * min(unstable, 16)
     return {
         "digest": digest, "digests": {"gemm_digest": "0" * 16, "fma_digest": "1" * 16}, "seed": 1, "rounds": 32,
-        "unstable": unstable, "first": first, "arch": arch, **more,
+        "unstable": unstable, "first": first, "arch": arch, "seconds": 10.01, **more,
     }  # fmt: skip
 
 
@@ -65,6 +65,19 @@ def test_it_is_asked_of_all_gpus_at_once_with_the_same_seed() -> None:
     assert {str(o.args["args"]) for o in orders} == {"{'seed': 7, 'rounds': 32, 'seconds': 60.0}"}
     assert all(o.timeout_s > o.args["max_s"] > 60 for o in orders)
     assert (CHECK.scope, CHECK.heats) == ("rack", True)
+
+
+def test_a_gpu_that_was_cut_short_or_answers_for_another_seed_has_not_agreed() -> None:
+    said = {
+        "t00.g1": message(seconds=3.2),
+        "t01.g0": message(seconds=None),
+        "t02.g3": message(seed=2),
+        "t02.g0": message(rounds=1),
+    }
+    got = judge(turn(said))
+    assert not_passed(got) == dict.fromkeys(said, Result.UNKNOWN)
+    assert got["t00.g1"].why == "it agreed as far as it came, but it went on for 3.2 of 10 s"
+    assert got["t02.g3"].why == "it answers for seed 2 and 32 rounds, asked for 1 and 32"
 
 
 def test_all_agree() -> None:
@@ -148,7 +161,7 @@ def test_kinds_are_compared_among_themselves() -> None:
     other = {f"t02.g{i}": message("f" * 16, arch="9.0") for i in range(4)}
     assert not_passed(judge(turn(other))) == {}
     seeds = {f"t02.g{i}": message("f" * 16, seed=2) for i in range(4)}
-    assert not_passed(judge(turn(seeds))) == {}, "another seed is another question"
+    assert not_passed(judge(turn(seeds))) == dict.fromkeys(seeds, Result.UNKNOWN), "another seed is another question"
 
 
 def test_a_lost_tray_is_unknown_and_the_others_still_vote() -> None:

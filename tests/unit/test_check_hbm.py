@@ -55,6 +55,18 @@ def test_all_gpus_of_the_tray_are_asked_at_once() -> None:
     assert (CHECK.scope, CHECK.heats) == ("tray", True)
 
 
+def test_memory_that_was_tested_for_less_time_than_asked_or_in_more_bytes_than_there_are_is_not_known() -> None:
+    got = judge(message(seconds=61.0), args={"seconds": 4})
+    assert of_g2(got) == (Result.PASS, Result.PASS)
+    short = judge(message(seconds=2.0), args={"seconds": 4})
+    assert of_g2(short) == (Result.PASS, Result.UNKNOWN)
+    assert short["t07.g2", "hbm.mismatches"].why == "nothing wrong so far, but it went on for 2 of 4 s"
+    wrong = judge(message(seconds=2.0, mismatches=1, first=[WRONG]), args={"seconds": 4})
+    assert of_g2(wrong)[1] is Result.FAIL, "what was seen wrong stands"
+    assert of_g2(judge(message(bytes=2 * TOTAL))) == (Result.UNKNOWN, Result.UNKNOWN)
+    assert of_g2(judge(message(mismatches=False))) == (Result.UNKNOWN, Result.UNKNOWN)
+
+
 def test_a_healthy_gpu_passes_and_says_how_much_it_was() -> None:
     got = judge(message())
     assert of_g2(got) == (Result.PASS, Result.PASS)

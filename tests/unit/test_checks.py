@@ -11,6 +11,7 @@ import pytest
 from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import Answer, Context, Evidence, Order, Quantity
 from burnin.events import LogLine, Measurement, Result
+from burnin.suites.schema import Stage
 from burnin.telemetry.series import Stretch, Telemetry
 from tests import build
 
@@ -531,6 +532,36 @@ def test_a_gpu_that_is_alone_has_nobody_who_would_blame_the_kernel() -> None:
     alone = PROFILE.model_copy(update={"topology": PROFILE.topology.model_copy(update={"gpus_per_tray": 1})})
     got = CHECKS["gpu-load"].judge(context(profile=alone), evidence)
     assert results(got, "t07.g0")["gpu.mismatches"] is Result.UNKNOWN
+
+
+OWN = "tensor_burn of burn_sm100f"
+LIBRARY = "cublaslt_burn of libcublasLt.so.13 130100, algorithm 60 tile 61 stages ?"
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran", "value", "result"),
+    [
+        ("tensor", [OWN] * 4, OWN, Result.PASS),
+        ("tensor", [ODD, OWN, OWN, OWN], f"t07.g0: tensor_burn of burn; t07.g[1-3]: {OWN}", Result.PASS),
+        ("cublaslt", [f"{LIBRARY}; no copies beside it: no way"] * 4, LIBRARY, Result.PASS),
+        ("cublaslt", [f"{OWN}, because no libcublasLt: none of 2"] * 4, OWN, Result.UNKNOWN),
+        ("cublaslt", [LIBRARY] * 3, LIBRARY, Result.UNKNOWN),
+    ],
+    ids=["the family's", "two", "the library", "no library", "one is silent"],
+)
+def test_the_kernel_that_ran_is_measured_and_one_that_the_suite_names_is_meant(
+    asked: str, ran: list[str], value: str, result: Result
+) -> None:
+    log = [LogLine(f"t07.g{i}", build.IDLE.t0_s, "load", "burning", text, "agent") for i, text in enumerate(ran)]
+    stage = Stage.model_validate(
+        {"stage": "load", "phase": "load", "for": "24 s", "load": {"kernel": asked}, "steps": ["gpu-load"]}
+    )
+    evidence = Evidence(telemetry=telemetry(), stretch=build.LOAD, log=log, sources={"xid": None, "kmsg": None})
+    (got,) = (m for m in CHECKS["gpu-load"].judge(replace(context(), stage=stage), evidence) if m.name == "gpu.kernel")
+    assert (got.part, got.value, got.result) == ("t07", value, result)
+    assert got.why.endswith("; to do: install libcublasLt on this tray, or let the suite ask for kernel: tensor") == (
+        result is Result.UNKNOWN
+    )
 
 
 def test_a_load_that_never_ran_says_why_beside_its_results() -> None:

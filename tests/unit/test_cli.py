@@ -224,8 +224,20 @@ def test_a_dry_run_shows_the_first_orders_of_checks_that_load_gpus_by_themselves
     assert "hbm: 4 GPUs" in said
     assert "hbm: 4 GPUs, up to 6 kW" in said
     assert "load stays within 107.1 kW of GPUs, and rises and falls by 20 kW/s after 0.0 s: load of t07.g0, 1.4 kW" in said
-    assert "memory, 1:03: work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds': 60.0}" in said
+    assert (
+        "memory, 1:03: hbm {'seconds': 60}: agent work {'kind': 'hbm', 'gpus': ['g0', 'g1', 'g2', 'g3'], 'args': {'seconds'"
+        in said
+    )
     assert said.count(" to t07") == 4, "copies, hbm, consensus, collective"
+
+
+def test_a_dry_run_shows_what_tools_run_and_not_only_that_they_ask_who_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "post-repair", "rack.yaml", "--dry-run", "--parts", "t07"]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert (
+        "diagnostics, 10:00: dcgm {'level': 2}: agent identify; then agent program {'argv': ['dcgmi', 'diag', '-r', '2'" in said
+    )
+    assert "nvidia-smi (audit), t07: shell: CUDA_DEVICE_ORDER=PCI_BUS_ID LC_ALL=C nvidia-smi nvlink -s" in said
 
 
 def test_a_dry_run_names_every_check_whole_and_shows_what_each_asks_first(

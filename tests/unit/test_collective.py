@@ -95,7 +95,7 @@ class Rack:
         }
         for gpu, more in order.args["args_of"].items():
             if more.get("root"):
-                out[gpu]["id"] = f"{order.to}-{order.args['job']}"
+                out[gpu]["id"] = f"{order.to}-{order.args['job']}".encode().hex().ljust(256, "0")
         return Answer(order, True, out)
 
     def _reach(self, order: Order) -> Answer:
@@ -125,11 +125,12 @@ class Rack:
         lost = 0.0 if sound else max([0.0, *(self.slow.get(part, 0.0) for part in parts)])
         lost = max(lost, 0.1 if op == "alltoall" and any(set(way) <= set(parts) for way in self.dim) else 0.0)
         bad = 0 if sound or not self.wrong & set(parts) else 64
-        row = {"bytes": 1 << 30, "ms": 2.0, "busbw_gbps": top * (1 - lost), "wrong": bad, "checked": 12288}
+        gbps = top * (1 - lost)
+        row = {"bytes": 1 << 30, "ms": _ms(op, n, gbps), "busbw_gbps": gbps, "wrong": bad, "checked": 12288}
         return {p: {**b, "results": [row]} for p, b in base.items()}
 
     def _matrix(self, parts: list[str], base: dict[str, Any], mute: set[tuple[str, str]]) -> dict[str, dict[str, Any]]:
-        out = {part: {**copy.deepcopy(b), "bytes": 1 << 28, "results": [], "pairs": []} for part, b in base.items()}
+        out = {part: {**copy.deepcopy(b), "bytes": 1 << 30, "results": [], "pairs": []} for part, b in base.items()}
         for step, (a, b) in enumerate((a, b) for a in range(len(parts)) for b in range(len(parts)) if a != b):
             way = (parts[a], parts[b])
             if way in mute:
@@ -138,8 +139,14 @@ class Rack:
                 continue
             gbps = 776.0 * (0.9 if way in self.dim else 1) * (1 - max(self.slow.get(p, 0.0) for p in way))
             for part in way:
-                out[part]["pairs"].append([step, a, b, 0.1, gbps, 0 if part == parts[b] else None])
+                row = [step, a, b, (1 << 30) / gbps / 1e6, gbps]
+                out[part]["pairs"].append([*row, 0 if part == parts[b] else None])
         return out
+
+
+def _ms(op: str, ranks: int, gbps: float) -> float:
+    """The time of 1 GiB at this bus bandwidth."""
+    return (1 << 30) / gbps / 1e6 * (2 if op == "all_reduce" else 1) * (ranks - 1) / ranks
 
 
 class Noisy(Rack):
@@ -149,7 +156,7 @@ class Noisy(Rack):
         off = 1 + (zlib.crc32(repr((self.tries, parts)).encode()) % 2001 / 1000 - 1) * 0.005
         out = super()._run(parts)
         for body in out.values():
-            body["results"] = [{**row, "busbw_gbps": row["busbw_gbps"] * off} for row in body["results"]]
+            body["results"] = [{**r, "busbw_gbps": r["busbw_gbps"] * off, "ms": r["ms"] / off} for r in body["results"]]
         return out
 
 
@@ -226,7 +233,7 @@ def test_of_equal_groups_the_slow_one_is_traced_to_its_tray_though_each_is_withi
 def test_the_bandwidth_says_whose_it_is_and_how_long_the_ranks_took() -> None:
     got, _ = run(Rack(slow={"t16.g3": 0.01}), context({"collective.all_reduce.4gpu.busbw": {"min": 700, "unit": "GB/s"}}, gpus=4))
     (speed,) = (m for m in got if m.name == "collective.busbw")
-    assert speed.why.startswith("all_reduce of 1073741824 bytes over 4 GPUs of t16, NCCL 2.28.7, 2 to 2 ms by rank")
+    assert speed.why.startswith("all_reduce of 1073741824 bytes over 4 GPUs of t16, NCCL 2.28.7, 1.965 to 1.965 ms by rank")
 
 
 @pytest.mark.parametrize(
@@ -418,6 +425,86 @@ def test_the_judge_needs_of_an_order_only_whom_it_went_to() -> None:
     got, answers = run(Rack(hang={"t07.g2"}), told)
     bare = [[replace(a, order=Order(a.order.to, a.order.verb)) for a in given] for given in answers]
     assert CHECK.judge(told, Evidence(answers=bare)) == got
+
+
+LIES: dict[str, dict[str, Any]] = {
+    "no time at all": {"ms": 0.0, "busbw_gbps": 0.0},
+    "time that runs back": {"ms": -2.0},
+    "no number": {"ms": float("nan")},
+    "no speed": {"busbw_gbps": float("nan")},
+    "a speed that its time does not give": {"busbw_gbps": 1e9},
+    "fewer than no wrong words": {"wrong": -64},
+    "no words looked at": {"checked": 0},
+    "another size": {"bytes": 64, "ms": 1e-4, "busbw_gbps": 1.262},
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_rank_whose_numbers_cannot_be_is_not_measured_and_nobody_is_blamed(lie: dict[str, Any]) -> None:
+    class Liar(Rack):
+        def _run(self, parts: list[str]) -> dict[str, dict[str, Any]]:
+            out = super()._run(parts)
+            if "t07.g2" in out:
+                out["t07.g2"] = {**out["t07.g2"], "results": [{**out["t07.g2"]["results"][0], **lie}]}
+            return out
+
+    got, _ = run(Liar(), context())
+    assert {m.result for m in got} == {Result.UNKNOWN}
+    (tray,) = (m for m in got if m.part != RACK)
+    assert (tray.part, tray.why.startswith("it was not measured: g2: what it told cannot be: ")) == ("t07", True)
+
+
+@pytest.mark.parametrize(
+    "lie", [{"rank": 31}, {"ranks": 4}, {"op": "sendrecv"}], ids=["another's rank", "another group", "another op"]
+)
+def test_an_answer_to_another_order_is_none(lie: dict[str, Any]) -> None:
+    class Liar(Rack):
+        def _run(self, parts: list[str]) -> dict[str, dict[str, Any]]:
+            return {part: {**body, **(lie if part == "t07.g2" else {})} for part, body in super()._run(parts).items()}
+
+    got, _ = run(Liar(), context())
+    assert {m.result for m in got} == {Result.UNKNOWN}
+    assert [m.part for m in got if m.part != RACK] == ["t07"]
+
+
+@pytest.mark.parametrize("speed", [float("nan"), 1e9, -1.0], ids=["no number", "too fast for its time", "negative"])
+def test_a_slow_pair_is_not_hidden_by_an_end_that_tells_nonsense(speed: float) -> None:
+    class Liar(Rack):
+        def _matrix(self, *args: Any) -> dict[str, dict[str, Any]]:
+            out = super()._matrix(*args)
+            for row in out.get("t02.g1", {"pairs": []})["pairs"]:
+                row[4] = speed
+            return out
+
+    got, _ = run(Liar(dim={("t02.g1", "t11.g3")}), context(op="pairs"))
+    assert {m.result for m in got} == {Result.UNKNOWN}
+    assert [m.part for m in got if m.part != RACK] == ["t02"]
+
+
+def test_an_id_of_another_length_is_handed_to_nobody() -> None:
+    class Short(Rack):
+        def _work(self, order: Order) -> Answer:
+            answer = super()._work(order)
+            for body in answer.body.values():
+                body |= {"id": "ab" * 64} if "id" in body else {}
+            return answer
+
+    rack = Short()
+    got, _ = run(rack, context())
+    assert {m.result for m in got} == {Result.UNKNOWN} and rack.tries == 0
+    assert any("made no unique id" in m.why for m in got if m.part == "t00")
+
+
+def test_every_version_of_nccl_in_a_group_is_said() -> None:
+    class Mixed(Rack):
+        def _work(self, order: Order) -> Answer:
+            answer = super()._work(order)
+            for body in answer.body.values():
+                body |= {"version": "2.27.3"} if order.to == "t09" else {}
+            return answer
+
+    got, _ = run(Mixed(), context())
+    assert any("NCCL 2.27.3 and 2.28.7" in m.why for m in got)
 
 
 JUNK: st.SearchStrategy[Any] = st.recursive(

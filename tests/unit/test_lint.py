@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from burnin.checks import OFFERS
-from burnin.rack.load import load_catalogue
+from burnin.errors import InputError
+from burnin.rack.load import load_catalogue, load_profile
 from burnin.suites.lint import lint, warnings
+from burnin.suites.load import load_suite
 
 ROOT = Path(__file__).parents[2]
 METRICS = load_catalogue().metrics
@@ -98,7 +100,7 @@ REFUSED: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
         [("stage: cool,", "stage: cool, when: suspect,")], ["10:26: stage load: the load never ends"],
     ),
     "an end that waits for nothing": (
-        [(COOL, "  - {stage: end, steps: [ecc]}\n")], ["10:26: stage load: the load never ends"],
+        [(COOL, "  - {stage: end, steps: [xid]}\n")], ["10:26: stage load: the load never ends"],
     ),
     "suspicion before load": (
         [(IDLE, IDLE.replace("steps", "when: suspect, steps"))],
@@ -219,3 +221,42 @@ def test_a_waiver_that_ran_out_or_sets_nothing_aside_is_noted(tmp_path: Path) ->
     assert pointless.startswith(f"{path}:5:17: a h200-1gpu does not ask for leak")
     assert expired.startswith(f"{path}:6:77: the waiver of gpu_margin by A. Person ran out on 2026-11-20")
     assert len(warnings([path], dt.date(2026, 11, 20))) == 1, "on its last day it holds"
+
+
+PLACED = """\
+suite: mine
+about: a test
+stages:
+  - {stage: audit, steps: [ecc, pulse, {pytest: [test_tray.py, nowhere.py]}]}
+  - {stage: idle, phase: idle, for: 30 s, steps: [thermal-margin, xid]}
+  - {stage: load, phase: load@9000, for: 30 s, load: {nic: [n0, n9]}, steps: [gpu-load, idle-baseline, together]}
+  - {stage: wave, phase: ramp-pulse, for: 40 s, load: {pulse: {period: 4 s}}, steps: [pulse, gpu-load]}
+  - {stage: cool, phase: cool, for: 30 s, steps: [ecc]}
+  - {stage: talk, steps: [{check: collective, with: {gpus: 36}}]}
+"""
+MISPLACED = {
+    "4:28": "ecc can show nothing in stage audit: it judges readings, and this stage has no phase to take them in",
+    "4:33": "pulse can show nothing in stage audit: it judges readings, and this stage has no phase to take them in",
+    "4:40": "there is no file 'nowhere.py', here or in test_suites/checks",
+    "5:51": "thermal-margin can show nothing in stage idle: it judges a load, and this stage has none",
+    "6:26": "stage load: a clock of 9000 MHz cannot be held; expected at most 1980 MHz",
+    "6:60": "stage load: a tray has no n9; expected n0 to n7",
+    "6:89": "idle-baseline can show nothing in stage load: it judges GPUs at rest, and this stage loads them",
+    "7:94": "gpu-load can show nothing in stage wave: it judges a steady load, and this one comes and goes (stagger, pulse)",
+    "9:27": "collective can show nothing in stage talk: a group of 36 GPUs, and a hgx-h200 has 8",
+}
+
+
+def test_what_can_show_nothing_is_refused_before_a_run_and_where_no_rack_is_known_by_lint(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(PLACED)
+    eight = load_profile("hgx-h200")
+    eight = eight.model_copy(update={"topology": eight.topology.model_copy(update={"nics_per_tray": 8})})
+    with pytest.raises(InputError) as refused:
+        load_suite(path, checks=OFFERS, metrics=METRICS, profile=eight)
+    said = {f"{p.line}:{p.column}": str(p).split(": ", 1)[1] for p in refused.value.problems}
+    assert list(said) == list(MISPLACED)
+    assert all(said[at].startswith(text) for at, text in MISPLACED.items())
+    anywhere = [at for at in MISPLACED if at not in ("6:26", "6:60", "9:27")]
+    assert [line.partition(": ")[0] for line in look(path)] == anywhere, "some rack may have such a clock, card or group"
+    load_suite(path, checks=OFFERS, metrics=METRICS)

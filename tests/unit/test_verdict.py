@@ -115,8 +115,17 @@ def test_what_all_gpus_of_a_tray_share_is_the_trays_and_what_all_trays_share_is_
     assert [(h.part, h.why) for h in both] == [("t01", "x; y")]
     three = fold.holds([hold(f"t01.g{i}") for i in range(3)], {}, TOPOLOGY, TRAYS)
     assert [h.part for h in three] == ["t01.g0", "t01.g1", "t01.g2"]
+    trays = fold.holds([Hold("unmeasured", t, "x", f"run this stage again on {t}") for t in TRAYS], {}, TOPOLOGY, TRAYS)
+    assert [(h.part, h.next) for h in trays] == [("rack", "run this stage again on rack")]
     everyone = fold.holds([hold(f"{t}.g{i}") for t in TRAYS for i in range(4)], {}, TOPOLOGY, TRAYS)
     assert [h.part for h in everyone] == ["rack"]
+
+
+def test_what_helps_is_said_of_every_reason_and_once_more_only_where_nothing_does() -> None:
+    said = ["run this stage again on t01", "install NCCL", "run this stage again on t01", "install NCCL", "open a valve"]
+    holds = [Hold("unmeasured", "t01", f"reason {i}", do) for i, do in enumerate(said)]
+    assert [h.next for h in fold.holds(holds, {}, TOPOLOGY, TRAYS)] == ["install NCCL; open a valve"]
+    assert [h.next for h in fold.holds(holds[:1], {}, TOPOLOGY, TRAYS)] == ["run this stage again on t01"]
 
 
 @given(

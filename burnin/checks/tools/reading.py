@@ -174,13 +174,16 @@ def _error(tool: str, *whys: str) -> Reading:
     return Reading(tool, None, Outcome.ERROR, (), tuple(w for w in whys if w))
 
 
+NOT_THERE = "the program is not there"
+
+
 def _exit(code: int | None, tolerates: Callable[[int], bool]) -> str:
     if code is None:
         return "its exit status is not known: the link was lost"
     if tolerates(code):
         return ""
     if code == 127:
-        return "exit status 127: the program is not there"
+        return f"exit status 127: {NOT_THERE}"
     signal = code - 128 if 128 < code < 160 else -code if code < 0 else 0
     return f"exit status {code}" + (f": killed by signal {signal}" if signal else "")
 
