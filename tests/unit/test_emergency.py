@@ -153,8 +153,11 @@ def test_ways_are_of_one_run_and_of_nobody_elses_business(tmp_path: Path) -> Non
     for garbled in (b"", b"{", b"[1]", b'{"run": 3}', b"\xff"):
         beside.ways(db).write_bytes(garbled)
         assert beside.read_ways(db, "last") is None
-    beside.drop_ways(db)
-    beside.drop_ways(db)
+    beside.keep_ways(db, "20261121-a", {})
+    beside.drop_ways(db, "20261121-b")
+    assert beside.read_ways(db, "last") is not None, "a run that was refused leaves those of the one that heats"
+    beside.drop_ways(db, "20261121-a")
+    beside.drop_ways(db, "20261121-a")
     assert os.listdir(tmp_path) == []
 
 
