@@ -15,7 +15,7 @@ from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.errors import InputError
 from burnin.rack.load import RackFile
-from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.rack.schema import SUPPLY, Catalogue, Profile, Rack
 from burnin.run.job import Left
 from burnin.run.keep import ARRIVE
 from burnin.run.lock import Process
@@ -28,6 +28,10 @@ from burnin.store.records import Stage as Went
 from burnin.suites.schema import Suite
 
 SHOWN = 4
+LEFT = "this run goes on with what it began with; a new run takes the new one"
+TAKEN = "that protects the rack, and this run goes on under it as it is now"
+PROTECTS = ("gpu.tlimit.start", "gpu.tlimit.cutoff", *SUPPLY)
+"""Limits that no check judges by."""
 _JUMP_S = 1.0
 """At least so long after the last thing kept a new session begins, whatever clocks say."""
 
@@ -72,7 +76,8 @@ class Before:
 def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     """What is there of run `name`. Raises InputError when it is not a run of a suite, rack and profile of these names.
 
-    A run goes on with what it began with: limits that change halfway would be two runs' evidence under one verdict.
+    A run goes on with what it began with: limits that change halfway would be two runs' evidence under one verdict. But what
+    protects the rack (guard, interlocks, cut-off, kW and kW/s) judges no part, and is taken as the site has it now.
     """
     run = store.run(name)
     config = store.config(run.id)
@@ -88,8 +93,13 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     except ValidationError:
         version = config["versions"]["burnin"]
         raise InputError(f"run {run.id} began with burnin {version}: this one cannot read its suite or profile") from None
-    changed = (*_changed("suite", began[0].suite, began[0], suite), *_changed("profile", run.profile, began[1], file.profile))
-    suite, file = began[0], replace(file, profile=began[1])
+    profile = _guarded_as(file.profile, began[1])
+    changed = (
+        *_changed("suite", began[0].suite, began[0], suite),
+        *_changed("profile", run.profile, profile, file.profile),
+        *_changed("profile", run.profile, began[1], profile, TAKEN),
+    )
+    suite, file = began[0], replace(file, profile=profile)
     trays, only = config["plan"]["trays"], tuple(config["plan"]["only"])
     sessions = store.sessions(run.id)
     tested = {tray.part: tray.identity for tray in store.trays(run.id) if tray.identity}
@@ -119,11 +129,17 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     )
 
 
-def _changed(what: str, name: str, then: BaseModel, now: BaseModel) -> Iterator[str]:
+def _guarded_as(now: Profile, then: Profile) -> Profile:
+    """What judges as it was then, what protects as it is now."""
+    limits = {**then.limits, **{name: now.limits[name] for name in PROTECTS if name in now.limits}}
+    return then.model_copy(update={"guard": now.guard, "interlocks": now.interlocks, "limits": limits})
+
+
+def _changed(what: str, name: str, then: BaseModel, now: BaseModel, does: str = LEFT) -> Iterator[str]:
     places = list(_differ(then.model_dump(mode="json", by_alias=True), now.model_dump(mode="json", by_alias=True)))
     if places:
         where = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
-        yield f"{what} {name} was changed since ({where}): this run goes on with what it began with; a new run takes the new one"
+        yield f"{what} {name} was changed since ({where}): {does}"
 
 
 def _differ(then: Any, now: Any, at: str = "") -> Iterator[str]:
