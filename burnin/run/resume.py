@@ -22,6 +22,7 @@ from burnin.run.lock import Process
 from burnin.run.owed import Owed, Proof, owed
 from burnin.run.plan import Plan, make
 from burnin.run.replaced import announced, since
+from burnin.run.tray import TIED
 from burnin.run.undo import pending
 from burnin.store import Place, Run, Session, Store, Voided
 from burnin.store.records import Stage as Went
@@ -58,16 +59,25 @@ class Before:
     as_found: Mapping[str, Answer]
     left: Left | None = None
     undo: Mapping[str, Order] = field(default_factory=dict)
+    agent: str = ""
+    """The beginning of the hash of the agent that it had on its trays."""
+    tied: Mapping[str, float] = field(default_factory=dict)
+    """Tray -> run seconds less its monotonic clock, as known when it was attached to last."""
+    ours_s: float | None = None
+    """Run seconds less this machine's monotonic clock, as trays tell it (burnin.run.reclock)."""
 
     def elapsed_s(self, here: Process, mono_s: float, now: dt.datetime) -> float:
         """The run second that it is now.
 
-        By the monotonic clock on the same boot of the same controller; elsewhere by the wall clocks, and never before what
-        was kept last: a clock that jumped may shorten a gap, it cannot put new readings before old ones.
+        By the monotonic clock on the same boot of the same controller; elsewhere by the trays' own, and where none of their
+        agents is left, by the wall clocks. Never before what was kept last: a clock that jumped may shorten a gap, it cannot
+        put new readings before old ones.
         """
         last = self.sessions[-1]
         if (last.host, last.boot) == (here.host, here.boot) and here.boot:
             now_s = mono_s - last.mono_s + last.t0_s
+        elif self.ours_s is not None:
+            now_s = mono_s + self.ours_s
         else:
             now_s = (now - dt.datetime.fromisoformat(last.started)).total_seconds() + last.t0_s
         return max(now_s, self.last_s + _JUMP_S)
@@ -108,7 +118,7 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     for one in store.attempts(run.id):
         tried[one.stage, one.name, one.part] = max(one.attempt, tried.get((one.stage, one.name, one.part), 0))
     found = [one for one in store.evidence(run.id) if one.stage == ARRIVE]
-    last_s = store.last_moment(run.id)
+    last_s, log = store.last_moment(run.id), store.log(run.id)
     return Before(
         run=run,
         file=file,
@@ -125,7 +135,9 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
         tried=tried,
         as_found={one.part: Answer(Order(one.part, one.kind), True, one.body["body"]) for one in reversed(found)},
         left=left_in(suite, store.stages(run.id), last_s),
-        undo=pending(store.log(run.id)),
+        undo=pending(log),
+        agent=str(config["versions"]["agent"]),
+        tied={line.part: float(line.code) for line in log if line.kind == TIED},
     )
 
 
