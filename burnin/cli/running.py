@@ -176,6 +176,13 @@ async def _watched(
     from burnin.views.live import Picture
     from burnin.views.terminal import REFRESH_HZ, Grid, Lines, Screen
 
+    if before is not None:
+        from burnin.run.reclock import by_trays
+        from burnin.transport.rack import dialer
+
+        dial = dialer(request.file)
+        before = await by_trays(before, dial)
+        await dial.close()
     plan = request.plan
     stages = {leg.index: leg.stage.model_copy(update={"steps": list(leg.steps)}) for leg in plan.legs}
     trays = [*plan.trays, *plan.switches]

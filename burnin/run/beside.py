@@ -105,7 +105,8 @@ def read_ways(db: Path, run: str) -> dict[str, Any] | None:
     return told if known and run and (run == "last" or told["run"].startswith(run)) else None
 
 
-def drop_ways(db: Path) -> None:
-    """Nothing of the run heats any more."""
-    with contextlib.suppress(OSError):
-        os.unlink(ways(db))
+def drop_ways(db: Path, run: str) -> None:
+    """Nothing of this run heats any more. Another's stay: of a run that was refused because that one's load goes on."""
+    if read_ways(db, run) is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(ways(db))

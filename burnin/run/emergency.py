@@ -114,11 +114,11 @@ def _told(run: str, said: Mapping[str, Any], ordered_s: float) -> list[str]:
         lines.append(f"the last load process was gone {said['last_gone_s']:.2f} s after the order")
     if said["cold_s"] is not None:
         lines.append(f"every GPU was read at idle power {said['cold_s']:.2f} s after the order")
-    else:
-        lines.append("not every GPU was read at idle power yet: look at its power")
     trouble = [f"{tray} did not answer: {why}" for tray, why in said["unanswered"].items()]
     if said["still"]:
         trouble.append(f"still loaded: {', '.join(said['still'])}")
+    if said["cold_s"] is None:
+        trouble.append("not every GPU was read at idle power yet: look at its power")
     if trouble:
         raise NotReady("\n".join([*lines, *trouble]))
     return lines

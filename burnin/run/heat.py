@@ -21,6 +21,8 @@ from burnin.run.sync import tie
 from burnin.suites.schema import Load, Pulse
 
 UNLOAD_S = 5.0
+LOOK_S = 0.1
+"""How often a fall looks whether it may go on."""
 LEAD_S = 3.0
 """Between the orders and the first pulse: what a process takes to open its GPU. Who takes longer joins at a later edge."""
 
@@ -112,7 +114,13 @@ class Heat:
             if self._job.stop.is_set():
                 break
             tasks += [asyncio.ensure_future(self._load(tray, gpus, step.kw, args)) for tray, gpus in _by_tray(step.parts)]
+            begin_s = await self._given(begin_s, step)
         await asyncio.gather(*tasks)
+
+    async def _given(self, begin_s: float, step: ramp.Step) -> float:
+        """Since when the steps count, once the orders of this one are out: what is late keeps its distance to what comes next."""
+        await asyncio.sleep(0)
+        return max(begin_s, self._now() - step.at_s)
 
     async def _load(self, tray: str, gpus: list[str], kw: float, args: Mapping[str, Any]) -> None:
         self._say(tray, "ramp", "up", f"{fold(f'{tray}.{gpu}' for gpu in gpus)}; all GPUs may now draw {kw:.1f} kW")
@@ -177,16 +185,24 @@ class Heat:
         if not at_once and not isinstance(allow, str) and loaded:
             begin, units = self._now(), [self._falls(part) for part in loaded]
             for step in ramp.fall(units, sum(unit.full_kw for unit in units), allow):
-                await self._wait_until(begin + step.at_s)
-                if self._job.stop.is_set() and not self._job.gently():
+                if not await self._falling(begin + step.at_s):
                     break
                 for tray, gpus in _by_tray(step.parts):
                     mine = fold(f"{tray}.{gpu}" for gpu in gpus)
-                    self._say(tray, "ramp", "down", f"{mine}; {step.kw:.1f} kW of load are left")
+                    self._say(tray, "ramp", "down", f"{mine}; {abs(step.kw):.1f} kW of load are left")
                     orders.append(asyncio.ensure_future(self._order(tray, "unload", timeout_s=UNLOAD_S, gpus=gpus)))
+                begin = await self._given(begin, step)
         await asyncio.gather(*orders, *(self._off(tray) for tray in trays))
         if not self._loaded():
             self._wanted = None
+
+    async def _falling(self, until_s: float) -> bool:
+        """Until this run second, also of a run that is being stopped as planned; False at once when it is to end faster."""
+        while not self._job.stop.is_set() or self._job.gently():
+            if (left_s := until_s - self._now()) <= 0:
+                return True
+            await self._job.clock.sleep(min(left_s, LOOK_S))
+        return False
 
     def _falls(self, part: str) -> ramp.Unit:
         unit = self._unit(part)

@@ -120,6 +120,8 @@ class Job:
     """How an earlier session found each tray."""
     replan: Callable[[], Plan] | None = None
     """Of a run that goes on: what is owed, once trays have said who they are. It reads the database."""
+    commands: Callable[[], None] = lambda: None
+    """Called before the first load, when no tray has said that another controller holds it."""
 
     def attempts(self, stage: str, check: str, part: str) -> int:
         """How many were made before this session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Mapping
@@ -13,11 +14,13 @@ from burnin.errors import NotReady
 from burnin.store import RUNNING, Run, Session, Store
 
 _PROC = Path("/proc")
+_HIDDEN = ""
+_ETHERNET = "1\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process for all time: host, its boot (and pid namespace), its number, and when it began (kernel ticks since boot)."""
+    """One process for all time: host, its boot (namespace, machine), its number, and when it began (kernel ticks since boot)."""
 
     host: str
     boot: str
@@ -35,10 +38,17 @@ class Process:
         return cls(session.host, session.boot, session.pid, session.pid_started)
 
     def gone(self) -> bool | None:
-        """True when it is provably not there any more, False when it is, None when that cannot be known from here."""
-        if self.host != socket.gethostname() or not self.boot or not self.started:
+        """True when it is provably not there any more, False when it is. None when that cannot be known from here: of another
+        machine (also one of the same name), of other process numbers (a container), of a process that this user cannot see."""
+        here, there = _boot().split("."), self.boot.split(".")
+        if self.host != socket.gethostname() or not self.started or len(here) < 3 or len(there) < 2:
             return None
-        return self.boot != _boot() or _started(self.pid) != self.started
+        if there[0] != here[0]:
+            return True if here[2] and there[2:] == here[2:] else None  # this machine was started again since
+        if there[1] != here[1]:
+            return None
+        now = _started(self.pid)
+        return None if now == _HIDDEN else now != self.started
 
     def as_who(self) -> dict[str, Any]:
         """As trays are told: see `burnin.agent.claims`."""
@@ -55,20 +65,40 @@ class Process:
 
 
 def _boot() -> str:
+    """BOOT.NAMESPACE.MACHINE: what a process's number counts in."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}.{_machine()}"
     except OSError:
         return ""
 
 
+def _machine() -> str:
+    """Which machine this is, across boots: by the addresses of its network cards, since images are cloned with host name and
+    machine-id. Empty where it has none that can be seen (a container)."""
+    cards = [path.parent for path in Path("/sys/class/net").glob("*/device")]
+    known = sorted((card / "address").read_text() for card in cards if (card / "type").read_text() == _ETHERNET)
+    return hashlib.sha256("".join(known).encode()).hexdigest()[:16] if known else ""
+
+
 def _started(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat; None when there is no such process, or only its remains."""
+    """Field 22 of /proc/PID/stat; None when there is no such process, or only its remains; _HIDDEN when there is one that the
+    kernel shows to others only (hidepid)."""
     try:
         fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return None
+        return _HIDDEN if _there(pid) else None
     return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def _there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def keeper(store: Store, run: Run) -> Process | None:

@@ -76,6 +76,7 @@ class Run:
                 await self._arrive()
                 self.refused = any(session.anothers for session in self.job.sessions.values())
                 if not self.refused:
+                    self.job.commands()
                     await self._go_on()
                 for leg in self.job.plan.legs:
                     if self.job.stop.is_set() or self.refused or not self._anyone():

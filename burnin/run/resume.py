@@ -15,19 +15,24 @@ from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
 from burnin.errors import InputError
 from burnin.rack.load import RackFile
-from burnin.rack.schema import Catalogue, Profile, Rack
+from burnin.rack.schema import SUPPLY, Catalogue, Profile, Rack
 from burnin.run.job import Left
 from burnin.run.keep import ARRIVE
 from burnin.run.lock import Process
 from burnin.run.owed import Owed, Proof, owed
 from burnin.run.plan import Plan, make
 from burnin.run.replaced import announced, since
+from burnin.run.tray import TIED
 from burnin.run.undo import pending
 from burnin.store import Place, Run, Session, Store, Voided
 from burnin.store.records import Stage as Went
 from burnin.suites.schema import Suite
 
 SHOWN = 4
+LEFT = "this run goes on with what it began with; a new run takes the new one"
+TAKEN = "that protects the rack, and this run goes on under it as it is now"
+PROTECTS = ("gpu.tlimit.start", "gpu.tlimit.cutoff", *SUPPLY)
+"""Limits that no check judges by."""
 _JUMP_S = 1.0
 """At least so long after the last thing kept a new session begins, whatever clocks say."""
 
@@ -54,16 +59,25 @@ class Before:
     as_found: Mapping[str, Answer]
     left: Left | None = None
     undo: Mapping[str, Order] = field(default_factory=dict)
+    agent: str = ""
+    """The beginning of the hash of the agent that it had on its trays."""
+    tied: Mapping[str, float] = field(default_factory=dict)
+    """Tray -> run seconds less its monotonic clock, as known when it was attached to last."""
+    ours_s: float | None = None
+    """Run seconds less this machine's monotonic clock, as trays tell it (burnin.run.reclock)."""
 
     def elapsed_s(self, here: Process, mono_s: float, now: dt.datetime) -> float:
         """The run second that it is now.
 
-        By the monotonic clock on the same boot of the same controller; elsewhere by the wall clocks, and never before what
-        was kept last: a clock that jumped may shorten a gap, it cannot put new readings before old ones.
+        By the monotonic clock on the same boot of the same controller; elsewhere by the trays' own, and where none of their
+        agents is left, by the wall clocks. Never before what was kept last: a clock that jumped may shorten a gap, it cannot
+        put new readings before old ones.
         """
         last = self.sessions[-1]
         if (last.host, last.boot) == (here.host, here.boot) and here.boot:
             now_s = mono_s - last.mono_s + last.t0_s
+        elif self.ours_s is not None:
+            now_s = mono_s + self.ours_s
         else:
             now_s = (now - dt.datetime.fromisoformat(last.started)).total_seconds() + last.t0_s
         return max(now_s, self.last_s + _JUMP_S)
@@ -72,7 +86,8 @@ class Before:
 def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     """What is there of run `name`. Raises InputError when it is not a run of a suite, rack and profile of these names.
 
-    A run goes on with what it began with: limits that change halfway would be two runs' evidence under one verdict.
+    A run goes on with what it began with: limits that change halfway would be two runs' evidence under one verdict. But what
+    protects the rack (guard, interlocks, cut-off, kW and kW/s) judges no part, and is taken as the site has it now.
     """
     run = store.run(name)
     config = store.config(run.id)
@@ -88,8 +103,13 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     except ValidationError:
         version = config["versions"]["burnin"]
         raise InputError(f"run {run.id} began with burnin {version}: this one cannot read its suite or profile") from None
-    changed = (*_changed("suite", began[0].suite, began[0], suite), *_changed("profile", run.profile, began[1], file.profile))
-    suite, file = began[0], replace(file, profile=began[1])
+    profile = _guarded_as(file.profile, began[1])
+    changed = (
+        *_changed("suite", began[0].suite, began[0], suite),
+        *_changed("profile", run.profile, profile, file.profile),
+        *_changed("profile", run.profile, began[1], profile, TAKEN),
+    )
+    suite, file = began[0], replace(file, profile=profile)
     trays, only = config["plan"]["trays"], tuple(config["plan"]["only"])
     sessions = store.sessions(run.id)
     tested = {tray.part: tray.identity for tray in store.trays(run.id) if tray.identity}
@@ -98,7 +118,7 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     for one in store.attempts(run.id):
         tried[one.stage, one.name, one.part] = max(one.attempt, tried.get((one.stage, one.name, one.part), 0))
     found = [one for one in store.evidence(run.id) if one.stage == ARRIVE]
-    last_s = store.last_moment(run.id)
+    last_s, log = store.last_moment(run.id), store.log(run.id)
     return Before(
         run=run,
         file=file,
@@ -115,15 +135,23 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
         tried=tried,
         as_found={one.part: Answer(Order(one.part, one.kind), True, one.body["body"]) for one in reversed(found)},
         left=left_in(suite, store.stages(run.id), last_s),
-        undo=pending(store.log(run.id)),
+        undo=pending(log),
+        agent=str(config["versions"]["agent"]),
+        tied={line.part: float(line.code) for line in log if line.kind == TIED},
     )
 
 
-def _changed(what: str, name: str, then: BaseModel, now: BaseModel) -> Iterator[str]:
+def _guarded_as(now: Profile, then: Profile) -> Profile:
+    """What judges as it was then, what protects as it is now."""
+    limits = {**then.limits, **{name: now.limits[name] for name in PROTECTS if name in now.limits}}
+    return then.model_copy(update={"guard": now.guard, "interlocks": now.interlocks, "limits": limits})
+
+
+def _changed(what: str, name: str, then: BaseModel, now: BaseModel, does: str = LEFT) -> Iterator[str]:
     places = list(_differ(then.model_dump(mode="json", by_alias=True), now.model_dump(mode="json", by_alias=True)))
     if places:
         where = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
-        yield f"{what} {name} was changed since ({where}): this run goes on with what it began with; a new run takes the new one"
+        yield f"{what} {name} was changed since ({where}): {does}"
 
 
 def _differ(then: Any, now: Any, at: str = "") -> Iterator[str]:

@@ -278,6 +278,7 @@ async def _run(
         tried=before.tried if before else {},
         as_found=before.as_found if before else {},
         replan=replan if before else None,
+        commands=lambda: keep_ways(store.path, run_id, ways_of(dial, request.plan.trays, agent)),
     )
     leaving: list[asyncio.Task[None]] = []
 
@@ -291,7 +292,6 @@ async def _run(
     loop.add_signal_handler(signal.SIGINT, stop.interrupt)
     loop.add_signal_handler(signal.SIGTERM, terminated)
     left = False
-    keep_ways(store.path, run_id, ways_of(dial, request.plan.trays, agent))
     try:
         run = Run(job)
         through = await run.run()
@@ -300,7 +300,7 @@ async def _run(
     finally:
         await guard.close(clean=left)
         if left:
-            drop_ways(store.path)
+            drop_ways(store.path, run_id)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         await bmcs.close()

@@ -31,6 +31,8 @@ ORDER_S = 0.001
 """Between readings of a table whose clock was found to be earlier than thought: they keep their order."""
 _HOPELESS = (HostKeyError, LoginRefused, TrayUnfit, AgentBusy)
 
+TIED = "tied"
+"""Kind of the log lines that say how a tray's clock stands."""
 CONNECTING, READY, LOST, REFUSED, DONE = "connecting", "ready", "LOST", "refused", "done"
 
 Event = Attached | Tick | LogLine | TrayState
@@ -183,6 +185,7 @@ class TraySession:
         if self._replay_until > self.seen_seq and not (within_s := self._placing.within_s(self._clock.now())) <= POORLY_S:
             known = f"within {within_s:.1f} s" if within_s < 60 else "by when its agent was heard: it did not tell its clock"
             self._note(f"what was recorded meanwhile is placed {known}")
+        self._tell_tie()
         self._tables = self._columns(hello["tables"])
         self._watched(hello)
         self.goes_on = hello.get("stage", "")
@@ -215,6 +218,13 @@ class TraySession:
                 self._placing.asked(sent_s, got_s, said["mono_ns"] / 1e9)
                 if self._placing.within_s(got_s) <= WELL_S or got_s >= end_s:
                     return
+
+    def _tell_tie(self) -> None:
+        """How the run's seconds stand to this tray's clock: for whoever goes on with the run elsewhere."""
+        if self._placing.within_s(self._clock.now()) <= POORLY_S:
+            tied_s = self._placing.ours_s(0.0) - self._run_start_s
+            text = f"run seconds are its monotonic clock {tied_s:+.3f} s"
+            self._emit(LogLine(self.tray, self.now_s(), TIED, f"{tied_s:.6f}", text, "controller"))
 
     def _ask_later(self, link: Link) -> None:
         """Beside the lease, which waits for no answer."""

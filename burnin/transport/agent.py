@@ -245,8 +245,11 @@ class AgentLink:
         if word == "fenced":
             return Superseded(f"{self.part} was taken over by {named}: this controller commands it no more")
         if stage := who.get("stage"):
-            ways = f"`--resume {run}` goes on with it, `burnin stop {run} --emergency` ends it"
-            return AgentBusy(f"{self.part} is held by {named}, whose stage {stage} is detached: {ways}")
+            ways = f"`--resume {run}` goes on with it"
+            if run == self._run:  # as this one tries to, from where it cannot be proved that the other is gone
+                ways = f"`--resume {run}` goes on with it on {who.get('host')}, and elsewhere when its lease is over"
+            named += f", whose stage {stage} is detached"
+            return AgentBusy(f"{self.part} is held by {named}: {ways}, `burnin stop {run} --emergency` ends it")
         return AgentBusy(f"{self.part} is held by {named}; wait for it, or `burnin stop` it")
 
     def _take(self, records: list[wire.Record]) -> None:

@@ -55,3 +55,12 @@ async def test_nothing_is_taken_while_the_disk_is_behind_and_a_stuck_one_is_not_
     full[0] = True
     link._take([Record("note", "b", 2, 0, {})])
     assert not channel.reads(), "and again"
+
+
+async def test_who_may_go_on_with_a_detached_stage_is_told_where() -> None:
+    dialer, said = cast("Any", SimpleNamespace(endpoints={"t00": None})), agent._Session(lambda _: None, asyncio.Future())
+    said.err += b'busy r1 {"run": "r1", "pid": 7, "host": "c1", "since": "noon", "stage": "soak"}'
+    held = "t00 is held by run r1 (process 7 on c1, since noon), whose stage soak is detached: `--resume r1` goes on with it"
+    ends = ", `burnin stop r1 --emergency` ends it"
+    told = {run: str(AgentLink(dialer, "t00", cast("Any", None), run, lambda _: None)._others(said)) for run in ("r1", "r2")}
+    assert told == {"r2": held + ends, "r1": f"{held} on c1, and elsewhere when its lease is over{ends}"}

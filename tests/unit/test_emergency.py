@@ -153,8 +153,11 @@ def test_ways_are_of_one_run_and_of_nobody_elses_business(tmp_path: Path) -> Non
     for garbled in (b"", b"{", b"[1]", b'{"run": 3}', b"\xff"):
         beside.ways(db).write_bytes(garbled)
         assert beside.read_ways(db, "last") is None
-    beside.drop_ways(db)
-    beside.drop_ways(db)
+    beside.keep_ways(db, "20261121-a", {})
+    beside.drop_ways(db, "20261121-b")
+    assert beside.read_ways(db, "last") is not None, "a run that was refused leaves those of the one that heats"
+    beside.drop_ways(db, "20261121-a")
+    beside.drop_ways(db, "20261121-a")
     assert os.listdir(tmp_path) == []
 
 
@@ -210,9 +213,10 @@ def test_a_link_to_the_database_has_the_same_things_beside_it(tmp_path: Path) ->
     assert (beside.live(link), beside.ways(link)) == (beside.live(db), beside.ways(db))
 
 
-def test_a_gpu_that_is_not_cold_yet_is_said(guard: Callable[..., Guard], tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_cold_yet_is_no_success(guard: Callable[..., Guard], tmp_path: Path) -> None:
     guard({"run": "r1"}, {"said": "ordered"}, {"outcome": {**GONE, "cold_s": None}})
-    assert "not every GPU was read at idle power yet" in emergency.stop_now("r1", tmp_path / "b.db", "me")[-1]
+    with pytest.raises(NotReady, match="not every GPU was read at idle power yet"):
+        emergency.stop_now("r1", tmp_path / "b.db", "me")
 
 
 def test_where_nothing_says_where_the_trays_are_nobody_was_told(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from burnin.events import Result, StageBegan, StageEnded, Status
 from burnin.rack.load import load_catalogue, load_rack, shipped
 from burnin.run import plan
 from burnin.run.lock import Process
+from burnin.run.resume import look
 from burnin.run.start import Request, config
 from burnin.store import Attempt, Enrollment, RunStart, Session, Tray, open_store
 from burnin.suites.load import load_suite
@@ -184,6 +185,34 @@ def test_a_suite_or_profile_that_was_changed_since_is_said_and_not_taken_over(ca
     out = capsys.readouterr().out
     assert "suite mine was changed since (stages): this run goes on with what it began with" in out
     assert "profile gb300-nvl72 was changed since (limits.gpu.idle_power.max): this run goes on" in out
+    assert "protects the rack" not in out
+
+
+def test_what_protects_the_rack_is_taken_as_it_is_now(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = Path("inventory/profiles/gb300-nvl72.yaml")
+    profile.parent.mkdir(parents=True)
+    shutil.copy(shipped(str(profile)), profile)
+    kept()
+    text = profile.read_text()
+    for was, now in (
+        ("limit: {min: 2, max: 47,", "limit: {min: 2, max: 44,"),
+        ("rack.power_rate: {max: 20,", "rack.power_rate: {max: 10,"),
+        ("gpu.tlimit.start: {min: 10,", "gpu.tlimit.start: {min: 12,"),
+    ):
+        assert text.count(was) == 1, was
+        text = text.replace(was, now)
+    profile.write_text(text.replace("gpu.idle_power: {max: 300,", "gpu.idle_power: {max: 301,"))
+    assert resume() == 0
+    out = capsys.readouterr().out
+    assert "profile gb300-nvl72 was changed since (limits.gpu.idle_power.max): this run goes on with what it began with" in out
+    places = "limits.gpu.tlimit.start.min, limits.rack.power_rate.max, guard.coolant_supply.limit.max"
+    assert f"({places}): that protects the rack, and this run goes on under it as it is now" in out
+    file = load_rack("rack.yaml", need_known_hosts=False, need_keys=False)
+    suite = load_suite("suite.yaml", checks=CHECKS, metrics=CATALOGUE().metrics)  # type: ignore[arg-type]
+    with closing(open_store("burnin.db", create=False)) as store:
+        goes_on = look(store, "last", suite, file).file.profile
+    supply, rate, idle = goes_on.guard["coolant_supply"], goes_on.limits["rack.power_rate"], goes_on.limits["gpu.idle_power"]
+    assert (supply.limit.max, rate.max, idle.max) == (44, 10, 300)
     assert "nothing is owed" in out, "the stage that is new is none of this run's"
 
 

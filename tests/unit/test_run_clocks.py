@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from burnin.rack.load import RackFile, load_catalogue
 from burnin.run import plan
 from burnin.run.lock import Process
 from burnin.run.resume import Before
-from burnin.run.tray import TraySession
+from burnin.run.tray import READY, TIED, TraySession
 from burnin.store import Run, Session
 from tests import build
 from tests.unit.test_run_parts import FakeAgent, FakeClock, FakeLink, settle
@@ -50,6 +51,12 @@ def test_on_the_same_boot_a_gap_is_as_long_as_the_monotonic_clock_says(off_h: in
 )
 def test_elsewhere_or_after_a_reboot_the_wall_clock_says(other: Process) -> None:
     assert before(100.0).elapsed_s(other, 7.0, NOON + dt.timedelta(seconds=1234)) == 1234.0
+
+
+def test_where_trays_tell_the_time_the_wall_clock_is_not_asked() -> None:
+    known = replace(before(100.0), ours_s=1200.0)
+    assert known.elapsed_s(Process("there", "b", 1, "1"), 7.0, NOON + dt.timedelta(days=2)) == 1207.0
+    assert known.elapsed_s(HERE, 500.0 + 900.0, NOON) == 900.0, "on the same boot its own is better"
 
 
 def test_a_wall_clock_that_went_back_puts_nothing_new_before_what_is_old() -> None:
@@ -205,3 +212,12 @@ async def test_an_agent_of_an_older_version_is_placed_by_what_is_heard(monkeypat
     assert [text.split(":")[-1] for text in rig.said()] == [" it did not tell its clock"]
     assert [e.t_s for e in rig.events if isinstance(e, Tick)] == pytest.approx([0.25, 1.25, 2.25, 3.25, 4.25, 5.25])
     await rig.end()
+
+
+async def test_how_a_trays_clock_stands_is_written_down_for_whoever_goes_on_elsewhere() -> None:
+    rig = Rig()
+    await settle()
+    assert rig.session.state == READY
+    (line,) = [e for e in rig.events if isinstance(e, LogLine) and e.kind == TIED]
+    assert float(line.code) == pytest.approx(-5000.0 - 100.0, abs=0.002), "the run began at our second 100"
+    rig.life.cancel()

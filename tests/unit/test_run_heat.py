@@ -33,6 +33,7 @@ class Clock:
         return self.t
 
     async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
         self.t += seconds
         await asyncio.sleep(0)
 
@@ -85,7 +86,8 @@ class Bench:
     async def _wait_until(self, end_s: float) -> None:
         for _ in range(3):  # what was ordered before gets its turn first
             await asyncio.sleep(0)
-        self.clock.t = max(self.clock.t, 100.0 + end_s)
+        if not self.job.stop.is_set():  # as the run's own: it does not wait when it is to end
+            self.clock.t = max(self.clock.t, 100.0 + end_s)
 
     def event(self, event: Event) -> None:
         assert isinstance(event, LogLine)
@@ -178,6 +180,36 @@ def test_load_falls_tray_by_tray_when_planned_and_at_once_when_not() -> None:
     begin = bench.clock.t - 100.0
     bench.down(at_once=True)
     assert {at - begin for at, _, gpus in bench.heard("unload") if not gpus and at >= begin} == {0.0}
+
+
+def test_load_falls_tray_by_tray_when_the_run_is_stopped_as_planned() -> None:
+    bench = Bench(power={"rack.power_rate": RATE})
+    bench.up()
+    begin = bench.clock.t - 100.0
+    bench.job.stop.set()
+    bench.job.gently = lambda: bench.clock.t - 100.0 < begin + 1.4
+    bench.down()
+    falls = [(round(at - begin, 1), tray) for at, tray, gpus in bench.heard("unload") if gpus]
+    assert falls == [(0.0, "t02"), (1.0, "t01")], "and at once from when somebody asked for more than that"
+    assert not any(tray.loaded for tray in bench.trays.values())
+    assert bench.clock.t - 100.0 < begin + 1.6
+
+
+def test_a_controller_that_stood_still_does_not_make_good_for_it_at_once() -> None:
+    bench = Bench(power={"rack.power_rate": RATE})
+    begun = bench.event
+
+    def stood(event: Event) -> None:  # while the first tray is told
+        begun(event)
+        bench.clock.t += 5.0 if len(bench.said("ramp", "up")) == 1 or len(bench.said("ramp", "down")) == 1 else 0.0
+
+    bench.event = stood  # type: ignore[method-assign]
+    bench.up()
+    assert [at for at, _, _ in bench.heard("load")] == [5.0, 6.0, 7.0], "each waits for its second"
+    begin = bench.clock.t - 100.0
+    bench.down()
+    falls = [round(at - begin, 1) for at, _, gpus in bench.heard("unload") if gpus]
+    assert falls == [5.0, 6.0, 7.0]
 
 
 def test_a_stop_in_the_middle_of_a_fall_ends_it() -> None:
