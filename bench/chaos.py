@@ -40,7 +40,7 @@ coverage: {metrics: [gpu.temp, gpu.power, ecc.dram_ue]}
 stages:
   - {stage: audit, steps: [inventory]}
   - {stage: idle, phase: idle, for: 4 s, settle: 1 s, steps: [idle-baseline, links, xid]}
-  - {stage: load, phase: load, for: 10 s, settle: 6 s, load: {}, steps: [gpu-load, thermal-margin, ecc, links, xid]}
+  - {stage: load, phase: load, for: 18 s, settle: 8 s, load: {}, steps: [gpu-load, thermal-margin, ecc, links, xid]}
   - {stage: cool, phase: cool, for: 4 s, steps: [ecc, xid]}
 """
 PLANTED = ("clock_cap:t01.g2", "link_down:t00.g1.l3:0")
