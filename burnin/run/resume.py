@@ -11,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from burnin.assess.case import gather
 from burnin.assess.coverage import holes
+from burnin.assess.went import kept_off
 from burnin.checks import CHECKS
-from burnin.checks.base import Answer, Order
+from burnin.checks.base import RACK, Answer, Order
 from burnin.errors import InputError
 from burnin.rack.load import RackFile
+from burnin.rack.parts import tray_of
 from burnin.rack.schema import SUPPLY, Catalogue, Profile, Rack
 from burnin.run.job import Left
 from burnin.run.keep import ARRIVE
@@ -177,7 +179,12 @@ def left_in(suite: Suite, rows: Sequence[Went], last_s: float) -> Left | None:
 def proof(store: Store, run: str, replaced: Mapping[str, str], now_s: float) -> Proof:
     """What the run has proved so far; `replaced`: parts that are known to be others from `now_s` on."""
     voided = [*store.voided(run), *(Voided(part, now_s, why) for part, why in replaced.items())]
-    return Proof(store.stages(run), store.attempts(run), voided, holes(gather(store, run)))
+    case = gather(store, run)
+    open_ = holes(case)
+    for line in kept_off(case.log, case.stages, case.sessions):
+        for part in (tray_of(line.part), RACK):
+            open_.setdefault((line.source, part), f"{line.part} was not loaded: {line.text}")
+    return Proof(case.stages, store.attempts(run), voided, open_)
 
 
 def what_is_owed(store: Store, before: Before, suite: Suite) -> list[Owed]:
