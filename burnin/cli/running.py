@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from burnin.store import Store
 
 
+PATIENCE_S = 60.0
+"""How long a run waits for somebody who holds its database: memory and trays keep what is read meanwhile."""
+
+
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into the tree."""
     app.command("run")(run)
@@ -79,7 +83,7 @@ def run(
 
     begun = dt.datetime.now(dt.UTC)
     run_id = new_id(begun)
-    store = open_store(db)
+    store = open_store(db, keep_s=PATIENCE_S)
     out = console()
     try:
         refuse_second(store, file.rack.rack)
@@ -120,7 +124,7 @@ def _resume(request: Request, name: str, chosen: bool, dry_run: bool, plain: boo
 
     if chosen:
         raise InputError("--resume goes on with a run as it was planned: leave --only and --parts out")
-    store, out = open_store(db, create=False), console()
+    store, out = open_store(db, create=False, keep_s=PATIENCE_S), console()
     try:
         before = look(store, name, request.suite, request.file)
         refuse_second(store, request.file.rack.rack, before.run.id)
