@@ -131,14 +131,18 @@ def _resume(request: Request, name: str, chosen: bool, dry_run: bool, plain: boo
         again = replace(
             request, file=before.file, suite=before.suite, catalogue=before.catalogue, plan=before.plan, only=before.only
         )
-        many = what_is_owed(store, before, before.suite)
         for text in before.changed:
             out.print(text, markup=False, highlight=False, soft_wrap=True)
-        show_owed(before.run.id, before.suite, many, before.replaced, out)
+        at_once = before.left is not None and not dry_run  # load goes on alone: no days of readings are looked through before
+        many = [] if at_once else what_is_owed(store, before, before.suite)
+        if at_once:
+            out.print(f"run {before.run.id}: a detached stage was left; its trays come first, then what is owed")
+        else:
+            show_owed(before.run.id, before.suite, many, before.replaced, out)
         if dry_run:
             return
         stored = store.verdict(before.run.id)
-        if not many and before.run.ended is not None and stored is not None:
+        if not at_once and not many and before.run.ended is not None and stored is not None:
             said = jsonlib.loads(stored)
             show(said, out)
             write(json, stored)

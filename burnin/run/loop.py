@@ -131,11 +131,12 @@ class Run:
             if session.state == CONNECTING:
                 self.job.keeper.event(TrayState(tray, self._now(), "LOST", f"{tray}: not connected within {SETTLE_S:g} s"))
             return
+        another = False
         with contextlib.suppress(TrayError):
             identity = await session.order("identify")
             self._identities[tray] = identity
-            self.job.keeper.identity(tray, identity)
-        if tray in self.job.as_found:
+            another = self.job.keeper.identity(tray, identity)
+        if tray in self.job.as_found and not another:  # what was replaced is left as it was found itself
             self._states[tray] = [self.job.as_found[tray]]
         else:
             await self._snapshot(tray)

@@ -120,6 +120,7 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     for one in store.attempts(run.id):
         tried[one.stage, one.name, one.part] = max(one.attempt, tried.get((one.stage, one.name, one.part), 0))
     found = [one for one in store.evidence(run.id) if one.stage == ARRIVE]
+    replaced = announced(tested, Rack.model_validate(config["rack"]).expect, file.rack.expect, enrolled)
     last_s, log = store.last_moment(run.id), store.log(run.id)
     return Before(
         run=run,
@@ -132,10 +133,14 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
         sessions=tuple(sessions) or (Session(run.host, "", run.pid, "", run.operator, run.started, 0.0, 0.0),),
         last_s=last_s,
         tested=tested,
-        replaced=announced(tested, Rack.model_validate(config["rack"]).expect, file.rack.expect, enrolled),
+        replaced=replaced,
         places=store.places(run.id),
         tried=tried,
-        as_found={one.part: Answer(Order(one.part, one.kind), True, one.body["body"]) for one in reversed(found)},
+        as_found={
+            one.part: Answer(Order(one.part, one.kind), True, one.body["body"])
+            for one in found  # of a tray that was replaced there are several, the last is its own
+            if not any(tray_of(part) == one.part for part in replaced if part.count(".") == 0 or ".g" in part)
+        },
         left=left_in(suite, store.stages(run.id), last_s),
         undo=pending(log),
         agent=str(config["versions"]["agent"]),
