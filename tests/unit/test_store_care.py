@@ -198,7 +198,7 @@ def test_nothing_is_vacuumed_under_a_living_run(path: Path, capsys: pytest.Captu
 
 
 async def test_a_run_of_who_knows_whom_keeps_nobody_from_its_database_unless_it_is_in_use(path: Path) -> None:
-    """It came with a copy, or a container kept it: nobody can prove here that its process is gone, but that none uses the file."""
+    """It came with a copy, or from a container: that its process is gone is not known here, but that nobody uses the file."""
     with closing(open_store(path)) as store:
         of = Session("elsewhere", "b.1.2", 1, "1", "ann", "2026-01-02T00:00:00Z", 0.0, 0.0)
         store.begin_run(RunStart("r2", "R-1", "p", None, False, True, "ann", "2026-01-02T00:00:00Z", {}), of)
