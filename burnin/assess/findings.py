@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from burnin.assess.case import Case, last_state
-from burnin.assess.went import last
+from burnin.assess.went import kept_off, last
 from burnin.checks import CHECKS
 from burnin.checks.base import TO_DO
 from burnin.checks.gpu_load import FRACTION
@@ -29,6 +29,7 @@ _UNLOCK = {
     "power_shelves": "look at the feed and the supplies of the shelf that is named, then run again",
     "switch_trays": "look at power and network of the switch trays that are named, then run again",
 }
+_UNREAD = "find out why it is not read (what is not read is not good), or waive {name} by name in the rack file; then run again"
 _GO_ON = "go on with it: burnin run SUITE RACK.yaml --resume {run}"
 _HELPS = {
     "not_supported": "again is no better: it cannot be read here; update what should tell it, or take it out of the suite",
@@ -90,12 +91,15 @@ def attributed(findings: list[Finding]) -> list[Finding]:
 
 
 def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
-    """One finding per failed measurement, per XID, and per GPU whose load was not reached."""
+    """One finding per failed measurement, per XID, and per GPU whose load was not reached, unless an interlock kept it off."""
+    off = {(line.source, line.part) for line in kept_off(case.log, case.stages, case.sessions)}
     for step in steps:
         for one in step.measurements:
             if one.result is Result.FAIL:
                 yield named(case, _failed(case, step, one))
             elif _load_not_attained(one):
+                if {(step.stage, one.part), (step.stage, tray_of(one.part))} & off:
+                    continue
                 action = f"find out why {one.part} does not reach its power, then run again"
                 hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD, action=action)
                 yield named(case, hold)
@@ -138,10 +142,12 @@ def _number(limit: str) -> float | None:
 
 def of_trays(case: Case) -> Iterator[Finding]:
     """Trays that were lost or refused or belong elsewhere, and GPUs that the driver lost or hangs on."""
-    for line in case.log:
-        if line.kind == "interlock" and line.code == "bad":
-            name = line.text.split(":")[0]
+    for line in kept_off(case.log, case.stages, case.sessions):
+        name = line.text.split(":")[0]
+        if line.code == "bad":
             yield _trouble(case, line.part, f"interlock.{name}", line.text, _UNLOCK.get(name, "make it good, then run again"))
+        elif line.part != "rack":
+            yield _trouble(case, line.part, f"interlock.{name}", line.text, _UNREAD.format(name=name))
     yield from of_guard(case)
     yield from _of_services(case)
     for tray in case.trays:

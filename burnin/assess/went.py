@@ -7,12 +7,14 @@ its time is that of all stretches, and its statistics are those of the last.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from burnin.assess.domain import tray_since
-from burnin.events import Status
+from burnin.events import LogLine, Status
+from burnin.rack.parts import tray_of
+from burnin.store.records import Session, Voided
 from burnin.store.records import Stage as Went
-from burnin.store.records import Voided
 from burnin.suites.schema import Stage, Suite
 from burnin.telemetry.series import Stretch
 
@@ -47,6 +49,20 @@ def proven_s(rows: Sequence[Went], stage: Stage, tray: str, voided: Sequence[Voi
     """Seconds beyond settling that a tray has of this stage, over all its stretches."""
     mine = [row for row in _of(rows, stage.stage, tray, voided) if row.phase is not None and row.t1_s is not None]
     return sum(max(0.0, (row.t1_s or 0.0) - row.t0_s - stage.settle) for row in mine)
+
+
+def kept_off(log: Iterable[LogLine], rows: Sequence[Went], sessions: Sequence[Session]) -> list[LogLine]:
+    """Interlocks that kept something from load in a stage (the line's source), where no later session did that stage again.
+    Lines of "controller" are of what burned already, or of an older burnin: of those, what was bad counts."""
+    out = []
+    for line in log:
+        if line.kind == "interlock" and line.code in ("bad", "unread") and (line.code, line.source) != ("unread", "controller"):
+            later = min((session.t0_s for session in sessions if session.t0_s > line.t_s), default=math.inf)
+            tray = tray_of(line.part)
+            again = (row for row in rows if row.name == line.source and row.t0_s >= later and row.status is Status.COMPLETE)
+            if not any(row.trays is None or tray in row.trays or tray == line.part == "rack" for row in again):
+                out.append(line)
+    return out
 
 
 def stretch(stage: Stage, row: Went | None) -> Stretch | None:

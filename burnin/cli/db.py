@@ -107,6 +107,7 @@ def vacuum(
     import datetime as dt
 
     from burnin.run.lock import keeper
+    from burnin.run.sockets import kept_by
     from burnin.store import care, open_store
 
     if older_than is not None and older_than < 0:
@@ -114,7 +115,7 @@ def vacuum(
     store = open_store(db, create=False)
     try:
         for run in store.runs():
-            if (who := keeper(store, run)) is not None and who.gone() is not True:
+            if (who := keeper(store, run)) is not None and (who.gone() is False or (who.gone() is None and kept_by(db))):
                 raise NotReady(f"run {run.id} is being kept in {db} (process {who.pid} on {who.host}): wait until it has ended")
     finally:
         store.close()

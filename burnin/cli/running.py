@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from burnin.store import Store
 
 
+PATIENCE_S = 60.0
+"""How long a run waits for somebody who holds its database: memory and trays keep what is read meanwhile."""
+
+
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into the tree."""
     app.command("run")(run)
@@ -80,7 +84,7 @@ def run(
 
     begun = dt.datetime.now(dt.UTC)
     run_id = new_id(begun)
-    store = open_store(db)
+    store = open_store(db, keep_s=PATIENCE_S)
     out = console()
     try:
         refuse_second(store, file.rack.rack)
@@ -121,21 +125,25 @@ def _resume(request: Request, name: str, chosen: bool, dry_run: bool, plain: boo
 
     if chosen:
         raise InputError("--resume goes on with a run as it was planned: leave --only and --parts out")
-    store, out = open_store(db, create=False), console()
+    store, out = open_store(db, create=False, keep_s=PATIENCE_S), console()
     try:
         before = look(store, name, request.suite, request.file)
         refuse_second(store, request.file.rack.rack, before.run.id)
         again = replace(
             request, file=before.file, suite=before.suite, catalogue=before.catalogue, plan=before.plan, only=before.only
         )
-        many = what_is_owed(store, before, before.suite)
         for text in before.changed:
             out.print(text, markup=False, highlight=False, soft_wrap=True)
-        show_owed(before.run.id, before.suite, many, before.replaced, out)
+        at_once = before.left is not None and not dry_run  # load goes on alone: no days of readings are looked through before
+        many = [] if at_once else what_is_owed(store, before, before.suite)
+        if at_once:
+            out.print(f"run {before.run.id}: a detached stage was left; its trays come first, then what is owed")
+        else:
+            show_owed(before.run.id, before.suite, many, before.replaced, out)
         if dry_run:
             return
         stored = store.verdict(before.run.id)
-        if not many and before.run.ended is not None and stored is not None:
+        if not at_once and not many and before.run.ended is not None and stored is not None:
             said = jsonlib.loads(stored)
             show(said, out)
             write(json, stored)

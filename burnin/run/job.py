@@ -66,8 +66,8 @@ class Keeper(Protocol):
         """An attempt that ended."""
         ...
 
-    def identity(self, tray: str, identity: Mapping[str, Any]) -> None:
-        """Who answered."""
+    def identity(self, tray: str, identity: Mapping[str, Any]) -> bool:
+        """Who answered; True where that is another one than before."""
         ...
 
     def found(self, tray: str, answer: Answer) -> None:

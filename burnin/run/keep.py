@@ -86,8 +86,8 @@ class Keep:
         for watcher in self._watch:
             watcher(kept)
 
-    def identity(self, tray: str, identity: Mapping[str, Any]) -> None:
-        """Who answered as this tray."""
+    def identity(self, tray: str, identity: Mapping[str, Any]) -> bool:
+        """Who answered as this tray. True where it, or a GPU of it, is another one than the sessions before knew."""
         address, key = self._addresses.get(tray, ("", None))
         serial = identity.get("host", {}).get("serial")
         row = Tray(tray, address, key, serial, dict(identity))
@@ -95,6 +95,7 @@ class Keep:
         if new:
             self._put(lambda: self._store.void(new))
         self._put(lambda: self._store.keep_tray(row))
+        return bool(new)
 
     def found(self, tray: str, answer: Answer) -> None:
         """How a tray was set before anything was changed on it: kept at once, for whoever has to go on."""

@@ -15,6 +15,7 @@ from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import Answer
 from burnin.errors import TrayError
 from burnin.events import LogLine, StageBegan, StageEnded, Status, TrayState
+from burnin.rack.parts import within
 from burnin.run import interlocks, network
 from burnin.run.detached import Detaching
 from burnin.run.heat import Heat
@@ -130,11 +131,12 @@ class Run:
             if session.state == CONNECTING:
                 self.job.keeper.event(TrayState(tray, self._now(), "LOST", f"{tray}: not connected within {SETTLE_S:g} s"))
             return
+        another = False
         with contextlib.suppress(TrayError):
             identity = await session.order("identify")
             self._identities[tray] = identity
-            self.job.keeper.identity(tray, identity)
-        if tray in self.job.as_found:
+            another = self.job.keeper.identity(tray, identity)
+        if tray in self.job.as_found and not another:  # what was replaced is left as it was found itself
             self._states[tray] = [self.job.as_found[tray]]
         else:
             await self._snapshot(tray)
@@ -205,7 +207,7 @@ class Run:
             if self.job.guard is not None:
                 await self.job.guard.ready()
             allow = self._heat.allowed()
-            refused = interlocks.refusal(found := self._interlocks()) or (allow if isinstance(allow, str) else None)
+            refused = interlocks.refusal(found := self._interlocks(stage.stage)) or (allow if isinstance(allow, str) else None)
             refused = refused or self._detaching.refusal(leg, self._loadable(leg, found))
         if refused is not None:
             self._detaching.end()
@@ -322,7 +324,7 @@ class Run:
         last = (session.latest.get((gpu, metric), (-1e9, None)) for gpu in gpus for metric in interlocks.METRICS)
         return session.ready and any(value is None and t_s < since_s for t_s, value in last)
 
-    def _interlocks(self) -> list[interlocks.Interlock]:
+    def _interlocks(self, stage: str) -> list[interlocks.Interlock]:
         there = [tray for tray, session in self.job.sessions.items() if session.ready]
         readings = {
             gpu: {metric: self._latest(tray, gpu, metric) for metric in interlocks.METRICS}
@@ -339,9 +341,10 @@ class Run:
         found += self.job.guard.interlocks(there) if self.job.guard is not None else []
         for one in found:
             if one.state != "good":
-                self.job.keeper.event(
-                    LogLine(one.part, self._now(), "interlock", one.state, f"{one.name}: {one.why}", "controller")
-                )
+                # what burns already goes on under the guard: nothing is kept off by it
+                burns = one.part != "rack" and {gpu for gpu in readings if within(gpu, one.part)}
+                said_for = "controller" if burns and burns <= loaded else stage
+                self.job.keeper.event(LogLine(one.part, self._now(), "interlock", one.state, f"{one.name}: {one.why}", said_for))
         return found
 
     def _latest(self, tray: str, part: str, metric: str) -> float | None:

@@ -5,7 +5,7 @@ question. What was proved stays proved, a FAIL too: it is measured. Owed is
 
     what was never done, or could not be measured (ERROR), or was refused or stopped
     a stage that was cut: whole, or its rest where the suite says so (`cut: rest`), on every tray that was in it
-    a stage in which a tray was not read often enough
+    a stage in which a tray was not read often enough, or that an interlock kept it from being loaded in
     what was shown of a part that has been replaced since (burnin.assess.domain)
     and what only means something after it: load after an idle baseline that is owed, the cool-down after load that is owed
 
@@ -40,7 +40,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What there is. `holes`: (stage, tray) -> what was not read often enough there."""
+    """What there is. `holes`: (stage, tray or rack) -> what was not read often enough there, or an interlock kept from load."""
 
     stages: Sequence[Went] = ()
     attempts: Sequence[Attempt] = ()
@@ -93,7 +93,7 @@ def _why(stage: Stage, check: Check, part: str, proof: Proof) -> str:
     if valid[-1].status is not Status.COMPLETE:
         return valid[-1].why or f"it ended as {valid[-1].status}"
     if stage.phase is None:
-        return ""
+        return proof.holes.get((stage.stage, part), "") if check.heats else ""
     row = went.judged(proof.stages, stage.stage, part, proof.voided) if part != RACK else went.last(proof.stages, stage.stage)
     if row is None or row.status is not Status.COMPLETE or row.t0_s < from_s:
         return (row.why if row else "") or "the stage was cut"

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from burnin.assess.case import gather
 from burnin.assess.coverage import holes
+from burnin.assess.went import kept_off
 from burnin.checks import CHECKS
-from burnin.checks.base import Answer, Order
+from burnin.checks.base import RACK, Answer, Order
 from burnin.errors import InputError
 from burnin.rack.load import RackFile
+from burnin.rack.parts import tray_of
 from burnin.rack.schema import SUPPLY, Catalogue, Profile, Rack
 from burnin.run.job import Left
 from burnin.run.keep import ARRIVE
@@ -118,6 +120,7 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
     for one in store.attempts(run.id):
         tried[one.stage, one.name, one.part] = max(one.attempt, tried.get((one.stage, one.name, one.part), 0))
     found = [one for one in store.evidence(run.id) if one.stage == ARRIVE]
+    replaced = announced(tested, Rack.model_validate(config["rack"]).expect, file.rack.expect, enrolled)
     last_s, log = store.last_moment(run.id), store.log(run.id)
     return Before(
         run=run,
@@ -130,10 +133,14 @@ def look(store: Store, name: str, suite: Suite, file: RackFile) -> Before:
         sessions=tuple(sessions) or (Session(run.host, "", run.pid, "", run.operator, run.started, 0.0, 0.0),),
         last_s=last_s,
         tested=tested,
-        replaced=announced(tested, Rack.model_validate(config["rack"]).expect, file.rack.expect, enrolled),
+        replaced=replaced,
         places=store.places(run.id),
         tried=tried,
-        as_found={one.part: Answer(Order(one.part, one.kind), True, one.body["body"]) for one in reversed(found)},
+        as_found={
+            one.part: Answer(Order(one.part, one.kind), True, one.body["body"])
+            for one in found  # of a tray that was replaced there are several, the last is its own
+            if not any(tray_of(part) == one.part for part in replaced if part.count(".") == 0 or ".g" in part)
+        },
         left=left_in(suite, store.stages(run.id), last_s),
         undo=pending(log),
         agent=str(config["versions"]["agent"]),
@@ -177,7 +184,12 @@ def left_in(suite: Suite, rows: Sequence[Went], last_s: float) -> Left | None:
 def proof(store: Store, run: str, replaced: Mapping[str, str], now_s: float) -> Proof:
     """What the run has proved so far; `replaced`: parts that are known to be others from `now_s` on."""
     voided = [*store.voided(run), *(Voided(part, now_s, why) for part, why in replaced.items())]
-    return Proof(store.stages(run), store.attempts(run), voided, holes(gather(store, run)))
+    case = gather(store, run)
+    open_ = holes(case)
+    for line in kept_off(case.log, case.stages, case.sessions):
+        for part in (tray_of(line.part), RACK):
+            open_.setdefault((line.source, part), f"{line.part} was not loaded: {line.text}")
+    return Proof(case.stages, store.attempts(run), voided, open_)
 
 
 def what_is_owed(store: Store, before: Before, suite: Suite) -> list[Owed]:

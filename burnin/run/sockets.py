@@ -77,6 +77,26 @@ async def listen(path: Path, serve: Serve, owner: str) -> Listening:
     return Listening(path, server, lock, served)
 
 
+def kept_by(db: Path) -> str:
+    """Who keeps a run in this database, on this machine and now (a few words); empty where nobody does."""
+    place = _lock_of(live(db))
+    try:
+        lock = os.open(place, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return ""  # who keeps a run has it there
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return ""
+    except OSError:
+        return _owner(lock)
+    finally:
+        os.close(lock)
+
+
+def _owner(lock: int) -> str:
+    return os.pread(lock, 200, 0).decode("utf-8", "replace").strip() or "another run"
+
+
 async def _serve(serve: Serve, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         await serve(reader, writer)
@@ -96,7 +116,7 @@ def _lock(path: Path) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            other = os.pread(lock, 200, 0).decode("utf-8", "replace").strip() or "another run"
+            other = _owner(lock)
             os.close(lock)
             raise NotReady(
                 f"{other} is using this database: wait for it, or give this run a database of its own (--db)"

@@ -28,8 +28,15 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def open_store(path: Path | str, *, create: bool = True, busy_s: float = 10.0, clock: Callable[[], str] = utc_now) -> Store:
-    """The store in this file. Another program's lock is waited for `busy_s`.
+def open_store(
+    path: Path | str,
+    *,
+    create: bool = True,
+    busy_s: float = 10.0,
+    keep_s: float | None = None,
+    clock: Callable[[], str] = utc_now,
+) -> Store:
+    """The store in this file. Another program's lock is waited for `busy_s`, for what is to be written `keep_s`.
 
     Raises InputError when the file is not there (and `create` is false), is not burnin's or not ours to write, StoreError
     when it is locked, of a newer burnin, or its disk is full.
@@ -44,7 +51,7 @@ def open_store(path: Path | str, *, create: bool = True, busy_s: float = 10.0, c
             raise StoreError(
                 f"{path} was written by a newer burnin (schema {stamped}, this one knows {REVISIONS[-1]}): upgrade burnin"
             )
-        write = _engine(path, busy_s, "BEGIN IMMEDIATE")
+        write = _engine(path, busy_s if keep_s is None else keep_s, "BEGIN IMMEDIATE")
         try:
             if stamped is None:
                 with write.begin() as connection:

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from burnin.assess import exchanges
+from burnin.assess import exchanges, went
 from burnin.assess.case import gather
 from burnin.assess.judge import judge, suspects
 from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import Answer, Order
-from burnin.events import LogLine, Result, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
+from burnin.events import LogLine, Result, Severity, StageBegan, StageEnded, Status, Tick, TrayState, Verdict, Word
 from burnin.rack.load import load_catalogue
 from burnin.rack.schema import Profile
-from burnin.store import Attempt, Evidence, RunStart, Store, Tray, open_store
+from burnin.store import Attempt, Evidence, RunStart, Session, Store, Tray, open_store
+from burnin.store.records import Stage
 from burnin.suites.schema import Suite
 from burnin.verdict.document import canonical
 from tests import build
@@ -331,6 +332,44 @@ def test_a_tray_of_another_rack_is_named(story: Story) -> None:
     verdict = story.tell()
     assert verdict.word is Word.HOLD
     assert named(verdict) == {"t03": "HOLD", "rack": "HOLD"}
+
+
+def kept_off(story: Story, run: str, line: LogLine | None) -> set[tuple[str, str]]:
+    """(part, signature) of what holds when t03 stays at rest in the load, after this line."""
+    for i in range(4):
+        story.readings[f"t03.g{i}", "gpu.power"] = (190.0, 190.0)
+    story.run, story.log = run, [line] if line else []
+    verdict = story.tell()
+    assert verdict.word is Word.HOLD
+    return {(f.part, f.signature) for f in verdict.findings if f.severity is Severity.HOLD}
+
+
+@pytest.mark.parametrize("state", ["unread", "bad"])
+def test_what_an_interlock_kept_off_is_said_instead_of_a_gpu_without_power(story: Story, state: str) -> None:
+    gpus = {(f"t03.g{i}", "load.not_attained") for i in range(4)}
+    assert kept_off(story, "r0", None) >= gpus
+    assert kept_off(story, "r1", LogLine("t03", 12.0, "interlock", state, "leak: no answer", "load")) == {
+        ("t03", "interlock.leak")
+    }
+    went_on = kept_off(story, "r2", LogLine("t03", 12.0, "interlock", state, "leak: no answer", "controller"))
+    assert went_on >= gpus, "it burned already, or an older burnin said so"
+    assert (("t03", "interlock.leak") in went_on) == (state == "bad")
+
+
+def test_an_interlock_is_over_when_a_later_session_did_its_stage_again_on_that_tray() -> None:
+    def row(t0_s: float, status: Status = Status.COMPLETE, trays: tuple[str, ...] | None = None, name: str = "load") -> Stage:
+        return Stage(2, name, "load", 10.0, 0.0, t0_s, t0_s + 10.0, status, "", trays)
+
+    def session(number: int, t0_s: float) -> Session:
+        return Session("c", "b", 1, "1", "ann", "2026-11-21T10:00:00Z", 0.0, t0_s, number=number)
+
+    lines = [LogLine(part, 12.0, "interlock", "bad", "x: y", "load") for part in ("rack", "t01", "t03.g2")]
+    both = [session(1, 0.0), session(2, 100.0)]
+    assert went.kept_off(lines, [row(13.0)], both[:1]) == lines, "the stage that it was in went through, on the others"
+    assert went.kept_off(lines, [row(13.0), row(110.0, Status.ABORTED), row(120.0, name="load-2")], both) == lines
+    assert went.kept_off(lines, [row(13.0), row(110.0, trays=("t03",))], both) == [lines[1]]
+    assert went.kept_off(lines, [row(13.0), row(110.0)], both) == []
+    assert went.kept_off([LogLine("t01", 12.0, "interlock", "waived", "x: y", "load")], [], both) == []
 
 
 def test_a_run_whose_controller_died_holds(story: Story) -> None:

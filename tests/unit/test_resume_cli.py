@@ -15,10 +15,11 @@ from burnin.cli import run as burnin
 from burnin.events import Result, StageBegan, StageEnded, Status
 from burnin.rack.load import load_catalogue, load_rack, shipped
 from burnin.run import plan
+from burnin.run.keep import ARRIVE
 from burnin.run.lock import Process
 from burnin.run.resume import look
 from burnin.run.start import Request, config
-from burnin.store import Attempt, Enrollment, RunStart, Session, Tray, open_store
+from burnin.store import Attempt, Enrollment, Evidence, RunStart, Session, Tray, open_store
 from burnin.suites.load import load_suite
 
 RUN = "20261121-120000-beef"
@@ -186,6 +187,27 @@ def test_a_suite_or_profile_that_was_changed_since_is_said_and_not_taken_over(ca
     assert "suite mine was changed since (stages): this run goes on with what it began with" in out
     assert "profile gb300-nvl72 was changed since (limits.gpu.idle_power.max): this run goes on" in out
     assert "protects the rack" not in out
+
+
+def test_a_replaced_tray_is_left_as_it_was_found_itself() -> None:
+    kept()
+    file = load_rack("rack.yaml", need_known_hosts=False, need_keys=False)
+    suite = load_suite("suite.yaml", checks=CHECKS, metrics=CATALOGUE().metrics)  # type: ignore[arg-type]
+    with closing(open_store("burnin.db")) as store:
+        session = Session("elsewhere", "b", 1, "1", "ann", "2026-11-21T14:00:00Z", 0.0, 100.0, number=2)
+        store.continue_run(RUN, session, {**store.config(RUN), "enrolled": 0})
+        for tray, watts in (("t06", 1400), ("t07", 1200), ("t07", 1300), ("t08", 1100)):
+            body = {"ok": True, "body": {"g0": {"power_limit_w": watts}}}
+            store.keep_evidence(Evidence(ARRIVE, "as-found", tray, 1, 0, "state", body))
+        store.end_run(RUN, "2026-11-21T15:00:00Z", "STOPPED")
+        for part in ("t08", "t06.n2"):
+            store.keep_enrollment(
+                Enrollment("2026-11-22T08:00:00Z", "R-1", part, "192.0.2.18:22", "old", "new", "S-OLD", "ann", "h")
+            )
+        found = look(store, RUN, suite, file).as_found
+    assert {tray: answer.body["g0"]["power_limit_w"] for tray, answer in found.items()} == {"t06": 1400, "t07": 1300}, (
+        "t07 was replaced and found anew, t08 is another one now, a card is none of a GPU's settings"
+    )
 
 
 def test_what_protects_the_rack_is_taken_as_it_is_now(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from burnin.checks import CHECKS
 from burnin.checks.base import Answer, Order
+from burnin.run import plan
 from burnin.run.job import Job
 from burnin.run.left import FORGET_S, more_processes, snapshot
+from burnin.run.loop import Run
+from tests import build
 from tests.unit.test_run_parts import FakeClock
 
 ORDER = Order("t00", "state")
@@ -25,7 +30,7 @@ class Tray:
     """Answers in turn, the last one for ever."""
 
     def __init__(self, *bodies: dict[str, Any]) -> None:
-        self.bodies, self.asked = list(bodies), 0
+        self.bodies, self.asked, self.ready = list(bodies), 0, True
 
     async def order(self, verb: str, timeout_s: float = 20.0, **args: Any) -> dict[str, Any]:
         self.asked += 1
@@ -47,6 +52,24 @@ class Tray:
 )
 def test_more_processes_are_told_from_everything_else(before: Answer, after: Answer, more: bool) -> None:
     assert more_processes(before, after) is more
+
+
+@pytest.mark.parametrize("another", [False, True])
+async def test_a_tray_that_is_another_one_now_is_compared_with_itself(another: bool) -> None:
+    """Who goes on with a run compares with how it was found at first, but for a tray or GPU that was replaced meanwhile."""
+    was, now, found = says(0, power_limit_w=1200.0), says(0, power_limit_w=1400.0), list[Any]()
+    tray = Tray({"host": {}}, now.body)
+    keeper = SimpleNamespace(identity=lambda part, body: another, found=lambda part, answer: found.append(answer.body))
+    profile, rack = build.profile(1), build.rack(1)
+    whole = plan.make(build.suite(), rack, profile, CHECKS)
+    job = Job(
+        whole, rack, profile, build.suite(), build.catalogue(), cast("Any", {"t00": tray}), cast("Any", None),
+        cast("Any", keeper), FakeClock(), 100.0, dt.date(2026, 11, 21), as_found={"t00": was},
+    )  # fmt: skip
+    run = Run(job)
+    await run._meet("t00")
+    assert [answer.body for answer in run._states["t00"]] == [now.body if another else was.body]
+    assert found == ([now.body] if another else [])
 
 
 async def after(tray: Tray, before: Answer | None) -> tuple[Answer, float]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from burnin.errors import InputError, StoreError
 from burnin.events import LogLine, Result, StageBegan, StageEnded, Status, Tick
 from burnin.rack.load import load_catalogue
 from burnin.rack.parts import is_part
+from burnin.run import sockets
 from burnin.run.lock import Process
 from burnin.store import Attempt, Evidence, RunStart, Session, care, open_store
 from burnin.store.tables import REVISIONS
@@ -192,6 +194,19 @@ def test_nothing_is_vacuumed_under_a_living_run(path: Path, capsys: pytest.Captu
         assert db("vacuum", "--db", path) == 3
         assert f"run r2 is being kept in {path} (process {me.pid}" in capsys.readouterr().err
         store.end_run("r2", "2026-01-02T00:00:01Z", "COMPLETE")
+    assert db("vacuum", "--db", path) == 0
+
+
+async def test_a_run_of_who_knows_whom_keeps_nobody_from_its_database_unless_it_is_in_use(path: Path) -> None:
+    """It came with a copy, or from a container: that its process is gone is not known here, but that nobody uses the file."""
+    with closing(open_store(path)) as store:
+        of = Session("elsewhere", "b.1.2", 1, "1", "ann", "2026-01-02T00:00:00Z", 0.0, 0.0)
+        store.begin_run(RunStart("r2", "R-1", "p", None, False, True, "ann", "2026-01-02T00:00:00Z", {}), of)
+    listening = await sockets.listen(sockets.live(path), cast("sockets.Serve", None), "run r2 (pid 1)")
+    assert sockets.kept_by(path) == "run r2 (pid 1)"
+    assert db("vacuum", "--db", path) == 3
+    await listening.close()
+    assert sockets.kept_by(path) == ""
     assert db("vacuum", "--db", path) == 0
 
 

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,19 @@ def test_a_lock_is_named(tmp_path: Path) -> None:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="is locked by another program"):
             open_store(path, busy_s=0.05)
+
+
+def test_a_run_waits_longer_for_a_lock_than_other_commands(tmp_path: Path) -> None:
+    path = tmp_path / "burnin.db"
+    store = open_store(path, busy_s=0.05, keep_s=30.0)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        let_go = threading.Timer(0.2, lambda: other.execute("ROLLBACK"))
+        let_go.start()
+        store.begin_run(START)
+        let_go.join()
+    assert [run.id for run in store.runs()] == [START.id]
+    store.close()
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
