@@ -73,11 +73,12 @@ def run(
         _dry(request)
         return
 
-    from burnin.cli.dry import how_long
+    from burnin.cli.dry import how_long, refuse_pulses
     from burnin.run.lock import refuse_second
     from burnin.run.start import new_id
     from burnin.store import open_store
 
+    refuse_pulses(the_plan, file.profile, file.rack)
     begun = dt.datetime.now(dt.UTC)
     run_id = new_id(begun)
     store = open_store(db)
