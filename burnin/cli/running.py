@@ -59,8 +59,8 @@ def run(
     catalogue = load_catalogue()
     file = load_rack(rack, need_known_hosts=not dry_run, need_keys=not dry_run)
     fits = file.profile if not resume else None  # a run that goes on does so with the suite that it began with
-    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics, profile=fits)
     chosen = tuple(word for word in only.split(",") if word)
+    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics, profile=fits, only=chosen)
     the_plan = plan.make(loaded, file.rack, file.profile, CHECKS, chosen, _words(parts))
     asks = any(step.check == "ask" for leg in the_plan.legs for step in leg.steps) and sys.stdin.isatty() and answers is None
     given = load_answers(answers) if answers is not None else {}
