@@ -48,7 +48,8 @@ class Quantity:
         limit = limits.get(self.name)
         shown = float(f"{value:.9g}") if isinstance(value, float) else value
         if limit is None or not limit.known:
-            why = f"no limit is known for {self.name}{TO_DO}set one in the profile or the suite, then run again"
+            do = "set the limits that are missing in the profile or the suite, then run again"
+            why = f"no limit is known for {self.name}{TO_DO}{do}"
             return Measurement(self.name, part, shown, self.unit, "none", Result.UNKNOWN, "missing", why)
         result = Result.PASS if _within(value, limit) else Result.FAIL
         return Measurement(self.name, part, shown, self.unit, str(limit), result)
