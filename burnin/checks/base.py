@@ -27,7 +27,7 @@ TO_DO = "; to do: "
 
 def not_allowed(leave: str) -> str:
     """Why a check that acts did nothing."""
-    return f"the rack file does not allow it{TO_DO}write allow: [{leave}] there, or take the step out of the suite"
+    return f"the rack file does not allow it{TO_DO}write allow: [{leave}] into the rack file, or take the step out of the suite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Quantity:
     def equal(self, part: str, value: str | None, expected: str | None, source: str) -> Measurement:
         """Hold an identity against the build record: not read or not expected is UNKNOWN, another one is FAIL."""
         if expected is None:
-            why = f"nothing is expected here: {source} does not say{TO_DO}write it there, then run again"
+            why = f"nothing is expected here: {source} does not say{TO_DO}state it in {source}, then run again"
             return self.unknown(part, "missing", why)
         if value is None:
             return self.unknown(part, "missing", "it was not read", limit=f"= {expected}")

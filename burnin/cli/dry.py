@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from burnin.checks import CHECKS
-from burnin.checks.base import RACK, Answer, Check, Context, Order
+from burnin.checks.base import RACK, TO_DO, Answer, Check, Context, Order, not_allowed
 from burnin.errors import InputError
 from burnin.rack.parts import fold
 from burnin.rack.schema import Catalogue, Profile, Rack
@@ -66,6 +66,11 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
     console.print(
         "  identify; state; sample; load and unload with a lease; state again; bye. All else that is asked, as each check begins:"
     )
+    for name, stage in ((step.check, leg.stage.stage) for leg in plan.legs for step in leg.steps):
+        check = CHECKS[name]
+        if check.acts and check.leave not in rack.allow:
+            text = f"  {name} ({stage}) will not be done, which is a HOLD: {not_allowed(check.leave)}"
+            console.print(text.replace(TO_DO, "; "), markup=False, highlight=False, soft_wrap=True)
     _questions(suite, plan, profile, rack, catalogue, console)
     _rise(plan, profile, rack, console)
     _own_loads(suite, plan, profile, rack, catalogue, console)

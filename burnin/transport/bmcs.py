@@ -51,7 +51,7 @@ class Bmcs:
         if name not in self._at:
             what = "coolant" if name == CDU else f"bmc: {name}"
             raise TrayError(
-                f"{part}: the rack file names no Redfish service for it; to do: write it there ({what}), then run again"
+                f"{part}: the rack file names no Redfish service for it; to do: state it there ({what}), then run again"
             )
         if name not in self._clients:
             self._clients[name] = Redfish(self._at[name], REQUEST_S)
