@@ -66,10 +66,10 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
     console.print(
         "  identify; state; sample; load and unload with a lease; state again; bye. All else that is asked, as each check begins:"
     )
-    for name, stage in ((step.check, leg.stage.stage) for leg in plan.legs for step in leg.steps):
+    for name, where in ((step.check, leg.stage.stage) for leg in plan.legs for step in leg.steps):
         check = CHECKS[name]
         if check.acts and check.leave not in rack.allow:
-            text = f"  {name} ({stage}) will not be done, which is a HOLD: {not_allowed(check.leave)}"
+            text = f"  {name} ({where}) will not be done, which is a HOLD: {not_allowed(check.leave)}"
             console.print(text.replace(TO_DO, "; "), markup=False, highlight=False, soft_wrap=True)
     _questions(suite, plan, profile, rack, catalogue, console)
     _rise(plan, profile, rack, console)
