@@ -240,7 +240,8 @@ def holds(case: Case, steps: list[Step], coverage: Coverage, trouble: list[Findi
     unloaded = {(s.stage, m.part) for s in steps for m in s.measurements if _load_not_attained(m)}
     for step in steps:
         if step.status is not Status.COMPLETE and step.stage not in refused:
-            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {step.why}", _again(case, step))
+            why, _, do = step.why.partition(TO_DO)
+            yield Hold("unmeasured", step.part, f"{step.name} in {step.stage}: {why}", do or _again(case, step))
         elif step.status is Status.COMPLETE and not step.measurements:
             yield Hold("unmeasured", step.part, f"{step.name} in {step.stage} measured nothing", _again(case, step))
         for m in step.measurements:

@@ -27,7 +27,7 @@ TO_DO = "; to do: "
 
 def not_allowed(leave: str) -> str:
     """Why a check that acts did nothing."""
-    return f"the rack file does not allow it{TO_DO}write allow: [{leave}] there, or take the step out of the suite"
+    return f"the rack file does not allow it{TO_DO}write allow: [{leave}] into the rack file, or take the step out of the suite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Quantity:
         limit = limits.get(self.name)
         shown = float(f"{value:.9g}") if isinstance(value, float) else value
         if limit is None or not limit.known:
-            why = f"no limit is known for {self.name}{TO_DO}set one in the profile or the suite, then run again"
+            do = "set the limits that are missing in the profile or the suite, then run again"
+            why = f"no limit is known for {self.name}{TO_DO}{do}"
             return Measurement(self.name, part, shown, self.unit, "none", Result.UNKNOWN, "missing", why)
         result = Result.PASS if _within(value, limit) else Result.FAIL
         return Measurement(self.name, part, shown, self.unit, str(limit), result)
@@ -56,7 +57,7 @@ class Quantity:
     def equal(self, part: str, value: str | None, expected: str | None, source: str) -> Measurement:
         """Hold an identity against the build record: not read or not expected is UNKNOWN, another one is FAIL."""
         if expected is None:
-            why = f"nothing is expected here: {source} does not say{TO_DO}write it there, then run again"
+            why = f"nothing is expected here: {source} does not say{TO_DO}state it in {source}, then run again"
             return self.unknown(part, "missing", why)
         if value is None:
             return self.unknown(part, "missing", "it was not read", limit=f"= {expected}")

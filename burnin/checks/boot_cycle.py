@@ -214,7 +214,7 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     out = [CYCLES.unknown(part, "missing", f"not cycled: {why}") for part, why in out_of.items()]
     silent = [part for part in context.trays if part not in context.rack.bmc]
     out += [
-        CYCLES.unknown(part, "missing", f"not cycled: the rack file names no BMC of it{TO_DO}write it there (bmc:)")
+        CYCLES.unknown(part, "missing", f"not cycled: the rack file names no BMC of it{TO_DO}write it into the rack file (bmc:)")
         for part in silent
     ]
     for group, parts in enumerate(_groups(context, answers[0])):

@@ -44,7 +44,11 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     where = context.rack.coolant
     if where is None:
         return [
-            FLOW.unknown(RACK, "missing", f"the rack file does not say where the coolant is read{TO_DO}write it there (coolant:)")
+            FLOW.unknown(
+                RACK,
+                "missing",
+                f"the rack file does not say where the coolant is read{TO_DO}state it there (coolant:)",
+            )
         ]
     if why := asked.refused(evidence, CDU):
         return [q.unknown(RACK, "missing", why) for q in (FLOW, SUPPLY, RETURN, DP, PRESSURE)]

@@ -124,9 +124,16 @@ class Group:
         return {one.part: one.failed or "done" for one in self.told if one.failed != most} if count > len(self.told) / 2 else {}
 
 
+_ENDED = re.compile(r"the time was over|ended by order|cut by a local limit: (lease|sensor|margin)")
+"""A rank's words, or its agent's, that say nothing of the group: heat, a sensor, a lease or too little time ended it. One that
+hangs and so lives to its end ("limit: time") is not among them."""
+
+
 def told(part: str, rank: int, ranks: int, op: str, sizes: Sequence[int], body: Any) -> Told | str:
     """One rank's message: what it measured, or why it did not come to its end; a sentence where it is no such message."""
     failed = body.get("failed") if isinstance(body, dict) else None
+    if failed and _ENDED.match(str(failed)):
+        return f"it was ended on its tray: {failed}"
     if not isinstance(body, dict) or (body.get("rank"), body.get("ranks")) != (rank, ranks):
         own = f"it answers as rank {body['rank']} of {body.get('ranks')}" if isinstance(body, dict) and "rank" in body else ""
         said = own or "it told nothing that can be read"

@@ -136,7 +136,8 @@ def seen_by_ecc(evidence: Evidence, part: str) -> str:
     moved = [f"{metric} grew by {value:g}" for metric, value in grown.items() if value > 0]
     unread = [metric for metric, value in grown.items() if value != value]
     if moved:
-        return ", ".join(moved)
+        when = "" if evidence.stretch is not None else " (at some time in the run: this stage has no phase)"
+        return ", ".join(moved) + when
     if unread:
         return f"whether ECC saw it is not known, not read: {', '.join(unread)}"
     return "silent corruption: no ECC counter grew and no row was remapped"

@@ -41,7 +41,9 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     if not count:
         return [
             JOINED.unknown(
-                RACK, "missing", f"profile {context.profile.profile} does not say how many NVLinks a GPU has{TO_DO}write it there"
+                RACK,
+                "missing",
+                f"profile {context.profile.profile} does not say how many NVLinks a GPU has{TO_DO}state it there",
             )
         ]
     rows, whys = rows_of(context, evidence, count)

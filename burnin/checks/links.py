@@ -61,7 +61,9 @@ def _links(context: Context, evidence: Evidence, gpu: str) -> Iterator[Measureme
             continue
         if count is None:
             yield quantity.unknown(
-                gpu, "missing", f"profile {context.profile.profile} does not say how many NVLinks a GPU has{TO_DO}write it there"
+                gpu,
+                "missing",
+                f"profile {context.profile.profile} does not say how many NVLinks a GPU has{TO_DO}state it there",
             )
         else:
             yield from _fold(

@@ -61,7 +61,7 @@ def judge(context: Context, evidence: Evidence) -> list[Measurement]:
 def refused(context: Context, evidence: Evidence, part: str) -> str:
     """Why a shelf gave nothing."""
     if part not in context.rack.bmc:
-        return f"the rack file names no BMC of {part}{TO_DO}write it there (bmc:), then run again"
+        return f"the rack file names no BMC of {part}{TO_DO}write it into the rack file (bmc:), then run again"
     return asked.refused(evidence, part)
 
 

@@ -97,7 +97,9 @@ def _states(context: Context, reading: Reading, named: dict[str, str], spare: in
     if wanted is None:
         return [
             COUNT.unknown(
-                tray, "missing", f"profile {context.profile.profile} does not say how many there are{TO_DO}write it there"
+                tray,
+                "missing",
+                f"profile {context.profile.profile} does not say how many there are{TO_DO}state it there",
             )
         ]
     found = [row for row in nvos.rows(reading, "port") if row.part in named]

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from burnin.checks import CHECKS
-from burnin.checks.base import RACK, Answer, Check, Context, Order
+from burnin.checks.base import RACK, TO_DO, Answer, Check, Context, Order, not_allowed
+from burnin.errors import InputError
 from burnin.rack.parts import fold
 from burnin.rack.schema import Catalogue, Profile, Rack
 from burnin.run import ramp
@@ -65,6 +66,11 @@ def show(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Cata
     console.print(
         "  identify; state; sample; load and unload with a lease; state again; bye. All else that is asked, as each check begins:"
     )
+    for name, where in ((step.check, leg.stage.stage) for leg in plan.legs for step in leg.steps):
+        check = CHECKS[name]
+        if check.acts and check.leave not in rack.allow:
+            text = f"  {name} ({where}) will not be done, which is a HOLD: {not_allowed(check.leave)}"
+            console.print(text.replace(TO_DO, "; "), markup=False, highlight=False, soft_wrap=True)
     _questions(suite, plan, profile, rack, catalogue, console)
     _rise(plan, profile, rack, console)
     _own_loads(suite, plan, profile, rack, catalogue, console)
@@ -84,8 +90,44 @@ def _rise(plan: Plan, profile: Profile, rack: Rack, console: Console) -> None:
         rise = ramp.rise(units, 0.0, allow)
         for step in (*rise.steps[:1], *rise.steps[1:][-1:]):
             console.print(f"  after {step.at_s:.1f} s: load of {fold(step.parts)}, {step.kw:.1f} kW in all", highlight=False)
+        for stage, how in pulsed(plan, profile, rack).items():
+            if isinstance(how, str):
+                text = f"not pulsed, unless its GPUs idle high enough: {how}"
+            else:
+                text = "all GPUs pulse at once" if how == 1 else f"GPUs pulse in up to {how} groups, spread over the period"
+            console.print(f"  {stage}: {text}", markup=False, highlight=False, soft_wrap=True)
         if rise.left_out:
             console.print(f"  not loaded, for want of power: {fold(rise.left_out)}", highlight=False)
+
+
+def pulsed(plan: Plan, profile: Profile, rack: Rack, idle_kw: float = 0.0) -> dict[str, int | str]:
+    """Stage with pulses -> in how many groups its GPUs swing within what rack and loop bear, or why they cannot.
+
+    `idle_kw`: what a GPU draws between two pulses; nothing is the worst case.
+    """
+    allow, watts = ramp.allowed(ramp.limits(profile, rack)), profile.gpu.power_limit_w
+    out: dict[str, int | str] = {}
+    for stage in (leg.stage for leg in plan.legs):
+        pulse = stage.load.pulse if stage.load is not None else None
+        if pulse is None or watts is None or isinstance(allow, str):
+            continue
+        units = [ramp.Unit(gpu, idle_kw, watts / 1000) for tray in plan.trays for gpu in profile.topology.gpus(tray)]
+        try:
+            beats = ramp.pulses(units, len(units) * idle_kw, pulse.period, pulse.duty, allow)
+            out[stage.stage] = len({beat.group for beat in beats.values()})
+        except ValueError as error:
+            out[stage.stage] = str(error)
+    return out
+
+
+def refuse_pulses(plan: Plan, profile: Profile, rack: Rack) -> None:
+    """Raises InputError for pulses that could not begin even where GPUs idle at the most they may: found before the first
+    stage, not after a day."""
+    idle = profile.limits.get("gpu.idle_power")
+    found = pulsed(plan, profile, rack, idle.max / 1000 if idle is not None and idle.max is not None else 0.0)
+    help_ = "make them longer, take fewer trays, or state what rack and loop bear (`power` in the rack file)"
+    if bad := [f"stage {stage}: {why}: {help_}" for stage, why in found.items() if isinstance(why, str)]:
+        raise InputError("\n".join(bad))
 
 
 def _questions(suite: Suite, plan: Plan, profile: Profile, rack: Rack, catalogue: Catalogue, console: Console) -> None:

@@ -63,8 +63,8 @@ def run(
     catalogue = load_catalogue()
     file = load_rack(rack, need_known_hosts=not dry_run, need_keys=not dry_run)
     fits = file.profile if not resume else None  # a run that goes on does so with the suite that it began with
-    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics, profile=fits)
     chosen = tuple(word for word in only.split(",") if word)
+    loaded = load_suite(suite, checks=OFFERS, metrics=catalogue.metrics, profile=fits, only=chosen)
     the_plan = plan.make(loaded, file.rack, file.profile, CHECKS, chosen, _words(parts))
     asks = any(step.check == "ask" for leg in the_plan.legs for step in leg.steps) and sys.stdin.isatty() and answers is None
     given = load_answers(answers) if answers is not None else {}
@@ -77,11 +77,12 @@ def run(
         _dry(request)
         return
 
-    from burnin.cli.dry import how_long
+    from burnin.cli.dry import how_long, refuse_pulses
     from burnin.run.lock import refuse_second
     from burnin.run.start import new_id
     from burnin.store import open_store
 
+    refuse_pulses(the_plan, file.profile, file.rack)
     begun = dt.datetime.now(dt.UTC)
     run_id = new_id(begun)
     store = open_store(db, keep_s=PATIENCE_S)

@@ -31,12 +31,18 @@ def list_suites() -> dict[str, Path]:
 
 
 def load_suite(
-    name_or_path: str | Path, *, checks: Mapping[str, Offer], metrics: Collection[str], profile: Profile | None = None
+    name_or_path: str | Path,
+    *,
+    checks: Mapping[str, Offer],
+    metrics: Collection[str],
+    profile: Profile | None = None,
+    only: Collection[str] = (),
 ) -> Suite:
-    """Reads one suite by name or path; `profile`: of the rack that it is to be run on. Raises InputError with every mistake."""
+    """Reads one suite by name or path; `profile`: of the rack that it is to be run on, with all or `only` some of its checks.
+    Raises InputError with every mistake."""
     suite, problems, document = check_suite(read(named_file(name_or_path, SUITES, "suite")), checks, metrics)
     if suite is not None and not problems and profile is not None:
-        problems = in_order(list(misfits(document, suite, checks, [profile])))
+        problems = in_order(list(misfits(document, suite, checks, [profile], only)))
     if suite is None or problems:
         raise InputError(problems)
     return suite
@@ -58,12 +64,16 @@ def check_suite(
     return suite, in_order(problems), document
 
 
-def misfits(document: Document, suite: Suite, checks: Mapping[str, Offer], profiles: Sequence[Profile]) -> Iterator[Problem]:
+def misfits(
+    document: Document, suite: Suite, checks: Mapping[str, Offer], profiles: Sequence[Profile], only: Collection[str] = ()
+) -> Iterator[Problem]:
     """What can show nothing where it stands, on a rack of any of these profiles: found now, not after a day of load."""
     for i, stage in enumerate(suite.stages):
         for loc, what, expected in _loads(stage, profiles):
             yield document.problem(("stages", i, *loc), f"stage {stage.stage}: {what}", expected)
         for j, step in enumerate(stage.steps):
+            if only and step.check not in only:
+                continue
             whys = [checks[step.check].misfit(stage, step.args, profile) for profile in profiles]
             if whys and all(whys):
                 what = f"{step.check} can show nothing in stage {stage.stage}: {whys[0]}"

@@ -50,7 +50,9 @@ class Bmcs:
         name = part.removesuffix(".bmc")
         if name not in self._at:
             what = "coolant" if name == CDU else f"bmc: {name}"
-            raise TrayError(f"{part}: the rack file names no Redfish service for it ({what})")
+            raise TrayError(
+                f"{part}: the rack file names no Redfish service for it; to do: state it there ({what}), then run again"
+            )
         if name not in self._clients:
             self._clients[name] = Redfish(self._at[name], REQUEST_S)
         return self._clients[name]

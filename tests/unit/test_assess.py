@@ -392,6 +392,7 @@ def test_a_step_that_could_not_measure_holds_and_is_not_fail(story: Story) -> No
     verdict = story.tell()
     assert verdict.word is Word.HOLD
     assert set(named(verdict)) == {"t03"}
+    assert [hold.next for hold in verdict.holds] == ["run this stage again on t03"]
 
 
 @pytest.mark.parametrize("source", ["xid", "kmsg"])
@@ -466,7 +467,9 @@ def test_null_limits_end_unknown_never_pass(story: Story) -> None:
     assert verdict.word is Word.HOLD
     assert {s.result for s in verdict.steps if s.name == "thermal-margin"} == {Result.UNKNOWN}
     (hold,) = verdict.holds
-    assert (hold.part, hold.next) == ("rack", "set one in the profile or the suite, then run again"), "again is no better"
+    assert (hold.part, hold.next) == ("rack", "set the limits that are missing in the profile or the suite, then run again"), (
+        "again is no better"
+    )
 
 
 def test_a_step_that_measured_nothing_holds(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

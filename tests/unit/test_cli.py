@@ -240,6 +240,25 @@ def test_a_dry_run_shows_what_tools_run_and_not_only_that_they_ask_who_is_there(
     assert "nvidia-smi (audit), t07: shell: CUDA_DEVICE_ORDER=PCI_BUS_ID LC_ALL=C nvidia-smi nvlink -s" in said
 
 
+def test_pulses_that_no_way_leads_to_are_said_by_a_dry_run_and_refused_before_a_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    row = RACK + "power: {rack.power_rate: {max: %d, unit: kW/s, source: one breaker}}\n"
+    (tmp_path / "rack.yaml").write_text(row % 50)
+    assert run(["run", "l10-tray", "rack.yaml", "--dry-run"]) == 0
+    assert "pulses: GPUs pulse in up to 10 groups, spread over the period" in capfd.readouterr().out, "the loop bears 20 kW/s"
+    assert run(["run", "l10-tray", "rack.yaml", "--dry-run", "--parts", "t07"]) == 0
+    assert "pulses: all GPUs pulse at once" in capfd.readouterr().out
+    (tmp_path / "rack.yaml").write_text(row % 5)
+    assert run(["run", "l10-tray", "rack.yaml", "--dry-run"]) == 0
+    assert (
+        "pulses: not pulsed, unless its GPUs idle high enough: pulses of 4 s swing faster than 5 kW/s" in capfd.readouterr().out
+    )
+    assert run(["run", "l10-tray", "rack.yaml", "--db", "new.db"]) == 2
+    said = capfd.readouterr().err
+    assert "stage pulses: pulses of 4 s swing faster than 5 kW/s, however they are spread: make them longer" in said
+
+
 def test_a_dry_run_names_every_check_whole_and_shows_what_each_asks_first(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

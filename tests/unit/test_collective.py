@@ -481,6 +481,24 @@ def test_a_slow_pair_is_not_hidden_by_an_end_that_tells_nonsense(speed: float) -
     assert [m.part for m in got if m.part != RACK] == ["t02"]
 
 
+@pytest.mark.parametrize(
+    "words", ["cut by a local limit: margin", "cut by a local limit: sensor", "the time was over before the next launch"]
+)
+def test_a_rank_that_its_own_agent_ended_says_nothing_of_its_fabric(words: str) -> None:
+    class Cut(Rack):
+        def _run(self, parts: list[str]) -> dict[str, dict[str, Any]]:
+            out = super()._run(parts)
+            if "t07.g2" not in out:
+                return out
+            late = {part: {**body, "results": [], "failed": "timeout in all_reduce after 5 s"} for part, body in out.items()}
+            return {**late, "t07.g2": {"failed": words} if "cut" in words else {**late["t07.g2"], "failed": words}}
+
+    got, _ = run(Cut(), context())
+    assert {m.result for m in got} == {Result.UNKNOWN}, "a hot tray is no broken link"
+    (tray,) = (m for m in got if m.part != RACK)
+    assert (tray.part, tray.why) == ("t07", f"it was not measured: g2: it was ended on its tray: {words}")
+
+
 def test_an_id_of_another_length_is_handed_to_nobody() -> None:
     class Short(Rack):
         def _work(self, order: Order) -> Answer:

@@ -260,3 +260,5 @@ def test_what_can_show_nothing_is_refused_before_a_run_and_where_no_rack_is_know
     anywhere = [at for at in MISPLACED if at not in ("6:26", "6:60", "9:27")]
     assert [line.partition(": ")[0] for line in look(path)] == anywhere, "some rack may have such a clock, card or group"
     load_suite(path, checks=OFFERS, metrics=METRICS)
+    path.write_text(PLACED.replace("load@9000", "load").replace("n9", "n1"))
+    load_suite(path, checks=OFFERS, metrics=METRICS, profile=eight, only=["xid"])
