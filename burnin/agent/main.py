@@ -13,10 +13,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
 
 LINGER_S = 600.0
 """How long a holder waits for a controller to come back before it leaves the tray as it was."""
@@ -37,6 +39,8 @@ def _open_nvml() -> Any:
 
 
 def _start_holder(zipapp: str, run: str) -> subprocess.Popen[bytes]:
+    import subprocess  # here and below: no start waits for it but the channel's
+
     with open("holder.log", "wb") as log:
         return subprocess.Popen(
             _python(zipapp, "hold", run),
@@ -48,6 +52,8 @@ def _start_holder(zipapp: str, run: str) -> subprocess.Popen[bytes]:
 
 
 def _keep_codes(zipapp: str) -> None:
+    import subprocess
+
     null = subprocess.DEVNULL
     with contextlib.suppress(OSError):
         subprocess.Popen(_python(zipapp, "codes"), stdin=null, stdout=null, stderr=null).wait()
@@ -74,6 +80,8 @@ def hold(zipapp: str, run: str, kept: bool = True) -> int:
         return channel.ANOTHER_HOLDER
 
     def spawn(uuid: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
+        import subprocess
+
         words = ("work", uuid, json.dumps(spec), str(fd), str(slot), str(slots), str(os.getpid()))
         return subprocess.Popen(
             _python(zipapp, *words),
@@ -84,6 +92,8 @@ def hold(zipapp: str, run: str, kept: bool = True) -> int:
         )
 
     def keep(spec: dict[str, Any], fd: int) -> subprocess.Popen[bytes]:
+        import subprocess
+
         words = ("program", json.dumps(spec), str(fd), str(os.getpid()))
         return subprocess.Popen(
             _python(zipapp, *words), bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(fd,)

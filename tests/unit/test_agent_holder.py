@@ -17,7 +17,7 @@ import pynvml
 import pytest
 
 from burnin import wire
-from burnin.agent import host
+from burnin.agent import host, readings
 from burnin.agent.attachment import Attachment
 from burnin.agent.holder import Holder
 from burnin.twin.emulate import fields, nvml
@@ -35,6 +35,7 @@ class Rig:
         self.tray.run(1)
         monkeypatch.setattr(pynvml, "nvmlLib", nvml.library(self.tray.facts, self.tray.state))
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        monkeypatch.setattr(readings, "SETTLE_NS", 100_000_000)  # no second's patience in a test
         empty = where / "empty"
         empty.mkdir()
         at = host.Roots("/proc", str(empty), str(empty))
@@ -161,7 +162,7 @@ def test_a_reading_is_taken_in_while_the_loop_sleeps_and_waits_while_it_is_busy(
         nobody_turns(0.01)
     with one.holder._turn:
         kept = len(one.rows(FAST))
-        while one.holder._posts.qsize() < 5:
+        while len(one.holder._posts) < 5:
             assert time.monotonic() < end
             nobody_turns(0.01)
         assert len(one.rows(FAST)) == kept
