@@ -34,7 +34,7 @@ from typing import Any
 import pynvml
 
 from burnin.agent import links
-from burnin.agent.channel import SOCKET
+from burnin.agent.main import SOCKET
 from burnin.agent.fields import Call, Field, Number, Unread
 from burnin.agent.holder import Holder
 from burnin.agent.host import Roots

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import subprocess
 
+SOCKET = "holder.sock"
+ANOTHER_HOLDER = 7
+"""Exit status of a holder that found another one alive."""
 LINGER_S = 600.0
 """How long a holder waits for a controller to come back before it leaves the tray as it was."""
 
@@ -60,9 +63,7 @@ def _keep_codes(zipapp: str) -> None:
 
 
 def hold(zipapp: str, run: str, kept: bool = True) -> int:
-    """Be the holder of this tray; exit status channel.ANOTHER_HOLDER when there is one already."""
-    from burnin.agent import channel
-
+    """Be the holder of this tray; exit status ANOTHER_HOLDER when there is one already."""
     try:
         import ctypes  # noqa: F401 - Debian's python3-minimal has none, and nothing of NVIDIA's can be reached without
     except ImportError:
@@ -77,7 +78,7 @@ def hold(zipapp: str, run: str, kept: bool = True) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return channel.ANOTHER_HOLDER
+        return ANOTHER_HOLDER
 
     def spawn(uuid: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
         import subprocess
@@ -112,14 +113,14 @@ def hold(zipapp: str, run: str, kept: bool = True) -> int:
         later.daemon = True
         later.start()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    if os.path.exists(channel.SOCKET):
-        os.unlink(channel.SOCKET)
-    listener.bind(channel.SOCKET)
+    if os.path.exists(SOCKET):
+        os.unlink(SOCKET)
+    listener.bind(SOCKET)
     listener.listen(8)
     try:
         holder.serve(listener)
     finally:
-        os.unlink(channel.SOCKET)
+        os.unlink(SOCKET)
     os._exit(0)  # a thread may be stuck in the driver for ever
 
 
