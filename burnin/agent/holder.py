@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Any
 
 from burnin import wire
 from burnin.agent import clocks, host
-from burnin.agent.alone import Alone
 from burnin.agent.attachment import Attachment
 from burnin.agent.claims import Claims
 from burnin.agent.grip import Handles
@@ -96,7 +95,6 @@ class Holder:
         self._programs: Programs | None = None
         self._clocks: clocks.ClockLocks | None = None
         self._note = note
-        self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, now_ns)
         self._halts = Halts(os.path.dirname(note), run, self._halt)
         self._guards = Guards(self._unnumbered, self._halt)
         self._readings = Readings(
@@ -139,11 +137,13 @@ class Holder:
 
     def _make_loads(self) -> None:
         """What may heat, once it is to be watched."""
+        from burnin.agent.alone import Alone
         from burnin.agent.jobs import Jobs
         from burnin.agent.load import Loads
         from burnin.agent.program import Programs
 
         gpus = self._handles.uuids
+        self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, self._now_ns)
         self._loads = self._alone.loads = Loads(list(gpus), self._spawn_on, self.tell, self._now_ns, self._speaking)
         self._loads.halted, self._loads.lease_end_ns = self._halts.why, self._lease_end_ns
         self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), gpus)
