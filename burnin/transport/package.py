@@ -35,7 +35,7 @@ sys.exit(main(sys.argv[0], sys.argv[1:], kept))
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _WORD = re.compile(rb"\w+")
 _DEFINED = re.compile(rb"(?:def|class) +(\w+)")
-_CONSTANT = re.compile(rb"([A-Za-z_]\w*) *= *[^(=\n]*$")
+_CONSTANT = re.compile(rb"([A-Za-z_]\w*) *= *(?:[^(=\n]*|\(\d+ << \d+\) *|\( *)$")
 _IMPORTED = re.compile(rb"from [\w.]+ import (\w+)$")
 _BY_PREFIX = b"NVML_ERROR_"
 """Constants that pynvml itself finds by dir(): it makes its exceptions of them."""
