@@ -34,10 +34,10 @@ from typing import Any
 import pynvml
 
 from burnin.agent import links
-from burnin.agent.channel import SOCKET
 from burnin.agent.fields import Call, Field, Number, Unread
 from burnin.agent.holder import Holder
 from burnin.agent.host import Roots
+from burnin.agent.main import SOCKET
 from burnin.agent.nvml import FAST_NUMBERS, SLOW_CALLS, SLOW_FIELDS, Gpus, fast_fields
 from burnin.transport import package
 from burnin.twin.emulate import nvml

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from _thread import start_new_thread
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnin.agent.grip import Handles
-from burnin.agent.load import Loads
-from burnin.agent.program import Programs
+
+if TYPE_CHECKING:
+    from burnin.agent.load import Loads
+    from burnin.agent.program import Programs
 
 
 class Alone:

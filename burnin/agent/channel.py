@@ -16,11 +16,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from burnin.agent.main import ANOTHER_HOLDER as ANOTHER_HOLDER
+from burnin.agent.main import SOCKET as SOCKET
 from burnin.wire import MARK
 
-SOCKET = "holder.sock"
-ANOTHER_HOLDER = 7
-"""Exit status of a holder that found another one alive."""
 START_S = 15.0
 """How long a fresh holder may take until it listens (it waits for NVML up to holder.INIT_S)."""
 

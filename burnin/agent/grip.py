@@ -35,20 +35,20 @@ class Grip:
     """Counts the callers. `let_go`: nobody may go in."""
 
     def __init__(self) -> None:
-        self._inside: deque[None] = deque()  # appended to and popped from whole: no lock for every reading
+        self.inside: deque[None] = deque()  # appended to and popped from whole: no lock for every reading
         self.let_go = False
 
     def enter(self) -> bool:
         """Go in, until `leave`; False when NVML is let go, and then nothing of it may be called."""
-        self._inside.append(None)  # before it is asked: of who lets go and who goes in, one sees the other
+        self.inside.append(None)  # before it is asked: of who lets go and who goes in, one sees the other
         if self.let_go:
-            self._inside.pop()
+            self.inside.pop()
             return False
         return True
 
     def leave(self) -> None:
         """Come out."""
-        self._inside.pop()
+        self.inside.pop()
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
@@ -63,9 +63,9 @@ class Grip:
     def empty(self, timeout_s: float) -> bool:
         """Wait until nobody is inside; False when somebody does not come out."""
         end = time.monotonic() + timeout_s
-        while self._inside and time.monotonic() < end:
+        while self.inside and time.monotonic() < end:
             time.sleep(LOOK_S)
-        return not self._inside
+        return not self.inside
 
 
 class GroupSource:
@@ -81,7 +81,8 @@ class GroupSource:
     ) -> None:
         self.name, self._cadence, self._gpus, self._grip = name, cadence, gpus, grip
         self.answered = answered
-        group = self._group()
+        self._inside, self._gpu = grip.inside, gpus.get(name)
+        group = self._now = self._group()
         self._metrics = group.metrics if group is not None else ()
         self.columns = tuple((f"{name}.{sub}" if sub else name, metric) for sub, metric in self._metrics)
 
@@ -91,15 +92,18 @@ class GroupSource:
 
     def ask(self) -> Any:
         """See Group.ask; a reason where nobody can be asked."""
-        if not self._grip.enter():
-            return "missing"
+        inside = self._inside
+        inside.append(None)  # as Grip.enter; each call of a function more would be one more a GPU and reading
         try:
-            group = self._group()
-            if group is None:
-                return "lost"
-            return group, group.ask()
+            if self._grip.let_go:
+                return "missing"
+            gpu = self._gpus.get(self.name)
+            if gpu is not self._gpu:
+                self._gpu, self._now = gpu, self._group()
+            group = self._now
+            return "lost" if group is None else (group, group.ask())
         finally:
-            self._grip.leave()
+            inside.pop()
 
     def told(self, asked: Any) -> list[Reading]:
         """See Group.told."""

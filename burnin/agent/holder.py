@@ -29,28 +29,30 @@ import os
 import select
 import selectors
 import socket
-import subprocess
 import threading
 import time
 from _thread import start_new_thread
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnin import wire
-from burnin.agent import clocks, host, kernel_log
-from burnin.agent.alone import Alone
+from burnin.agent import clocks, host
 from burnin.agent.attachment import Attachment
 from burnin.agent.claims import Claims
 from burnin.agent.grip import Handles
 from burnin.agent.guards import Guard, Guards
 from burnin.agent.halts import Halts
-from burnin.agent.jobs import Jobs
-from burnin.agent.load import Loads, Spawn, burns
-from burnin.agent.program import Programs
-from burnin.agent.program import Spawn as Keep
 from burnin.agent.readings import Readings
 from burnin.agent.spool import Spool
+
+if TYPE_CHECKING:  # a start does not wait for what is of no use before something is sampled
+    import subprocess
+
+    from burnin.agent.jobs import Jobs
+    from burnin.agent.load import Loads, Spawn
+    from burnin.agent.program import Programs
+    from burnin.agent.program import Spawn as Keep
 
 TICK_S, IDLE_TICK_S = 0.1, 0.5
 """How often limits, processes and halts are looked at while something is about to happen, and else; and at whatever comes."""
@@ -93,7 +95,6 @@ class Holder:
         self._programs: Programs | None = None
         self._clocks: clocks.ClockLocks | None = None
         self._note = note
-        self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, now_ns)
         self._halts = Halts(os.path.dirname(note), run, self._halt)
         self._guards = Guards(self._unnumbered, self._halt)
         self._readings = Readings(
@@ -109,7 +110,7 @@ class Holder:
         """Held by whoever changes anything here: the loop, unless it sleeps, or the sampler's thread with a reading."""
         self._ending = False
         self._speaking = select.epoll()
-        self._posts: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._posts: deque[Callable[[], None]] = deque()
         self._wake_r, self._wake_w = os.pipe()
         for fd in (self._wake_r, self._wake_w):
             os.set_blocking(fd, False)
@@ -126,11 +127,6 @@ class Holder:
         who = self._handles
         who.open()
         if who.nvml is not None:
-            self._loads = self._alone.loads = Loads(list(who.uuids), self._spawn_on, self.tell, self._now_ns, self._speaking)
-            self._loads.halted = self._halts.why
-            self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), who.uuids)
-            if self._keep is not None:
-                self._programs = Programs(self._loads, self._keep, self.tell, self._program_ended, self._now_ns, self.ident)
             self._clocks = clocks.ClockLocks(who.gpus, self._note, self._remark)
             try:
                 self._clocks.take_over()
@@ -138,6 +134,21 @@ class Holder:
                 who.nvml, who.reason = None, f"the clocks of an agent that died: {error}"
         ready.set()
         self._handles.watch_xids()
+
+    def _make_loads(self) -> None:
+        """What may heat, once it is to be watched."""
+        from burnin.agent.alone import Alone
+        from burnin.agent.jobs import Jobs
+        from burnin.agent.load import Loads
+        from burnin.agent.program import Programs
+
+        gpus = self._handles.uuids
+        self._alone = Alone(self._handles, self._answer, self._post, self._busy_with, self._now_ns)
+        self._loads = self._alone.loads = Loads(list(gpus), self._spawn_on, self.tell, self._now_ns, self._speaking)
+        self._loads.halted, self._loads.lease_end_ns = self._halts.why, self._lease_end_ns
+        self._jobs = Jobs(self._loads, lambda ident, result: self._answer(ident, result=result), gpus)
+        if self._keep is not None:
+            self._programs = Programs(self._loads, self._keep, self.tell, self._program_ended, self._now_ns, self.ident)
 
     def _remark(self, text: str) -> None:
         self._post(lambda: self.tell("note", text=text))
@@ -183,7 +194,7 @@ class Holder:
         return channel.send()
 
     def _post(self, what: Callable[[], None]) -> None:
-        self._posts.put(what)
+        self._posts.append(what)
         self._ring()
 
     def _ring(self) -> None:
@@ -191,8 +202,8 @@ class Holder:
             os.write(self._wake_w, b"!")
 
     def _run_posts(self) -> None:
-        while not self._posts.empty():
-            self._posts.get()()
+        while self._posts:
+            self._posts.popleft()()
 
     def hello(self) -> bytes:
         """The first record of every channel; it has no place in the sequence."""
@@ -365,6 +376,10 @@ class Holder:
             self._freeing.start()
 
     def _sample(self, fast_s: float, slow_s: float, links_s: float) -> dict[str, Any]:
+        from burnin.agent import kernel_log  # noqa: F401 - now: the zipapp may be gone when the first line comes
+
+        if self._loads is None and self._handles.nvml is not None:
+            self._make_loads()
         return self._readings.begin(self._loads, fast_s, slow_s, links_s)
 
     def _load(
@@ -382,6 +397,8 @@ class Holder:
             raise ValueError("load is refused: no GPU is being sampled")
         if self._programmed:
             raise ValueError("load is refused: a program has this tray")
+        from burnin.agent.load import burns
+
         specs = burns(self._at, self._handles.uuids, gpus, kernel, pulse or {}, nvlink, cpu, nic or {})
         return self._loads.start(specs, float(cutoff_margin_c), float(max_s), self._unreadable())
 
@@ -416,6 +433,8 @@ class Holder:
 
     def _read_kernel_log(self) -> None:
         for line in self._kmsg.poll():
+            from burnin.agent import kernel_log
+
             xid = host.parse_xid(line)
             if xid is not None:
                 gpu = next((gpu for gpu, bdf in self._handles.bdfs.items() if host.same_device(xid.bdf, bdf)), "")

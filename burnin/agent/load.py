@@ -12,15 +12,17 @@ import json
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnin import wire
 from burnin.agent.fields import Reading
 from burnin.agent.host import Roots
 from burnin.agent.lease import Deadlines
 from burnin.errors import ProtocolError
+
+if TYPE_CHECKING:
+    import subprocess
 
 SENSOR_LOST_NS = 4_000_000_000
 """A loaded GPU whose margin was not read for so long is cut: a period, the sampler's patience with another GPU, and room."""
@@ -41,7 +43,7 @@ COUNTS = {
 }  # fmt: skip
 """What a load process counts -> the metric."""
 
-Spawn = Callable[[str, dict[str, Any], int, int, int], subprocess.Popen[bytes]]
+Spawn = Callable[[str, dict[str, Any], int, int, int], "subprocess.Popen[bytes]"]
 """(gpu, {kind, args}, lease fd, slot, slots) -> a process with stdin and stdout piped."""
 
 

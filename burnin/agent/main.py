@@ -13,11 +13,16 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import subprocess
+
+SOCKET = "holder.sock"
+ANOTHER_HOLDER = 7
+"""Exit status of a holder that found another one alive."""
 LINGER_S = 600.0
 """How long a holder waits for a controller to come back before it leaves the tray as it was."""
 
@@ -37,6 +42,8 @@ def _open_nvml() -> Any:
 
 
 def _start_holder(zipapp: str, run: str) -> subprocess.Popen[bytes]:
+    import subprocess  # here and below: no start waits for it but the channel's
+
     with open("holder.log", "wb") as log:
         return subprocess.Popen(
             _python(zipapp, "hold", run),
@@ -48,15 +55,15 @@ def _start_holder(zipapp: str, run: str) -> subprocess.Popen[bytes]:
 
 
 def _keep_codes(zipapp: str) -> None:
+    import subprocess
+
     null = subprocess.DEVNULL
     with contextlib.suppress(OSError):
         subprocess.Popen(_python(zipapp, "codes"), stdin=null, stdout=null, stderr=null).wait()
 
 
 def hold(zipapp: str, run: str, kept: bool = True) -> int:
-    """Be the holder of this tray; exit status channel.ANOTHER_HOLDER when there is one already."""
-    from burnin.agent import channel
-
+    """Be the holder of this tray; exit status ANOTHER_HOLDER when there is one already."""
     try:
         import ctypes  # noqa: F401 - Debian's python3-minimal has none, and nothing of NVIDIA's can be reached without
     except ImportError:
@@ -71,9 +78,11 @@ def hold(zipapp: str, run: str, kept: bool = True) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return channel.ANOTHER_HOLDER
+        return ANOTHER_HOLDER
 
     def spawn(uuid: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
+        import subprocess
+
         words = ("work", uuid, json.dumps(spec), str(fd), str(slot), str(slots), str(os.getpid()))
         return subprocess.Popen(
             _python(zipapp, *words),
@@ -84,6 +93,8 @@ def hold(zipapp: str, run: str, kept: bool = True) -> int:
         )
 
     def keep(spec: dict[str, Any], fd: int) -> subprocess.Popen[bytes]:
+        import subprocess
+
         words = ("program", json.dumps(spec), str(fd), str(os.getpid()))
         return subprocess.Popen(
             _python(zipapp, *words), bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(fd,)
@@ -102,14 +113,14 @@ def hold(zipapp: str, run: str, kept: bool = True) -> int:
         later.daemon = True
         later.start()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    if os.path.exists(channel.SOCKET):
-        os.unlink(channel.SOCKET)
-    listener.bind(channel.SOCKET)
+    if os.path.exists(SOCKET):
+        os.unlink(SOCKET)
+    listener.bind(SOCKET)
     listener.listen(8)
     try:
         holder.serve(listener)
     finally:
-        os.unlink(channel.SOCKET)
+        os.unlink(SOCKET)
     os._exit(0)  # a thread may be stuck in the driver for ever
 
 

@@ -15,14 +15,16 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnin import wire
 from burnin.agent.lease import Deadlines
 from burnin.agent.load import Loads
 from burnin.errors import ProtocolError
+
+if TYPE_CHECKING:
+    import subprocess
 
 MARKER = "BURNIN_PROGRAM"
 """Environment variable by which what outlived its keeper is found."""
@@ -65,7 +67,7 @@ def signal_all(pids: list[int], number: int) -> None:
             os.kill(pid, number)
 
 
-Spawn = Callable[[dict[str, Any], int], subprocess.Popen[bytes]]
+Spawn = Callable[[dict[str, Any], int], "subprocess.Popen[bytes]"]
 """(spec, lease fd) -> a keeper with its standard output piped."""
 
 

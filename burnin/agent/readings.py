@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from burnin.agent.cost import TABLES, Cost
 from burnin.agent.grip import HUNG, GroupSource, Handles
 from burnin.agent.guards import Guards
 from burnin.agent.host import Roots
-from burnin.agent.load import SENSOR_LOST_NS, Loads, LoadSource
-from burnin.agent.sampler import Raw, Sample, Sampler, Source, Table
+
+if TYPE_CHECKING:
+    from burnin.agent.load import Loads
+    from burnin.agent.sampler import Raw, Sample, Sampler, Source, Table
 
 TRANSIENT = 3
 """Number of the table that is read only when asked."""
@@ -41,7 +42,6 @@ class Readings:
         self._settled_ns = now_ns()
         self._at, self._handles, self._guards, self._tell, self._now_ns = at, handles, guards, tell, now_ns
         self._deliver, self._keep = deliver, keep
-        self._cost = Cost(now_ns)
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
         self._margins: dict[int, list[tuple[int, str]]] = {}
@@ -73,22 +73,26 @@ class Readings:
             raise ValueError(f"nothing can be sampled: NVML is {HUNG}")
         if self._sampler is None:
             from burnin.agent import hostdata  # what a start need not wait for is imported where it is needed
+            from burnin.agent.cost import TABLES, Cost
+            from burnin.agent.load import SENSOR_LOST_NS, LoadSource
+            from burnin.agent.sampler import Sampler, Table
 
+            cost = Cost(self._now_ns)
             self._loads = loads if who.nvml is not None else None
             gpus = list(who.gpus) if self._loads is not None else []
             bdfs = {bdf: gpu for gpu, bdf in who.bdfs.items() if bdf}
             self.devices = hostdata.names(self._at, bdfs)
-            told = {"fast": self._cost.answered}
+            told = {"fast": cost.answered}
             every = {each: [GroupSource(gpu, each, who.gpus, who.grip, told.get(each)) for gpu in gpus] for each in TABLES}
             counts = [LoadSource(gpu, self._loads) for gpu in gpus] if self._loads is not None else []
-            host: list[Source | Raw] = [*hostdata.sources(self._at, bdfs), self._cost]
+            host: list[Source | Raw] = [*hostdata.sources(self._at, bdfs), cost]
             tables = [
                 Table("fast", [*every["fast"], *counts], int(fast_s * 1e9), SENSOR_LOST_NS // 2),  # load wants its margins read
                 Table("slow", [*every["slow"], *host], int(slow_s * 1e9)),
                 Table("links", every["links"], int(links_s * 1e9)),
                 Table("transient", every["transient"], 0),
             ]
-            self._cost.tables = tables
+            cost.tables = tables
             margins = [[(i, gpu) for i, (gpu, metric) in enumerate(t.columns) if metric == "gpu.tlimit"] for t in tables]
             self._margins = {number: found for number, found in enumerate(margins) if found}
             gc.freeze()  # what is there by now stays: no use in looking through it again and again

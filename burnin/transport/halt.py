@@ -1,4 +1,4 @@
-"""Load off on one tray at once, by a shell alone: a loaded agent looks for a file ten times a second, and answers with another.
+"""Load off on one tray at once, by a shell alone: an agent sees a file that comes, and answers with another.
 
 For an emergency without a controller. A Python that has to start on each tray takes longer than everything else of it.
 """
@@ -11,7 +11,7 @@ from burnin.transport.lean import asyncssh
 from burnin.transport.ssh import Endpoint, shell
 
 TAKE_S, WAIT_S = 1.0, 3.0
-"""How long the agent may take to see the file (under load it looks every 0.1 s, else every 0.5 s), and to answer (what goes on
+"""How long the agent may take to see the file (it is told; else it looks, every 0.1 s under load), and to answer (what goes on
 is killed after 0.3 s)."""
 LOOK_S = 0.05
 

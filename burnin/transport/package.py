@@ -35,15 +35,15 @@ sys.exit(main(sys.argv[0], sys.argv[1:], kept))
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _WORD = re.compile(rb"\w+")
 _DEFINED = re.compile(rb"(?:def|class) +(\w+)")
-_CONSTANT = re.compile(rb"([A-Za-z_]\w*) *= *[^(=\n]*$")
+_CONSTANT = re.compile(rb"([A-Za-z_]\w*) *= *(?:[^(=\n]*|\(\d+ << \d+\) *|\( *)$")
 _IMPORTED = re.compile(rb"from [\w.]+ import (\w+)$")
 _BY_PREFIX = b"NVML_ERROR_"
 """Constants that pynvml itself finds by dir(): it makes its exceptions of them."""
 _STARTS = ("pynvml.py", "burnin/wire.py", *(f"burnin/agent/{name}.py" for name in (
-    "channel", "main", "holder", "load", "nvml", "grip", "sampler", "fields", "program", "kernel_log", "guards", "links", "host",
-    "jobs", "attachment", "clocks", "readings", "cost", "claims", "spool", "lease", "alone", "halts",
+    "channel", "main", "holder", "nvml", "grip", "fields", "guards", "links", "host", "attachment", "clocks", "readings",
+    "claims", "spool", "alone", "halts", "load", "sampler", "program", "jobs", "kernel_log", "cost", "lease",
 )), "burnin/errors.py")  # fmt: skip
-"""What a channel and a holder import, those first that are dearest to compile."""
+"""What a channel and a holder import, before and after they can be talked to."""
 _ROOM, _LEVEL = 142_700, 7
 """Bytecode travels as long as the file stays below this (the house allows 150 kB, headers included)."""
 _UNCHECKED_HASH = (1).to_bytes(4, "little")

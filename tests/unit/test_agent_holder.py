@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
+import select
 import socket
 import struct
 import threading
@@ -17,8 +19,9 @@ import pynvml
 import pytest
 
 from burnin import wire
-from burnin.agent import host
+from burnin.agent import host, readings
 from burnin.agent.attachment import Attachment
+from burnin.agent.halts import Halts
 from burnin.agent.holder import Holder
 from burnin.twin.emulate import fields, nvml
 from tests.unit.twin_tray import Bench, bench
@@ -35,6 +38,7 @@ class Rig:
         self.tray.run(1)
         monkeypatch.setattr(pynvml, "nvmlLib", nvml.library(self.tray.facts, self.tray.state))
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        monkeypatch.setattr(readings, "SETTLE_NS", 100_000_000)  # no second's patience in a test
         empty = where / "empty"
         empty.mkdir()
         at = host.Roots("/proc", str(empty), str(empty))
@@ -161,7 +165,7 @@ def test_a_reading_is_taken_in_while_the_loop_sleeps_and_waits_while_it_is_busy(
         nobody_turns(0.01)
     with one.holder._turn:
         kept = len(one.rows(FAST))
-        while one.holder._posts.qsize() < 5:
+        while len(one.holder._posts) < 5:
             assert time.monotonic() < end
             nobody_turns(0.01)
         assert len(one.rows(FAST)) == kept
@@ -308,6 +312,38 @@ def test_a_halt_by_file_is_taken_once_and_answered_with_what_was_loaded(rig: Cal
     answer.unlink()
     one.holder.tick()
     assert not answer.exists()
+
+
+def test_the_kernel_tells_of_a_halt_by_file(tmp_path: Path) -> None:
+    halts = Halts(str(tmp_path), "run", lambda why, gpus: [])
+    (tmp_path / ".halt.1").write_text("run\nleak\n")
+    os.read(halts.news, 4096)
+    assert not select.select([halts.news], [], [], 0)[0]
+    (tmp_path / ".halt.1").rename(tmp_path / "halt")
+    assert select.select([halts.news], [], [], 10)[0]
+    assert halts.read(list) == "" and (tmp_path / "halted").read_text() == "0\n"
+    assert Halts(str(tmp_path / "none"), "run", lambda why, gpus: []).news == -1, "then it is looked for"
+
+
+def test_what_waits_to_be_recorded_comes_before_what_is_told_after_it(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = rig()
+    monkeypatch.setattr(readings, "SETTLE_NS", 10**12)
+    one.sample(slow_s=60.0)
+    waiting = one.holder._readings._waiting
+    end = time.monotonic() + 20
+    while len(waiting) < 4:
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
+    with one.holder._turn:
+        told, latest = len(one.rows(FAST)), waiting[3].taken_ns
+        one.holder.tell("note", text="now")
+    lines = [json.loads(line) for line in one.holder.spool.lines(0, most=1 << 30)[0].splitlines()]
+    at = next(i for i, (kind, _, _, _, body) in enumerate(lines) if kind == "note" and body["text"] == "now")
+    taken = [body["n"] for kind, _, _, _, body in lines[:at] if kind == "sample" and body["c"] == FAST]
+    assert len(taken) >= told + 4 and latest in taken and taken == sorted(set(taken))
+    assert [seq for _, _, seq, _, _ in lines] == list(range(len(lines)))
 
 
 def test_a_clock_is_answered_on_a_quiet_channel_before_what_was_recorded(tmp_path: Path) -> None:

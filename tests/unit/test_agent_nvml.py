@@ -55,6 +55,19 @@ def test_identity_is_read_whole(opened: Open) -> None:
     assert all(value is not None for value in one.values())
 
 
+def test_what_was_asked_stays_as_it_was_until_it_is_told(opened: Open) -> None:
+    tray, gpus = opened()
+    group = gpus.gpus[0].fast
+    at = [metric for _, metric in group.metrics].index("gpu.energy")
+    first = group.ask()
+    before = group.read()[at]
+    tray.run(3)
+    second = group.ask()
+    told = [group.told(asked)[at] for asked in (first, second)]
+    assert told[0] == before and isinstance(before, float)
+    assert isinstance(told[1], float) and told[1] > before, "the driver has written over the same memory since"
+
+
 def test_every_metric_is_read_and_agrees_with_single_calls(opened: Open) -> None:
     tray, gpus = opened()
     tray.run(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from burnin.agent import host
 from burnin.agent.fields import Reading
 from burnin.agent.lease import Deadlines
-from burnin.agent.load import KILL_NS, SENSOR_LOST_NS, Loads
+from burnin.agent.load import KILL_NS, SENSOR_LOST_NS, TEND_NS, Loads
 from burnin.agent.sampler import Cadence, Sample, Sampler, Table
 from burnin.agent.spool import Spool
 from burnin.agent.work import uuid_bytes
@@ -97,7 +98,7 @@ class Rig:
         self.loads = Loads(["g0", "g1"], self._spawn, lambda kind, **body: self.told.append((kind, body)), clock)
 
     def _spawn(self, gpu: str, spec: dict[str, Any], fd: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", self._code], stdout=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", self._code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.processes.append(process)
         return process
 
@@ -120,8 +121,9 @@ class Rig:
         for process in self.processes:
             process.kill()
             process.wait()
-            if process.stdout:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    pipe.close()
 
 
 @pytest.fixture
@@ -232,6 +234,32 @@ def test_what_a_load_process_says_is_passed_on_and_counted(clock: Clock) -> None
         assert rig.loads.counts == {"g0": {"launches": 7.0, "wrong": 1.0}}
         states = [body.get("state") for kind, body in rig.told if kind == "load"]
         assert states == ["starting", "failed", "gone"], "it explained itself: its exit status adds nothing"
+    finally:
+        rig.end()
+
+
+def test_what_a_burning_load_counts_waits_for_a_look_and_its_end_does_not(clock: Clock) -> None:
+    """The loop is woken by `speaking`."""
+    code = r"""import os; os.write(1, b'{"state": "burning"}\n'); input(); os.write(1, b'{"launches": 7}\n'); input()"""
+    rig = Rig(clock, code)
+    try:
+        rig.start()
+        first, stdin = rig.processes[0], rig.processes[0].stdin
+        assert stdin is not None and first.stdout is not None
+        assert rig.loads.speaking.poll(10), "how it begins is heard at once"
+        rig.loads.tend()
+        rig.clock.ns += TEND_NS // 2
+        stdin.write(b"\n")
+        stdin.flush()
+        assert select.select([first.stdout], [], [], 10)[0]
+        assert not rig.loads.speaking.poll(0)
+        rig.loads.tend()
+        assert rig.loads.counts == {} and not rig.loads.leaving
+        rig.clock.ns += TEND_NS
+        rig.loads.tend()
+        assert rig.loads.counts == {"g0": {"launches": 7.0}}
+        rig.loads.end()
+        assert rig.loads.leaving, "from now on it is looked at ten times a second"
     finally:
         rig.end()
 
