@@ -20,7 +20,7 @@ import pynvml
 from burnin.agent import host, hostdata, kernel_log
 from burnin.agent.fields import Reading
 from burnin.agent.grip import GroupSource, Handles
-from burnin.agent.sampler import Source
+from burnin.agent.sampler import Raw, Sample, Source, Table
 from burnin.events import LogLine
 from burnin.rack.parts import tray_of
 from burnin.suites.schema import Stage, Suite
@@ -106,7 +106,7 @@ class _Tray:
 
     def _groups(self, cadence: str) -> list[Source]:
         who = self._handles
-        return [GroupSource(gpu, cadence, who.gpus, who.grip, self._clock) for gpu in who.gpus]
+        return [GroupSource(gpu, cadence, who.gpus, who.grip) for gpu in who.gpus]
 
     @property
     def _now_s(self) -> float:
@@ -139,11 +139,12 @@ class _Tray:
             slot["end_ns"] = self._clock.now_ns
         self._hardware.step(self._clock.now_ns)
 
-    def _sample(self, sources: Sequence[Source]) -> None:
-        for source in sources:
-            for (sub, metric), value in zip(source.columns, source.read(), strict=True):
-                part = f"{self._name}.{sub}" if sub else self._name
-                self._read.setdefault((part, metric), []).append((self._now_s, value))
+    def _sample(self, sources: Sequence[Source | Raw]) -> None:
+        table = Table("own", sources, 1)
+        values, absent = Sample(0, 0, table.sources, [ask() for _, ask, _ in table.asks], _never).readings()
+        for i, ((sub, metric), value) in enumerate(zip(table.columns, values, strict=True)):
+            part = f"{self._name}.{sub}" if sub else self._name
+            self._read.setdefault((part, metric), []).append((self._now_s, absent[i] if value is None else value))
 
     def _listen(self) -> None:
         for line in self._kmsg.poll():
@@ -165,6 +166,10 @@ class _Tray:
             if why := [value for _, value in pairs if isinstance(value, str)]:
                 absent[key] = why[-1]
         return Telemetry(series, stretches, absent)
+
+
+def _never(trouble: str) -> None:
+    raise AssertionError(trouble)
 
 
 def _activity(stage: Stage) -> float:
