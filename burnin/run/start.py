@@ -40,7 +40,7 @@ from burnin.run.pytests import Pytests
 from burnin.run.resume import Before, proof
 from burnin.run.straight import ways_of
 from burnin.run.tray import TraySession
-from burnin.store import RunStart, Session, Store, Voided
+from burnin.store import REFUSED, RunStart, Session, Store, Voided
 from burnin.suites.schema import Suite
 from burnin.transport.agent import AgentLink, Claim
 from burnin.transport.bmcs import Bmcs, services
@@ -53,8 +53,8 @@ from burnin.verdict.document import canonical
 
 FLUSH_S = 3.0
 """How long a controller that is told to end waits for its disk."""
-COMPLETE, STOPPED, REFUSED = "COMPLETE", "STOPPED", "REFUSED"
-"""How a run may end; REFUSED: another controller holds the rack."""
+COMPLETE, STOPPED = "COMPLETE", "STOPPED"
+"""How a run may end, unless it was REFUSED."""
 
 
 class _Clock:

@@ -10,13 +10,16 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnin.errors import BurninError, NotReady, TrayError
 from burnin.run.beside import read_ways
 from burnin.transport.agent import GuardLink, NoHolder
 from burnin.transport.package import Agent
 from burnin.transport.ssh import Dialer
+
+if TYPE_CHECKING:
+    from burnin.store import Run, Store
 
 TRAY_S = 10.0
 LEAVING_S, LOOK_S = 1.0, 0.1
@@ -77,7 +80,7 @@ def _by_database(run: str, db: Path) -> tuple[str, Agent, Dialer]:
 
     store = open_store(db, create=False)
     try:
-        found = store.run(run)
+        found = _which(store, run)
         config = store.config(found.id)
     finally:
         store.close()
@@ -85,6 +88,14 @@ def _by_database(run: str, db: Path) -> tuple[str, Agent, Dialer]:
     dial = dialer(file)
     dial.endpoints = {tray: at for tray, at in dial.endpoints.items() if tray in config["plan"]["trays"]}
     return found.id, Agent(b"", str(config["versions"]["agent"])), dial
+
+
+def _which(store: Store, run: str) -> Run:
+    """The run that may heat; `last` is none that was refused, because an earlier one has the rack."""
+    from burnin.store import REFUSED
+
+    found = store.run(run)
+    return next((one for one in reversed(store.runs()) if one.status != REFUSED), found) if run == "last" else found
 
 
 def ways_of(dial: Dialer, trays: tuple[str, ...], agent: Agent) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from burnin.events import Result, Status
 
-RUNNING = "RUNNING"
+RUNNING, REFUSED = "RUNNING", "REFUSED"
+"""REFUSED: another controller held the rack."""
 """Status of a run that has not ended; also of one whose controller died."""
 
 

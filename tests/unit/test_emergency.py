@@ -20,7 +20,8 @@ import pytest
 
 from burnin.cli import at_once
 from burnin.errors import InputError, NotReady
-from burnin.run import beside, emergency
+from burnin.run import beside, emergency, straight
+from burnin.store import RunStart, open_store
 from burnin.transport.known import KnownHosts
 from burnin.transport.ssh import Dialer, Endpoint
 
@@ -222,6 +223,18 @@ def test_a_gpu_that_is_not_cold_yet_is_no_success(guard: Callable[..., Guard], t
 def test_where_nothing_says_where_the_trays_are_nobody_was_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no tray was told anything: .*b\.db does not exist"):
         emergency.stop_now("last", tmp_path / "b.db", "me")
+
+
+def test_the_last_run_is_none_that_was_refused_for_it(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "b.db")
+    for name in ("20261122-1", "20261122-2", "20261122-3"):
+        store.begin_run(RunStart(name, "R", "p", None, False, False, "me", "2026-11-22T00:00:00Z", {}))
+    assert straight._which(store, "last").id == "20261122-3"
+    for name in ("20261122-2", "20261122-3"):
+        store.end_run(name, "2026-11-22T00:00:00Z", "REFUSED")
+    assert straight._which(store, "last").id == "20261122-1"
+    assert straight._which(store, "20261122-2").id == "20261122-2"
+    store.close()
 
 
 def test_ways_that_cannot_be_written_do_not_leave_an_older_runs(tmp_path: Path) -> None:
