@@ -227,11 +227,10 @@ def test_where_nothing_says_where_the_trays_are_nobody_was_told(tmp_path: Path) 
 
 def test_the_last_run_is_none_that_was_refused_for_it(tmp_path: Path) -> None:
     store = open_store(tmp_path / "b.db")
-    for name in ("20261122-1", "20261122-2", "20261122-3"):
+    for name, status in (("20261122-1", "STOPPED"), ("20261122-2", "REFUSED"), ("20261122-3", "REFUSED")):
         store.begin_run(RunStart(name, "R", "p", None, False, False, "me", "2026-11-22T00:00:00Z", {}))
-    assert straight._which(store, "last").id == "20261122-3"
-    for name in ("20261122-2", "20261122-3"):
-        store.end_run(name, "2026-11-22T00:00:00Z", "REFUSED")
+        assert straight._which(store, "last").id == name
+        store.end_run(name, "2026-11-22T00:00:00Z", status)
     assert straight._which(store, "last").id == "20261122-1"
     assert straight._which(store, "20261122-2").id == "20261122-2"
     store.close()
