@@ -9,8 +9,7 @@ from typing import Any
 from burnin.events import Result, Status
 
 RUNNING, REFUSED = "RUNNING", "REFUSED"
-"""REFUSED: another controller held the rack."""
-"""Status of a run that has not ended; also of one whose controller died."""
+"""Status of a run that has not ended (also of one whose controller died), and of one whose rack another controller held."""
 
 
 @dataclass(frozen=True, slots=True)
