@@ -39,6 +39,7 @@ class Readings:
     ) -> None:
         self._watched = watched
         self._waiting: deque[Sample] = deque()
+        self._settling = False
         self._settled_ns = now_ns()
         self._at, self._handles, self._guards, self._tell, self._now_ns = at, handles, guards, tell, now_ns
         self._deliver, self._keep = deliver, keep
@@ -134,20 +135,27 @@ class Readings:
 
     def settle(self) -> None:
         """Take apart and keep what has waited."""
-        self._settled_ns = self._now_ns()
-        while self._waiting:
-            sample = self._waiting.popleft()
-            values, absent = sample.readings()
-            if absent != self._absent.get(sample.table, {}):
-                self._absent[sample.table] = absent
-                self._tell("absent", c=sample.table, why={str(i): why for i, why in absent.items()})
-            self._keep(sample.table, sample.taken_ns, values)
-            if self._sampler is not None:
-                self._guards.read(self._sampler.tables[sample.table].columns, values, sample.taken_ns)
-            for i, gpu in self._margins.get(sample.table, ()):
-                value = values[i]
-                if value is not None and self._loads is not None:
-                    self._loads.margin(gpu, value, sample.taken_ns)
+        if self._settling:  # told of by itself: what waits comes after it
+            return
+        self._settled_ns, self._settling = self._now_ns(), True
+        try:
+            while self._waiting:
+                self._settle(self._waiting.popleft())
+        finally:
+            self._settling = False
+
+    def _settle(self, sample: Sample) -> None:
+        values, absent = sample.readings()
+        if absent != self._absent.get(sample.table, {}):
+            self._absent[sample.table] = absent
+            self._tell("absent", c=sample.table, why={str(i): why for i, why in absent.items()})
+        self._keep(sample.table, sample.taken_ns, values)
+        if self._sampler is not None:
+            self._guards.read(self._sampler.tables[sample.table].columns, values, sample.taken_ns)
+        for i, gpu in self._margins.get(sample.table, ()):
+            value = values[i]
+            if value is not None and self._loads is not None:
+                self._loads.margin(gpu, value, sample.taken_ns)
 
     @property
     def late(self) -> bool:
