@@ -20,7 +20,7 @@ from burnin.rack.parts import fold
 from burnin.rack.schema import Profile
 from burnin.suites.schema import Stage, Suite
 
-FRACTION = Quantity("gpu.power_fraction", "1", "mean power under load / enforced power limit")
+FRACTION = Quantity("gpu.power_fraction", "1", "mean power under load, of readings or energy counter / enforced power limit")
 HELD = Quantity("gpu.clock_held", "1", "mean SM clock / the clock that the stage holds, while a load kernel ran")
 KERNEL = Quantity("gpu.kernel", "1", "the load kernel that ran, where each GPU said it; the one that the suite names")
 MISMATCHES = Quantity(
@@ -32,9 +32,16 @@ MISMATCHES = Quantity(
 
 
 def power_fraction(evidence: Evidence, part: str) -> float:
-    """Mean power / mean enforced limit in the judged window; NaN when either was not read."""
-    limit = evidence.window(part, "gpu.power_limit").mean()
-    return evidence.window(part, "gpu.power").mean() / limit if limit > 0 else math.nan
+    """Mean power / mean enforced limit in the judged window; NaN when either was not read.
+
+    A single reading that falls into a tenth of a second without work can take a short window below the suite's fraction. So the
+    energy counter, which knows what was between readings, may say more than their mean; never more than most of them say.
+    """
+    limit, power = evidence.window(part, "gpu.power_limit").mean(), evidence.window(part, "gpu.power")
+    if not (limit > 0 and power.present):
+        return math.nan
+    spent = evidence.window(part, "gpu.energy").rate()
+    return max(power.mean(), min(spent, power.median()) if spent > 0 else 0.0) / limit
 
 
 def clock_held(evidence: Evidence, part: str, mhz: int) -> float:
@@ -167,7 +174,7 @@ CHECK = Check(
     quantities=(FRACTION, HELD, MISMATCHES, KERNEL),
     judge=judge,
     metrics=("gpu.power", "gpu.power_limit", "load.wrong"),
-    explains=("gpu.clock_sm", "load.launches"),
+    explains=("gpu.clock_sm", "gpu.energy", "load.launches"),
     loaded=True,
     fits=fits,
 )

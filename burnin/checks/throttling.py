@@ -31,15 +31,10 @@ HW_BRAKE = Quantity(
 )
 
 
-def _share(series: Series) -> float:
-    span = float(series.t_s[-1] - series.t_s[0]) if series.t_s.size > 1 else 0.0
-    return series.growth() / span if span > 0 else float("nan")
-
-
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
     """Growth per GPU: of the hardware's counters in the whole stage, of software slowdown in the judged window."""
     return [
-        *of_window(context, evidence, SW_THERMAL, "throttle.sw_thermal", _share),
+        *of_window(context, evidence, SW_THERMAL, "throttle.sw_thermal", Series.rate),
         *of_window(context, evidence, HW_THERMAL, "throttle.hw_thermal", Series.growth, whole=True),
         *of_window(context, evidence, HW_BRAKE, "throttle.hw_brake", Series.growth, whole=True),
     ]

@@ -15,18 +15,10 @@ from burnin.checks.base import Check, Context, Evidence, Quantity
 from burnin.events import Measurement, Result
 from burnin.rack.schema import Profile
 from burnin.suites.schema import Stage
-from burnin.telemetry.series import Series
 
 NVLINK = Quantity("together.nvlink", "GB/s", "copies from this GPU to the next of its tray while its kernel ran")
 NIC = Quantity("together.nic", "GB/s", "traffic of this network card while the GPUs' kernels ran, in its slower direction")
 CPU = Quantity("together.cpu", "1", "mean share of the tray's CPU time that was used while its GPUs' kernels ran")
-
-
-def rate(copied: Series) -> float:
-    """GB/s (10^9) between the first and the last reading of the bytes copied; NaN for fewer than two."""
-    known = ~(copied.v != copied.v)
-    t = copied.t_s[known]
-    return copied.growth() / float(t[-1] - t[0]) / 1e9 if t.size > 1 and t[-1] > t[0] else math.nan
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
@@ -73,7 +65,7 @@ def _traffic(context: Context, evidence: Evidence, part: str) -> Measurement:
     card = part.partition(".")[2]
     lines = [line.text for line in evidence.logged(part, "load") if line.text]
     lines += [line.text for gpu in context.gpus for line in evidence.logged(gpu, "cut", "load") if f"{card}: " in line.text]
-    rates = [rate(evidence.window(part, metric)) for metric in ("nic.tx_bytes", "nic.rx_bytes")]
+    rates = [evidence.window(part, metric).rate() / 1e9 for metric in ("nic.tx_bytes", "nic.rx_bytes")]
     said = "; ".join(dict.fromkeys(lines))
     if any(math.isnan(one) for one in rates):
         return NIC.unknown(part, evidence.why_absent(part, "nic.tx_bytes"), said or "the card's bytes were not read")
@@ -91,7 +83,7 @@ def _reached(one: Measurement, words: str, said: str) -> Measurement:
 def _copies(context: Context, evidence: Evidence, part: str) -> Measurement:
     if context.stage.load is None or not context.stage.load.nvlink:
         return NVLINK.unknown(part, "missing", "this stage asks for no copies beside its load")
-    value = rate(evidence.window(part, "load.copied"))
+    value = evidence.window(part, "load.copied").rate() / 1e9
     said = "; ".join(dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load") if line.text))
     if math.isnan(value):
         return NVLINK.unknown(part, evidence.why_absent(part, "load.copied"), said or "no load process counted what it copied")

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
-from burnin.signatures import work, zones
+from burnin.signatures import zones
 from burnin.signatures.readings import Readings
 from burnin.signatures.robust import median
 from burnin.signatures.tails import worst
 from burnin.signatures.zones import number
-from burnin.telemetry.series import Floats
+from burnin.telemetry.series import Floats, Series
 
 SHIFT = "fleet.shift"
 
@@ -64,7 +64,7 @@ def _levels(readings: Readings) -> list[tuple[str, str, float]]:
 
     for idle, load in readings.pairs():
         note("slope", load.phase, readings.slopes(idle, load))
-        done = readings.once("launch rate", load, lambda load=load: readings.of("load.launches", load, work.rate))  # type: ignore[misc]
+        done = readings.once("launch rate", load, lambda load=load: readings.of("load.launches", load, Series.rate))  # type: ignore[misc]
         done = done / readings.mean("gpu.clock_sm", load)
         note("work", load.phase, done)
         locked = "@" in load.phase

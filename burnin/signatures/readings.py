@@ -278,12 +278,6 @@ class Readings:
         return int(np.count_nonzero((~np.isnan(values)).any(axis=1))) >= MIN_TRAYS
 
 
-def share(series: Series) -> float:
-    """By how many seconds a counter of seconds grew per second; NaN with fewer than two readings."""
-    span = float(series.t_s[-1] - series.t_s[0]) if series.t_s.size > 1 else 0.0
-    return series.growth() / span if span > 0 else float("nan")
-
-
 def unrest(power: Series) -> float:
     """Standard deviation / mean: a power that jumps between readings has a mean that its readings do not know."""
     known = power.known()
@@ -298,7 +292,7 @@ def _growths(t_s: Floats, v: Floats) -> Floats:
     return out
 
 
-def _shares(t_s: Floats, v: Floats) -> Floats:
+def _rates(t_s: Floats, v: Floats) -> Floats:
     span = float(t_s[-1] - t_s[0])
     return _growths(t_s, v) / span if span > 0 else np.full(len(v), np.nan)
 
@@ -312,7 +306,7 @@ _AT_ONCE: Mapping[Callable[[Series], float], Callable[[Floats, Floats], Floats]]
     Series.lowest: lambda t_s, v: v.min(axis=1),
     Series.highest: lambda t_s, v: v.max(axis=1),
     Series.growth: _growths,
-    share: _shares,
+    Series.rate: _rates,
     unrest: _unrest,
 }
 """The same of many rows that were read at the same times, where nothing is missing: as right, and much faster."""

@@ -165,7 +165,7 @@ def _energy_over_power(readings: Readings, load: Stretch, gpu: str) -> float:
     if known.size < 2 or power.present < 2:
         return math.nan
     mean = power.between(float(known[0]), float(known[-1])).mean()
-    return energy.growth() / float(known[-1] - known[0]) / mean if mean > 0 else math.nan
+    return energy.rate() / mean if mean > 0 else math.nan
 
 
 def stuck(readings: Readings, row: SignatureRow) -> list[Finding]:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
-from burnin.signatures.readings import Readings, share
+from burnin.signatures.readings import Readings
 from burnin.signatures.zones import number
-from burnin.telemetry.series import Stretch
+from burnin.telemetry.series import Series, Stretch
 
 THROTTLE = "throttle.shared"
 KINDS = {
@@ -43,7 +43,7 @@ def _whose(readings: Readings, row: SignatureRow, metric: str, load: Stretch, to
     whole = replace(load, settle_s=0.0)
     slowed: dict[str, dict[str, float]] = {}
     measured: dict[str, int] = {}
-    held = readings.of(metric, whole, share).tolist()
+    held = readings.of(metric, whole, Series.rate).tolist()
     for tray, gpus, row_of in zip(readings.trays, readings.gpus, held, strict=True):
         shares = dict(zip(gpus, row_of, strict=True))
         measured[tray] = sum(value == value for value in shares.values())

@@ -13,7 +13,7 @@ import numpy as np
 from burnin.events import Finding, Severity
 from burnin.rack.schema import SignatureRow
 from burnin.signatures import zones
-from burnin.signatures.readings import MIN_RISE_W, Readings, share
+from burnin.signatures.readings import MIN_RISE_W, Readings
 from burnin.signatures.robust import median
 from burnin.signatures.zones import Seen, number
 from burnin.telemetry.series import Floats, Series, Stretch
@@ -75,8 +75,8 @@ def ceiling(readings: Readings, row: SignatureRow) -> list[Finding]:
 
 
 def _held(readings: Readings, row: SignatureRow, idle: Stretch, load: Stretch) -> Mapping[str, Seen]:
-    clock, capped = readings.mean("gpu.clock_sm", load), readings.of("throttle.sw_power", load, share)
-    hot = readings.of("throttle.sw_thermal", load, share) + readings.of("throttle.hw_thermal", load, share)
+    clock, capped = readings.mean("gpu.clock_sm", load), readings.of("throttle.sw_power", load, Series.rate)
+    hot = readings.of("throttle.sw_thermal", load, Series.rate) + readings.of("throttle.hw_thermal", load, Series.rate)
     swing = readings.of("gpu.clock_sm", load, Series.highest) / readings.of("gpu.clock_sm", load, Series.lowest) - 1
     rise = readings.mean("gpu.power", load) - readings.mean("gpu.power", idle)
     usual = capped >= number(row, "capped")

@@ -25,16 +25,10 @@ LOCKED, PAIR = "power.isoclock", "power.leak_pair"
 BANDWIDTH, WAIT, WRONG = "bandwidth.gpu", "collective.wait", "sdc.wrong"
 
 
-def rate(series: Series) -> float:
-    """Growth of a counter per second; NaN with fewer than two readings."""
-    known = series.t_s[~np.isnan(series.v)]
-    return series.growth() / float(known[-1] - known[0]) if known.size > 1 and known[-1] > known[0] else float("nan")
-
-
 def _steady(row: SignatureRow) -> Callable[[Series], float]:
     """The rate over windows that are long enough for a host's hiccup not to matter; NaN over shorter ones."""
     least = number(row, "seconds")
-    return lambda series: rate(series) if series.present > 1 and series.t_s[-1] - series.t_s[0] >= least else float("nan")
+    return lambda series: series.rate() if series.present > 1 and series.t_s[-1] - series.t_s[0] >= least else float("nan")
 
 
 def slow(readings: Readings, row: SignatureRow) -> list[Finding]:

@@ -43,6 +43,11 @@ class Series:
         known = self.known()
         return float(known.mean()) if known.size else math.nan
 
+    def median(self) -> float:
+        """Median of the known values; NaN when there are none."""
+        known = self.known()
+        return float(np.median(known)) if known.size else math.nan
+
     def lowest(self) -> float:
         """Smallest known value; NaN when there are none."""
         known = self.known()
@@ -63,6 +68,12 @@ class Series:
             return math.nan
         steps = np.diff(known)
         return float(np.where(steps >= 0, steps, known[1:]).sum())
+
+    def rate(self) -> float:
+        """By how much a counter grew, per second from its first known value to its last; NaN with fewer than two."""
+        times = self.t_s[~np.isnan(self.v)]
+        span = float(times[-1] - times[0]) if times.size > 1 else 0.0
+        return self.growth() / span if span > 0 else math.nan
 
 
 EMPTY = Series(np.empty(0), np.empty(0))

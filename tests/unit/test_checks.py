@@ -197,6 +197,37 @@ def test_a_load_that_was_not_reached_proves_nothing(power: float, result: Result
     assert others_pass(got)
 
 
+WINDOW = 12
+"""Readings in the judged window of build.LOAD, one a second."""
+
+
+@pytest.mark.parametrize(
+    ("readings", "watts", "result", "value"),
+    [
+        ([1400.0] * 11 + [379.0], 1393.0, Result.PASS, 0.995),
+        ([1400.0] * 11 + [379.0], None, Result.UNKNOWN, 0.939226),
+        ([1400.0] * 11 + [379.0], 1300.0, Result.UNKNOWN, 0.939226),
+        ([1300.0] * 12, 1393.0, Result.UNKNOWN, 0.928571),
+        ([1400.0] * 6 + [700.0] * 6, 1393.0, Result.UNKNOWN, 0.75),
+        ([1395.0] * 12, 1200.0, Result.PASS, 0.996429),
+    ],
+    ids=["one dip", "no counter", "the counter saw it too", "low all the time", "low half of the time", "counter too slow"],
+)
+def test_a_reading_that_fell_into_a_gap_is_held_against_the_energy_counter(
+    readings: list[float], watts: float | None, result: Result, value: float
+) -> None:
+    """A tenth of a second without work is not a load that was missed: the counter knows what was between readings."""
+    settling, judged = [1400.0] * (24 - WINDOW), readings
+    change: dict[tuple[str, str], Any] = {("t07.g2", "gpu.power"): {build.LOAD: settling + judged}}
+    spent = {} if watts is None else {("t07.g2", "gpu.energy"): {build.LOAD: [5e6 + watts * i for i in range(24)]}}
+    both = telemetry(change)
+    evidence = Evidence(telemetry=replace(both, series={**both.series, **build.series(spent).series}), stretch=build.LOAD)
+    got = CHECKS["gpu-load"].judge(context(), evidence)
+    (m,) = (m for m in got if (m.part, m.name) == ("t07.g2", "gpu.power_fraction"))
+    assert (m.result, m.value) == (result, value)
+    assert others_pass(got)
+
+
 def test_a_load_that_the_agent_cut_says_so() -> None:
     cut = LogLine("t07.g2", 20.0, "cut", "margin", "the agent ended the load of t07.g2: T.Limit margin 0 Cel", "agent")
     got = judge("gpu-load", change={("t07.g2", "gpu.power"): {build.LOAD: 700.0}}, log=[cut])
