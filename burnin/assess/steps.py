@@ -48,7 +48,7 @@ def unloaded(case: Case) -> dict[str, frozenset[str]]:
     for one in case.telemetry.stretches:
         stage = next(s for s in case.suite.stages if s.stage == one.stage)
         if stage.load is not None:
-            evidence = Evidence(telemetry=case.telemetry, stretch=one)
+            evidence = Evidence(telemetry=case.telemetry, stretch=one, log=case.log)
             loaded = {gpu for gpu in case.gpus() if attained(evidence, gpu, stage, case.suite)}
             out[stage.stage] = frozenset(case.gpus()) - loaded
     return out

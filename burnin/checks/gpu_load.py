@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from burnin.checks.base import TO_DO, Check, Context, Evidence, Quantity
-from burnin.events import Measurement, Result
+from burnin.events import LogLine, Measurement, Result
 from burnin.rack.parts import fold
 from burnin.rack.schema import Profile
 from burnin.suites.schema import Stage, Suite
@@ -29,6 +29,9 @@ MISMATCHES = Quantity(
     "results of the load kernel that disagreed",
     action="run again on this tray; if it computes wrong again, replace the board and keep it as silent corruption",
 )
+
+_END_S = 1.0
+"""A load that ends so late ended with its stage: lines are placed to a quarter of a second."""
 
 
 def power_fraction(evidence: Evidence, part: str) -> float:
@@ -51,23 +54,41 @@ def clock_held(evidence: Evidence, part: str, mhz: int) -> float:
     return evidence.window(part, "gpu.clock_sm").mean() / mhz if ran else math.nan
 
 
+def ended_early(evidence: Evidence, part: str, stage: Stage) -> str:
+    """Why this GPU's load ended before its stage and did not come again, for a person; empty where it went on to the end."""
+    if evidence.stretch is None:
+        return ""
+    began_s, ended_s = evidence.stretch.at(part)
+    first: LogLine | None = None
+    for line in evidence.logged(part, "cut", "load"):
+        if line.code == "burning":
+            first = None
+        elif line.kind == "cut" or line.code in ("failed", "gone"):
+            first = first or line
+    left_s = math.nan if first is None else min(ended_s, began_s + stage.duration) - first.t_s
+    return f"the load ended {left_s:.0f} s before its stage" if left_s > _END_S else ""
+
+
 def attained(evidence: Evidence, part: str, stage: Stage, suite: Suite) -> bool:
-    """Was this GPU loaded as the stage wants it? What is not known was not."""
+    """Was this GPU loaded as the stage wants it, to its end? What is not known was not."""
+    if ended_early(evidence, part, stage):
+        return False
     if stage.locked_mhz is not None:
         return abs(clock_held(evidence, part, stage.locked_mhz) - 1) <= 1 - suite.load_fraction
     return power_fraction(evidence, part) >= suite.load_fraction
 
 
 def not_reached(evidence: Evidence, part: str, stage: Stage) -> str:
-    """Why a load proves nothing, for a person: how far it came, and what the agent said about it."""
+    """Why a load proves nothing, for a person: how far it came, when it ended, and what the agent said about it."""
+    early = ended_early(evidence, part, stage)
     if stage.locked_mhz is not None:
-        return _not_held(evidence, part, stage.locked_mhz)
+        return _not_held(evidence, part, stage.locked_mhz, early)
     reached = power_fraction(evidence, part)
     if math.isnan(reached):
         return "the load is not known to have been reached: its power was not read"
     clock = evidence.window(part, "gpu.clock_sm").mean()
     at = "" if math.isnan(clock) else f" at {clock:.0f} MHz"
-    return "; ".join([f"the load was not reached: {reached:.3g} of the power limit{at}", *_said(evidence, part)])
+    return "; ".join([f"{early or 'the load was not reached'}: {reached:.3g} of the power limit{at}", *_said(evidence, part)])
 
 
 def _said(evidence: Evidence, part: str, *more: str) -> list[str]:
@@ -75,13 +96,13 @@ def _said(evidence: Evidence, part: str, *more: str) -> list[str]:
     return list(dict.fromkeys(line.text for line in evidence.logged(part, "cut", "load", *more) if line.text))
 
 
-def _not_held(evidence: Evidence, part: str, mhz: int) -> str:
+def _not_held(evidence: Evidence, part: str, mhz: int, early: str) -> str:
     clock = evidence.window(part, "gpu.clock_sm").mean()
     if math.isnan(clock_held(evidence, part, mhz)):
         what = "its clock was not read" if math.isnan(clock) else "no load ran"
     else:
         what = f"its clock was {clock:.0f} MHz"
-    return "; ".join([f"not loaded at {mhz} MHz: {what}", *_said(evidence, part, "clock")])
+    return "; ".join(filter(None, [early, f"not loaded at {mhz} MHz: {what}", *_said(evidence, part, "clock")]))
 
 
 def judge(context: Context, evidence: Evidence) -> list[Measurement]:
@@ -123,7 +144,7 @@ def _fraction(context: Context, evidence: Evidence, part: str) -> Measurement:
         silent = "gpu.power_limit" if evidence.window(part, "gpu.power").present else "gpu.power"
         return FRACTION.unknown(part, evidence.why_absent(part, silent), f"{silent} was not read", limit)
     value = round(reached, 6)
-    if reached >= want:
+    if attained(evidence, part, context.stage, context.suite):
         return Measurement(FRACTION.name, part, value, "1", limit, Result.PASS)
     return Measurement(
         FRACTION.name, part, value, "1", limit, Result.UNKNOWN, "not_attained", not_reached(evidence, part, context.stage)

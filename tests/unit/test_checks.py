@@ -10,6 +10,7 @@ import pytest
 
 from burnin.checks import ALWAYS, CHECKS
 from burnin.checks.base import Answer, Context, Evidence, Order, Quantity
+from burnin.checks.gpu_load import attained
 from burnin.events import LogLine, Measurement, Result
 from burnin.suites.schema import Stage
 from burnin.telemetry.series import Stretch, Telemetry
@@ -234,6 +235,37 @@ def test_a_load_that_the_agent_cut_says_so() -> None:
     (m,) = (m for m in got if (m.part, m.name) == ("t07.g2", "gpu.power_fraction"))
     assert "0.5 of the power limit at 1890 MHz" in m.why
     assert "T.Limit margin 0 Cel" in m.why
+
+
+def load_line(t_s: float, code: str, kind: str = "load") -> LogLine:
+    return LogLine("t07.g2", t_s, kind, code, f"told {code}", "agent")
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([load_line(30.0, "lease", "cut"), load_line(30.1, "ended"), load_line(30.2, "gone")], "told lease"),
+        ([load_line(11.0, "burning"), load_line(32.5, "failed"), load_line(32.6, "gone")], "told failed"),
+        ([load_line(11.0, "burning"), load_line(30.0, "gone")], "told gone"),
+        ([load_line(10.1, "gone"), load_line(10.2, "starting"), load_line(11.0, "burning")], ""),
+        ([load_line(20.0, "failed"), load_line(20.1, "gone"), load_line(21.0, "burning")], ""),
+        ([load_line(11.0, "burning"), load_line(33.2, "ended"), load_line(33.3, "gone")], ""),
+        ([load_line(9.0, "gone")], ""),
+    ],
+    ids=["lease", "failed", "killed", "the load before", "came again", "its end", "before the stage"],
+)
+def test_a_load_that_ended_before_its_stage_proves_nothing_however_high_its_mean(lines: list[LogLine], told: str) -> None:
+    """The last two hours of two days without load are 0.96 of the power limit."""
+    got = judge("gpu-load", log=lines)
+    (m,) = (m for m in got if (m.part, m.name) == ("t07.g2", "gpu.power_fraction"))
+    assert (m.result, m.reason) == ((Result.UNKNOWN, "not_attained") if told else (Result.PASS, None))
+    assert told in m.why
+    assert ("before its stage" in m.why) == bool(told)
+    assert others_pass(got)
+    evidence = Evidence(telemetry=telemetry(), stretch=build.LOAD, log=lines)
+    assert attained(evidence, "t07.g2", context().stage, context().suite) == (not told), (
+        "what needed the load is not proved either"
+    )
 
 
 def held(clock: float | None, launches: Sequence[float] | float | None = None, power: float = 800.0) -> Measurement:
@@ -597,7 +629,11 @@ def test_the_kernel_that_ran_is_measured_and_one_that_the_suite_names_is_meant(
 
 def test_a_load_that_never_ran_says_why_beside_its_results() -> None:
     log = [LogLine("t07.g2", build.LOAD.t0_s, "load", "failed", "no CUDA driver: libcuda.so.1", "agent")]
-    (got,) = (m for m in judge("gpu-load", change={("t07.g2", "load.wrong"): None}, log=log) if m.result is not Result.PASS)
+    bad = [m for m in judge("gpu-load", change={("t07.g2", "load.wrong"): None}, log=log) if m.result is not Result.PASS]
+    assert {(m.part, m.name, m.reason) for m in bad} == {
+        ("t07.g2", "gpu.power_fraction", "not_attained"), ("t07.g2", "gpu.mismatches", "missing")
+    }  # fmt: skip
+    got = next(m for m in bad if m.name == "gpu.mismatches")
     assert got.why == "no load process reported its results; no CUDA driver: libcuda.so.1"
 
 
