@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from burnin.assess.case import Case, last_state
-from burnin.assess.went import kept_off, last
+from burnin.assess.went import cut_off, kept_off, last
 from burnin.checks import CHECKS
 from burnin.checks.base import TO_DO
 from burnin.checks.gpu_load import FRACTION
@@ -93,6 +93,7 @@ def attributed(findings: list[Finding]) -> list[Finding]:
 def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
     """One finding per failed measurement, per XID, and per GPU whose load was not reached, unless an interlock kept it off."""
     off = {(line.source, line.part) for line in kept_off(case.log, case.stages, case.sessions)}
+    cut = cut_off(case.log, case.stages, case.voided)
     for step in steps:
         for one in step.measurements:
             if one.result is Result.FAIL:
@@ -100,12 +101,20 @@ def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
             elif _load_not_attained(one):
                 if {(step.stage, one.part), (step.stage, tray_of(one.part))} & off:
                     continue
-                action = f"find out why {one.part} does not reach its power, then run again"
-                hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD, action=action)
+                hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD)
+                hold = replace(hold, action=_reach(case, cut.get((step.stage, tray_of(one.part))), one.part))
                 yield named(case, hold)
             elif one.name == "xid" and one.why:
                 severity = Severity.HOLD if one.result is Result.UNKNOWN else Severity.WATCH
                 yield named(case, replace(_failed(case, step, one), severity=severity))
+
+
+def _reach(case: Case, cut: LogLine | None, part: str) -> str:
+    """What to do about a load that was not reached; `cut`: an agent ended it, through no fault of the GPU."""
+    if cut is None:
+        return f"find out why {part} does not reach its power, then run again"
+    what = f"the controller did not reach {tray_of(part)} in time" if cut.code == "lease" else "its margin was not read"
+    return f"find out why {what}, then {_GO_ON.format(run=case.run.id)}"
 
 
 def _failed(case: Case, step: Step, one: Measurement) -> Finding:

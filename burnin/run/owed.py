@@ -5,7 +5,8 @@ question. What was proved stays proved, a FAIL too: it is measured. Owed is
 
     what was never done, or could not be measured (ERROR), or was refused or stopped
     a stage that was cut: whole, or its rest where the suite says so (`cut: rest`), on every tray that was in it
-    a stage in which a tray was not read often enough, or that an interlock kept it from being loaded in
+    a stage in which a tray was not read often enough, that an interlock kept it from being loaded in, or in which its agent
+        ended the load because the controller was not heard, or no margin was read
     what was shown of a part that has been replaced since (burnin.assess.domain)
     and what only means something after it: load after an idle baseline that is owed, the cool-down after load that is owed
 
@@ -40,7 +41,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What there is. `holes`: (stage, tray or rack) -> what was not read often enough there, or an interlock kept from load."""
+    """What there is. `holes`: (stage, tray or rack) -> what was not read often enough there, or why it says nothing of load."""
 
     stages: Sequence[Went] = ()
     attempts: Sequence[Attempt] = ()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from burnin.assess.case import gather
 from burnin.assess.coverage import holes
-from burnin.assess.went import kept_off
+from burnin.assess.went import cut_off, kept_off
 from burnin.checks import CHECKS
 from burnin.checks.base import RACK, Answer, Order
 from burnin.errors import InputError
@@ -189,6 +189,9 @@ def proof(store: Store, run: str, replaced: Mapping[str, str], now_s: float) -> 
     for line in kept_off(case.log, case.stages, case.sessions):
         for part in (tray_of(line.part), RACK):
             open_.setdefault((line.source, part), f"{line.part} was not loaded: {line.text}")
+    for (stage, tray), line in cut_off(case.log, case.stages, voided).items():
+        for part in (tray, RACK):
+            open_.setdefault((stage, part), line.text)
     return Proof(case.stages, store.attempts(run), voided, open_)
 
 

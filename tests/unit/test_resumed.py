@@ -30,6 +30,7 @@ from tests.unit.test_assess import METRICS, TRAYS, Story
 HOT = {("t02.g1", "gpu.temp"): (35.0, 92.0)}
 LOAD_S, RESUMED_S = 12.0, 100.0
 """Run seconds at which the load began, and at which the second session did."""
+GO_ON = "go on with it: burnin run SUITE RACK.yaml --resume r1"
 
 
 def said(verdict: Verdict) -> set[tuple[str, str, str]]:
@@ -119,6 +120,44 @@ def test_while_it_is_cut_it_holds_and_owes_the_stage(tmp_path: Path) -> None:
         assert {suite.stages[one.stage].stage for one in many} == {"load"}
         again = owed(whole, suite, CHECKS, proof(store, "r1", {"t03": "replaced"}, 150.0))
         assert {one.part for one in again if suite.stages[one.stage].stage != "load"} == {"t03"}
+
+
+@pytest.mark.parametrize(
+    ("code", "t_s", "again", "does"),
+    [
+        (
+            "lease",
+            20.0,
+            {("load", "t03")},
+            f"find out why the controller did not reach t03 in time, then {GO_ON}",
+        ),
+        ("sensor", 20.0, {("load", "t03")}, f"find out why its margin was not read, then {GO_ON}"),
+        ("margin", 20.0, set(), "find out why t03.g1 does not reach its power, then run again"),
+        ("lease", 35.5, set(), ""),
+    ],
+    ids=["nobody heard", "no margin", "hot", "as the stage ended"],
+)
+def test_load_that_an_agent_ended_for_no_fault_of_its_gpu_is_owed(
+    tmp_path: Path, code: str, t_s: float, again: set[tuple[str, str]], does: str
+) -> None:
+    """The stage went through, and its mean power would do: the last seconds, or hours, were without load all the same."""
+    path = tmp_path / "cut.db"
+    with closing(open_store(path)) as store:
+        story = Story(store, log=[LogLine("t03.g1", t_s, "cut", code, "the agent ended the load of t03.g1", "agent")])
+        verdict = story.tell()
+        assert [f.action for f in verdict.findings if f.part == "t03.g1"][:1] == ([does] if does else [])
+        assert (verdict.word is Word.HOLD) == bool(does)
+    with continued(path) as store:
+        suite = Suite.model_validate(store.config("r1")["suite"])
+        whole = plan.make(suite, build.rack(TRAYS), build.profile(TRAYS), CHECKS)
+
+        def open_now() -> set[tuple[str, str]]:
+            return {(suite.stages[o.stage].stage, o.part) for o in owed(whole, suite, CHECKS, proof(store, "r1", {}, 150.0))}
+
+        assert open_now() == again
+        if again:
+            stage(Story(store), "load", RESUMED_S + 1, ["t03"])
+            assert open_now() == set(), "it was done again"
 
 
 def test_what_was_bad_before_the_cut_stays_bad(tmp_path: Path) -> None:
