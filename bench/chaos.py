@@ -6,11 +6,17 @@ One twin of two trays with two planted faults that stay as they are. First a run
 with the first load); then, as often as asked, a run whose controller gets SIGKILL at a random moment, and that is resumed. Held
 against the undisturbed run: the word, and the set of (part, signature, severity). Looked for in the database: records twice,
 records lost (a reading gap while the agent was the same one), attempts twice, damage.
+
+`load_fraction` is below the usual 0.95: a load process of the twin that waits for one of two cores for a second takes a window of
+ten seconds below that, with or without a kill. A stage that begins two seconds late, or the planted GPU (0.75), is still seen.
+The lease is 15 s because a virtual machine may stand still for five. A run during which the machine stood still (STILL_S) is
+repeated, whatever it said, the undisturbed one too; how often, and what it had said, is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -20,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -50,6 +57,33 @@ TWICE_S = 0.1
 each other, but between them the energy counter grew."""
 GAP_S = 3.5
 """Readings come every second; the twin shares two cores with whatever else runs."""
+
+
+STILL_S, WINDOW_S = 1.0, 10.0
+"""A machine stood still when somebody who wants to wake fifty times a second came late by so much in all, within a judged window."""
+
+
+class Watch(threading.Thread):
+    """Sleeps, and notes by how much too long."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._late: list[tuple[float, float]] = []
+
+    def run(self) -> None:
+        """For as long as the bench lives."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, -19)  # of this thread
+        while True:
+            begun = time.monotonic()
+            time.sleep(0.02)
+            if (late := time.monotonic() - begun - 0.02) > 0.1:
+                self._late.append((begun, late))
+
+    def worst(self, since: float) -> float:
+        """The longest that the machine stood still within a window since then, seconds."""
+        seen = [(at, late) for at, late in self._late if at >= since]
+        return max((sum(late for at, late in seen if 0 <= at - first < WINDOW_S) for first, _ in seen), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -124,33 +158,48 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     chance, bad, stages = random.Random(given.seed), list[str](), dict[str, int]()
-    resumed: list[float] = []
+    resumed, repeated, watch = list[float](), 0, Watch()
     with tempfile.TemporaryDirectory(prefix="burnin-chaos-") as folder:
         planted = [parse(one) for one in PLANTED]
         with running("gb300-nvl72", given.seed, planted, where=Path(folder), trays=2, switches=0) as twin:
-            for name in ("first", "undisturbed"):
+            watch.start()
+            for name in ("first", *(f"undisturbed-{number}" for number in range(10))):
                 (place := Path(folder) / name).mkdir()
+                since = time.monotonic()
                 undisturbed = end(begin(twin, place), place)
-            print(
-                f"undisturbed: {undisturbed.said[0]}, {len(undisturbed.said[1])} findings, {undisturbed.wall_s:.0f} s", flush=True
-            )
-            for number in range(given.kills):
-                (place := Path(folder) / f"{number}").mkdir()
+                if name != "first" and watch.worst(since) < STILL_S:
+                    break
+            print(f"undisturbed: {undisturbed.said[0]}, {sorted(undisturbed.said[1])}, {undisturbed.wall_s:.0f} s", flush=True)
+            number = 0
+            while number < given.kills:
+                (place := Path(folder) / f"{number}-{repeated}").mkdir()
+                since = time.monotonic()
                 process = begin(twin, place)
                 time.sleep(chance.uniform(0, undisturbed.wall_s))
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
                 stage = where(place / "runs.db")
                 found = end(begin(twin, place, *(["--resume", "last"] if stage else [])), place)
+                if (still := watch.worst(since)) >= STILL_S:
+                    repeated += 1
+                    said = (
+                        "same"
+                        if found.said == undisturbed.said
+                        else f"differing in {sorted(found.said[1] ^ undisturbed.said[1])}"
+                    )
+                    print(f"    the machine stood still for {still:.1f} s: again ({said})", flush=True)
+                    continue
+                number += 1
                 stages[stage or "before it began"] = stages.get(stage or "before it began", 0) + 1
                 resumed.append(found.wall_s)
                 trouble = wrong(place / "runs.db")
                 if found.said != undisturbed.said:
                     trouble.append(f"{found.said[0]}, differing in {sorted(found.said[1] ^ undisturbed.said[1])}")
                 bad += [f"kill {number} in {stage or 'no stage'}: {one}" for one in trouble]
-                print(f"{number + 1:3} killed in {stage or 'no stage':10} {'; '.join(trouble) or 'same'}", flush=True)
+                print(f"{number:3} killed in {stage or 'no stage':10} {'; '.join(trouble) or 'same'}", flush=True)
     print(f"\n{given.kills} kills, at random moments ({', '.join(f'{n} in {name}' for name, n in stages.items())})")
     print(f"resumed to the end in {statistics.median(resumed):.0f} s (median); not as undisturbed: {len(bad)}")
+    print(f"repeated because the machine stood still: {repeated}")
     raise SystemExit(1 if bad else 0)
 
 

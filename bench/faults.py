@@ -39,7 +39,7 @@ from burnin.store import care
 from burnin.transport.bmcs import services as services_of
 from burnin.twin.faults import parse
 from burnin.twin.rackstate import RackState
-from burnin.twin.tray import RACK
+from burnin.twin.tray import RACK, descendants
 from burnin.twin.up import Twin, running
 
 SUITE = """
@@ -188,6 +188,17 @@ def reboot(trial: Trial) -> None:
         bmc.post(target, json={"ResetType": "ForceRestart"}).raise_for_status()
 
 
+def frozen(trial: Trial) -> None:
+    """All that lives on one tray stands still for 20 s, its load too."""
+    root = trial.twin.trays["t01"].pid
+    pids = [root, *descendants(root)]
+    for pid in pids:
+        kill(pid, signal.SIGSTOP)
+    time.sleep(20)
+    for pid in pids:
+        kill(pid, signal.SIGCONT)
+
+
 def flap(trial: Trial) -> None:
     """Both trays are cut for 45 s."""
     for pref, tray in enumerate(("t00", "t01")):
@@ -272,6 +283,14 @@ FAULTS = [
           load_s=40, codes=(0,), plants=(f"clock_skew:t00:3600@{AT_S}", f"clock_skew:t01:-3600@{AT_S}")),
     Fault("tray rebooted", "ForceRestart by its BMC; boots in 4 s", reboot, "the tray itself", 2, ("t01",), load_s=60,
           says="t01"),
+    Fault("tray loses its power", "the twin's `tray_dead`", planted, "the tray itself", 2, ("t01",), load_s=60, says="t01",
+          plants=(f"tray_dead:t01:{AT_S}",)),
+    Fault("tray frozen", "SIGSTOP to every process on it for 20 s, then SIGCONT; lease 5 s", frozen, "lease, once it goes on", 26,
+          ("t01",), lease_s=5, load_s=60, says="t01"),
+    Fault("tray's disk full", "the twin's `tray_disk_full`", planted, "-", 0, (), load_s=40, codes=(0, 3),
+          plants=(f"tray_disk_full:t01@{AT_S}",)),
+    Fault("a BMC is dead", "the twin's `bmc_dead`", planted, "guard: unread", 13, says="guard",
+          plants=(f"bmc_dead:t01.bmc@{AT_S}",)),
     Fault("a BMC is slow", "the twin's `bmc_slow`: 10 s for every answer", planted, "guard: unread", 13, says="guard",
           plants=(f"bmc_slow:t01.bmc:10@{AT_S}",)),
     Fault("a BMC lies", "a leak; its detectors say OK and Enabled (`bmc_lies`), their voltage says wet", planted,
