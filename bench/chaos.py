@@ -60,7 +60,7 @@ GAP_S = 3.5
 
 
 STILL_S, WINDOW_S = 1.0, 10.0
-"""A machine stood still when somebody who wants to wake fifty times a second came late by so much in all, within a judged window."""
+"""A machine stood still when somebody who wants to wake fifty times a second came late by so much in all, in so many seconds."""
 
 
 class Watch(threading.Thread):
@@ -180,21 +180,16 @@ def main() -> None:
                 process.wait()
                 stage = where(place / "runs.db")
                 found = end(begin(twin, place, *(["--resume", "last"] if stage else [])), place)
+                trouble = wrong(place / "runs.db")
+                if found.said != undisturbed.said:
+                    trouble.append(f"{found.said[0]}, differing in {sorted(found.said[1] ^ undisturbed.said[1])}")
                 if (still := watch.worst(since)) >= STILL_S:
                     repeated += 1
-                    said = (
-                        "same"
-                        if found.said == undisturbed.said
-                        else f"differing in {sorted(found.said[1] ^ undisturbed.said[1])}"
-                    )
-                    print(f"    the machine stood still for {still:.1f} s: again ({said})", flush=True)
+                    print(f"    the machine stood still for {still:.1f} s: again ({'; '.join(trouble) or 'same'})", flush=True)
                     continue
                 number += 1
                 stages[stage or "before it began"] = stages.get(stage or "before it began", 0) + 1
                 resumed.append(found.wall_s)
-                trouble = wrong(place / "runs.db")
-                if found.said != undisturbed.said:
-                    trouble.append(f"{found.said[0]}, differing in {sorted(found.said[1] ^ undisturbed.said[1])}")
                 bad += [f"kill {number} in {stage or 'no stage'}: {one}" for one in trouble]
                 print(f"{number:3} killed in {stage or 'no stage':10} {'; '.join(trouble) or 'same'}", flush=True)
     print(f"\n{given.kills} kills, at random moments ({', '.join(f'{n} in {name}' for name, n in stages.items())})")
