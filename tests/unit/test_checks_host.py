@@ -16,6 +16,7 @@ from burnin.rack.load import load_catalogue, load_profile
 from burnin.rack.schema import Profile
 from burnin.telemetry.series import Series, Stretch, Telemetry
 from tests import build
+from tests.sampled import some
 
 PROFILE = load_profile("gb300-nvl72")
 CATALOGUE = load_catalogue()
@@ -143,7 +144,7 @@ def test_each_fault_fails_its_own_measurement_on_its_own_part_only(
 SILENT = [(name, part, metric) for name in NAMES for part, metric in healthy() if metric in CHECKS[name].metrics]
 
 
-@pytest.mark.parametrize(("name", "part", "metric"), SILENT, ids=[f"{p}-{m}" for _, p, m in SILENT])
+@pytest.mark.parametrize(("name", "part", "metric"), some(SILENT, 4), ids=[f"{p}-{m}" for _, p, m in SILENT])
 @pytest.mark.parametrize("reason", ["no_permission", "missing"])
 def test_what_was_not_read_is_unknown_and_says_why(name: str, part: str, metric: str, reason: str) -> None:
     got = bad(judge(name, {(part, metric): None}, {(part, metric): reason}))

@@ -127,6 +127,7 @@ def test_a_pair_broken_in_one_direction_is_named_in_its_order_and_neither_end_is
     assert rounds(story) <= 6
 
 
+@pytest.mark.long
 def test_over_the_network_the_same_pair_is_well(bench: Bench) -> None:
     bench.ranks.row("t13.g2")["deaf_to"] = 1 + 4 * 4 + 1
     got, _ = bench.check(

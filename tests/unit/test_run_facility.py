@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -184,13 +185,18 @@ def flat(bodies: Bodies) -> Bodies:
     return bodies | {row["@odata.id"]: row for row in rows}
 
 
+@cache
+def sound() -> Bodies:
+    """A healthy tray, which nobody changes."""
+    return enabled(tree())
+
+
 def said(**change: Any) -> dict[str, Said]:
     """All services of a healthy rack; `change`: part -> bodies, or why it says nothing."""
     out = {}
     for i in range(18):
-        bodies = enabled(tree())
-        bodies["/redfish/v1/Systems/System_0"]["SerialNumber"] = SERIAL if i == 7 else f"S{i}"
-        out[f"t{i:02}"] = Said(0.0, bodies)
+        path = "/redfish/v1/Systems/System_0"
+        out[f"t{i:02}"] = Said(0.0, {**sound(), path: {**sound()[path], "SerialNumber": SERIAL if i == 7 else f"S{i}"}})
     out |= {f"p{i}": Said(0.0, flat(shelf())) for i in range(8)} | {"cdu": Said(0.0, cdu())}
     for part, how in change.items():
         out[part] = Said(0.0, {}, how) if isinstance(how, str) else Said(0.0, how)

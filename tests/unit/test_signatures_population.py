@@ -16,6 +16,7 @@ from burnin.signatures.tails import UNKNOWN
 from burnin.signatures.zones import Seen, Zone
 from burnin.telemetry.series import Series, Stretch, Telemetry
 from tests import racks
+from tests.sampled import some
 from tests.soaks import margins, soak
 
 ROWS = load_catalogue().signatures
@@ -79,7 +80,7 @@ def test_a_sensor_is_not_blamed_for_the_heat_of_a_gpu_that_does_not_idle() -> No
 
 @pytest.mark.parametrize(
     ("signature", "plant", "least"),
-    [
+    some([
         ("thermal.hbm", times("hbm", 2.2), 4),
         ("power.leak", times("leakage", 2.8), 5),
         ("clock.weak", times("voltage", 1.25), 5),
@@ -88,8 +89,8 @@ def test_a_sensor_is_not_blamed_for_the_heat_of_a_gpu_that_does_not_idle() -> No
         ("sensor.offset", plus("temp_offset", -11.0), 5),
         ("sensor.gain", times("gain", 1.3), 4),
         ("thermal.rth", times("tim", 2.5), 6),
-    ],
-)
+    ]),
+)  # fmt: skip
 def test_what_is_planted_is_named_in_its_place(signature: str, plant: Fault, least: int) -> None:
     hits = 0
     for seed in range(100, 106):
@@ -101,14 +102,14 @@ def test_what_is_planted_is_named_in_its_place(signature: str, plant: Fault, lea
 
 @pytest.mark.parametrize(
     ("signature", "plant"),
-    [
+    some([
         ("power.leak", times("leakage", 1.2)),
         ("clock.weak", times("voltage", 1.03)),
         ("thermal.hbm", times("hbm", 1.2)),
         ("sensor.offset", plus("temp_offset", 3.0)),
         ("clock.ceiling", times("top_mhz", 0.97)),
-    ],
-)
+    ]),
+)  # fmt: skip
 def test_what_is_small_is_not_held(signature: str, plant: Fault) -> None:
     assert all((PART, signature) not in grave(found(seed, plant=plant)) for seed in range(101, 105))  # 100 leaks by nature
 

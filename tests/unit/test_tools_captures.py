@@ -103,7 +103,7 @@ def test_no_parser_takes_the_output_of_another_tool_for_its_own() -> None:
                 assert sound(parse(text, 0)).outcome is Outcome.ERROR, (tool, one.file)
 
 
-@pytest.mark.parametrize("tool", PARSERS)
+@pytest.mark.parametrize("tool", some(PARSERS))
 @given(text=st.text(max_size=400), code=st.sampled_from([0, 0, 0, None, 1]), stderr=st.text(max_size=30))
 @settings(max_examples=60, deadline=None)
 def test_any_text_is_refused(tool: str, text: str, code: int | None, stderr: str) -> None:
@@ -115,7 +115,7 @@ LINES = sorted({line for m in met() if len(text_of(m.file)) < 8000 for line in t
 ]
 
 
-@pytest.mark.parametrize("tool", PARSERS)
+@pytest.mark.parametrize("tool", some(PARSERS))
 @given(lines=st.lists(st.sampled_from(LINES), max_size=30))
 @settings(max_examples=40, deadline=None)
 def test_lines_of_real_outputs_in_any_order_never_raise(tool: str, lines: list[str]) -> None:

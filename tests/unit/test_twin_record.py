@@ -33,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.long
 def test_what_is_written_judges_as_what_was_computed(folder: Path) -> None:
     """The batch path and its signatures find exactly what the files and theirs do: part, signature, numbers, words."""
     when = as_read(plan(load("gb300-nvl72"), two_hours()))
