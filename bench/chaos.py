@@ -8,9 +8,9 @@ against the undisturbed run: the word, and the set of (part, signature, severity
 records lost (a reading gap while the agent was the same one), attempts twice, damage.
 
 `load_fraction` is below the usual 0.95: a load process of the twin that waits for one of two cores for a second takes a window of
-ten seconds below that, with or without a kill. A stage that begins four seconds late, or the planted GPU, is still seen. The lease
-is 15 s because a virtual machine may stand still for five. A run during which the machine stood still (STILL_S) is repeated,
-whatever it said, the undisturbed one too; how often, and what it had said, is printed.
+ten seconds below that, with or without a kill. A stage that begins four seconds late, or the planted GPU, is still seen. The
+lease is 15 s because a virtual machine may stand still for five. A run during which the machine stood still (STILL_S) is
+repeated, whatever it said, the undisturbed one too; how often, and what it had said, is printed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ stages:
   - {stage: load, phase: load, for: 18 s, settle: 8 s, load: {}, steps: [gpu-load, thermal-margin, ecc, links, xid]}
   - {stage: cool, phase: cool, for: 4 s, steps: [ecc, xid]}
 """
-PLANTED = ("clock_cap:t01.g2:0.3", "link_down:t00.g1.l3:0")
+PLANTED = ("clock_cap:t01.g2:0.6", "link_down:t00.g1.l3:0")
 TWICE_S = 0.1
 """A record that is kept twice is placed twice, by two measurements of one clock; a late reading and the next one stand as near to
 each other, but between them the energy counter grew."""

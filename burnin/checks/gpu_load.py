@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from burnin.checks.base import TO_DO, Check, Context, Evidence, Quantity
 from burnin.events import LogLine, Measurement, Result
 from burnin.rack.parts import fold
@@ -30,6 +32,8 @@ MISMATCHES = Quantity(
     action="run again on this tray; if it computes wrong again, replace the board and keep it as silent corruption",
 )
 
+_SILENT_S = 10.0
+"""For so long nobody need have seen a load kernel go on at the end of its stage; an agent that died took its load along."""
 _END_S = 1.0
 """A load that ends so late ended with its stage: lines are placed to a quarter of a second."""
 
@@ -65,8 +69,17 @@ def ended_early(evidence: Evidence, part: str, stage: Stage) -> str:
             first = None
         elif line.kind == "cut" or line.code in ("failed", "gone"):
             first = first or line
-    left_s = math.nan if first is None else min(ended_s, began_s + stage.duration) - first.t_s
-    return f"the load ended {left_s:.0f} s before its stage" if left_s > _END_S else ""
+    ended_s = min(ended_s, began_s + stage.duration)
+    if first is not None and ended_s - first.t_s > _END_S:
+        return f"the load ended {ended_s - first.t_s:.0f} s before its stage"
+    launched = evidence.telemetry.of(part, "load.launches").between(began_s, ended_s)
+    went_s, count = launched.t_s[~np.isnan(launched.v)], launched.known()
+    if went_s.size > 1:
+        grew = np.flatnonzero(np.diff(count) > 0)
+        silent_s = ended_s - float(went_s[grew[-1] + 1] if grew.size else went_s[0])
+        if silent_s > _SILENT_S:
+            return f"no load kernel was seen that went on in the last {silent_s:.0f} s of its stage"
+    return ""
 
 
 def attained(evidence: Evidence, part: str, stage: Stage, suite: Suite) -> bool:

@@ -268,6 +268,31 @@ def test_a_load_that_ended_before_its_stage_proves_nothing_however_high_its_mean
     )
 
 
+@pytest.mark.parametrize(
+    ("launches", "result"),
+    [
+        ([float(i) for i in range(24)], Result.PASS),
+        ([float(i) for i in range(20)] + [19.0] * 4, Result.PASS),
+        ([float(i) for i in range(13)] + [None] * 11, Result.UNKNOWN),
+        ([float(i) for i in range(13)] + [12.0] * 11, Result.UNKNOWN),
+        ([None] * 24, Result.PASS),
+    ],
+    ids=["to the end", "a few seconds", "its agent died", "it hangs", "a load that does not count"],
+)
+def test_a_kernel_that_was_not_seen_to_go_on_proves_nothing_however_high_the_mean(
+    launches: list[float | None], result: Result
+) -> None:
+    """An agent that died takes its load along, and the next one says nothing of it."""
+    both = telemetry()
+    counted = build.series({("t07.g2", "load.launches"): {build.LOAD: launches}})
+    evidence = Evidence(telemetry=replace(both, series={**both.series, **counted.series}), stretch=build.LOAD)
+    got = CHECKS["gpu-load"].judge(context(), evidence)
+    (m,) = (m for m in got if (m.part, m.name) == ("t07.g2", "gpu.power_fraction"))
+    assert m.result is result
+    assert ("went on in the last 12 s of its stage" in m.why) == (result is Result.UNKNOWN)
+    assert others_pass(got)
+
+
 def held(clock: float | None, launches: Sequence[float] | float | None = None, power: float = 800.0) -> Measurement:
     """t07.g2 in a load stage whose clock is held at 1500 MHz."""
     change: dict[tuple[str, str], Any] = {
