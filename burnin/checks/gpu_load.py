@@ -33,7 +33,8 @@ MISMATCHES = Quantity(
 )
 
 _SILENT_S = 10.0
-"""For so long nobody need have seen a load kernel go on at the end of its stage; an agent that died took its load along."""
+"""For so long, and for three readings, nobody need have seen a load kernel go on at the end of its stage; an agent that died took
+its load along."""
 _END_S = 1.0
 """A load that ends so late ended with its stage: lines are placed to a quarter of a second."""
 
@@ -77,7 +78,7 @@ def ended_early(evidence: Evidence, part: str, stage: Stage) -> str:
     if went_s.size > 1:
         grew = np.flatnonzero(np.diff(count) > 0)
         silent_s = ended_s - float(went_s[grew[-1] + 1] if grew.size else went_s[0])
-        if silent_s > _SILENT_S:
+        if silent_s > max(_SILENT_S, 3 * float(np.median(np.diff(went_s)))):
             return f"no load kernel was seen that went on in the last {silent_s:.0f} s of its stage"
     return ""
 

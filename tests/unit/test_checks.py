@@ -276,8 +276,9 @@ def test_a_load_that_ended_before_its_stage_proves_nothing_however_high_its_mean
         ([float(i) for i in range(13)] + [None] * 11, Result.UNKNOWN),
         ([float(i) for i in range(13)] + [12.0] * 11, Result.UNKNOWN),
         ([None] * 24, Result.PASS),
+        ([float(i) if i in (0, 6, 12) else None for i in range(24)], Result.PASS),
     ],
-    ids=["to the end", "a few seconds", "its agent died", "it hangs", "a load that does not count"],
+    ids=["to the end", "a few seconds", "its agent died", "it hangs", "a load that does not count", "read every six seconds"],
 )
 def test_a_kernel_that_was_not_seen_to_go_on_proves_nothing_however_high_the_mean(
     launches: list[float | None], result: Result
