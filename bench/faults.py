@@ -435,9 +435,10 @@ def attempt(fault: Fault, twin: Twin, place: Path) -> dict[str, Any]:
 
 
 def files(twin: Twin, tray: str) -> set[str]:
-    """What lies in a tray's home beyond what the twin itself keeps there."""
+    """What lies in a tray's home beyond what the twin itself keeps there, and the agent, which stays: its code may come late."""
     home = twin.trays[tray].dir / "home"
-    return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()} if home.is_dir() else set()
+    found = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()} if home.is_dir() else set()
+    return {name for name in found if not name.startswith(".burnin/agent-")}
 
 
 def said(trial: Trial) -> str:

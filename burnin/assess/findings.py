@@ -102,7 +102,7 @@ def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
                 if {(step.stage, one.part), (step.stage, tray_of(one.part))} & off:
                     continue
                 hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD)
-                hold = replace(hold, action=_reach(case, cut.get((step.stage, tray_of(one.part))), one.part))
+                hold = replace(hold, action=_reach(case, cut.get((step.stage, one.part)), one.part))
                 yield named(case, hold)
             elif one.name == "xid" and one.why:
                 severity = Severity.HOLD if one.result is Result.UNKNOWN else Severity.WATCH

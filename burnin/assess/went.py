@@ -66,16 +66,15 @@ def kept_off(log: Iterable[LogLine], rows: Sequence[Went], sessions: Sequence[Se
 
 
 def cut_off(log: Iterable[LogLine], rows: Sequence[Went], voided: Sequence[Voided]) -> dict[tuple[str, str], LogLine]:
-    """(stage, tray) -> the line of an agent that ended load in the stretch which is judged, because nobody was heard or no margin
+    """(stage, GPU) -> the line of an agent that ended its load in the stretch which is judged, as nobody was heard or no margin
     was read: it says nothing of the GPU. What got hot, or failed, does."""
     found: dict[tuple[str, str], LogLine] = {}
     for line in log:
         if line.kind == "cut" and line.code in ("lease", "sensor"):
-            tray = tray_of(line.part)
-            for name in dict.fromkeys(row.name for row in rows if row.t1_s is not None and row.t0_s <= line.t_s < row.t1_s):
-                row = judged(rows, name, tray, voided)
-                if row is not None and row.t1_s is not None and row.t0_s <= line.t_s < row.t1_s:
-                    found.setdefault((name, tray), line)
+            for row in rows:
+                within = row.t1_s is not None and row.t0_s <= line.t_s < min(row.t1_s, row.t0_s + row.planned_s) - 1.0
+                if within and row is judged(rows, row.name, tray_of(line.part), voided):
+                    found.setdefault((row.name, line.part), line)
     return found
 
 

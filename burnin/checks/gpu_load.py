@@ -65,7 +65,9 @@ def ended_early(evidence: Evidence, part: str, stage: Stage) -> str:
         return ""
     began_s, ended_s = evidence.stretch.at(part)
     first: LogLine | None = None
-    for line in evidence.logged(part, "cut", "load"):
+    for line in evidence.log:
+        if line.part != part or line.kind not in ("cut", "load") or line.t_s < began_s:
+            continue
         if line.code == "burning":
             first = None
         elif line.kind == "cut" or line.code in ("failed", "gone"):

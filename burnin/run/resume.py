@@ -189,8 +189,8 @@ def proof(store: Store, run: str, replaced: Mapping[str, str], now_s: float) -> 
     for line in kept_off(case.log, case.stages, case.sessions):
         for part in (tray_of(line.part), RACK):
             open_.setdefault((line.source, part), f"{line.part} was not loaded: {line.text}")
-    for (stage, tray), line in cut_off(case.log, case.stages, voided).items():
-        for part in (tray, RACK):
+    for (stage, gpu), line in cut_off(case.log, case.stages, voided).items():
+        for part in (tray_of(gpu), RACK):
             open_.setdefault((stage, part), line.text)
     return Proof(case.stages, store.attempts(run), voided, open_)
 
