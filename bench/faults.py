@@ -7,7 +7,7 @@
 A twin of two trays over real SSH, `burnin run` and its guard in processes of their own, all in a network namespace (packets are
 really dropped there). Each trial begins under load. Safe: no load process that has to go lives on any tray, looked for in /proc.
 Afterwards what was frozen or cut is let go, and what the run says is held against what is expected; processes and files that are
-left on the trays are counted.
+left on the trays are counted. `load_fraction` is below the usual 0.95, as in bench.chaos: eight load processes share two cores.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ SUITE = """
 suite: faults
 about: load, until something goes wrong
 lease: {lease} s
+load_fraction: 0.6
 sample: 500 ms
 sample_slow: 1 s
 coverage: {{metrics: [gpu.temp, gpu.power]}}
