@@ -253,7 +253,7 @@ FAULTS = [
     Fault("controller and guard killed", "SIGKILL to both; lease 5 s", lambda t: t.kill(t.guard, t.process.pid), "lease", 6,
           lease_s=5, codes=(-9,)),
     Fault("controller frozen", "SIGSTOP to the run; lease 4 s", lambda t: t.freeze(t.process.pid), "guard or lease", 5, lease_s=4,
-          says="the run was silent for"),
+          says="the run was silent for", hold_s=10),
     Fault("controller blocked for 5 s", "SIGSTOP, SIGCONT after 5 s; lease 15 s", blocked, "-", 0, (), load_s=25, codes=(0,)),
     Fault("guard killed", "SIGKILL", lambda t: t.kill(t.guard), "run", 3, says="nothing heats unguarded"),
     Fault("guard frozen", "SIGSTOP", lambda t: t.freeze(t.guard), "run, after 5 s", 7.5, says="the guard was silent"),
