@@ -40,6 +40,8 @@ FIRST_FACILITY_S = 120.0
 KNOCK_S = 60.0
 """How old the last look at the switch trays may be before load."""
 FLUSH_S = 10.0
+UNLOADED_S = 30.0
+"""A stage goes on for so long when all of its load has ended (leases, cut-offs): what is left of two days is not waited for."""
 LOAD_SPARE_S = 120.0
 """Beyond the planned end of a load, before the agent ends it by itself."""
 
@@ -233,7 +235,7 @@ class Run:
         if stage.load is not None and goes_on is None:
             await self._bring_up(leg, found, begin)
         self._detaching.begin(leg, begin)
-        await self._wait_until(begin + stage.duration)
+        await (self._wait_until if stage.load is None else self._while_loaded)(begin + stage.duration)
         self._detaching.end()
         await self._heat.drift()
         if stage.locked_mhz is not None:
@@ -303,6 +305,19 @@ class Run:
             await asyncio.wait((stopped, slept), return_when=asyncio.FIRST_COMPLETED)
             slept.cancel()
         stopped.cancel()
+
+    async def _while_loaded(self, end_s: float) -> None:
+        """Until then, or until nothing has been loaded for so long that the stage can show nothing more."""
+        since = self._now()
+        while (now := self._now()) < end_s and not self.job.stop.is_set():
+            sessions = self.job.sessions.values()
+            if any(session.loaded for session in sessions) or not any(session.ready for session in sessions):
+                since = now
+            elif now - since >= UNLOADED_S:
+                text = f"nothing is loaded any more: the stage ends {end_s - now:.0f} s early"
+                self.job.keeper.event(LogLine("rack", now, "note", "unloaded", text, "controller"))
+                return
+            await self._wait_until(min(end_s, now + 1.0))
 
     # ---- load
 

@@ -11,13 +11,13 @@ from typing import Any, cast
 import pytest
 
 from burnin.checks import CHECKS
-from burnin.events import StageBegan, StageEnded, Status
+from burnin.events import LogLine, StageBegan, StageEnded, Status
 from burnin.rack.load import load_profile
 from burnin.rack.schema import Catalogue
 from burnin.run import plan
 from burnin.run.guard import Guardian
 from burnin.run.job import Event, Job, Keeper
-from burnin.run.loop import Run
+from burnin.run.loop import UNLOADED_S, Run
 from tests import build
 
 LATE_S, LOAD_S = 12.0, 10.0
@@ -67,6 +67,44 @@ async def test_a_guard_that_comes_up_late_takes_nothing_from_the_load() -> None:
     assert ended.status is Status.COMPLETE
     assert began.t_s == 100.0 + LATE_S
     assert ended.t_s - began.t_s >= LOAD_S
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "lasts_s"),
+    [
+        (50.0, 80.0, 79.0 + UNLOADED_S),  # looked at once a second, last seen at 79
+        (50.0, 1e9, 1000.0),
+        (1e9, 1e9, 1000.0),
+        (50.0, None, 1000.0),
+        (None, None, 1000.0),
+    ],
+    ids=["all was cut", "one burns on", "all burn on", "one cannot be heard, and burned when it was", "nobody can be heard"],
+)
+async def test_a_stage_whose_load_is_gone_everywhere_is_not_waited_for(
+    one: float | None, other: float | None, lasts_s: float
+) -> None:
+    """A management network that was gone for longer than the lease left 47 of 48 hours to wait for, with nothing to show."""
+    late = Late()
+
+    class Heard:
+        def __init__(self, until_s: float | None) -> None:
+            self.ready, self._until_s = until_s is not None, until_s
+
+        @property
+        def loaded(self) -> set[str]:
+            return {"g0"} if self._until_s is None or late.t - 100.0 < self._until_s else set()
+
+    run = Run.__new__(Run)
+    run.job = cast(
+        "Job",
+        SimpleNamespace(
+            sessions={"t00": Heard(one), "t01": Heard(other)}, clock=late, keeper=late, stop=asyncio.Event(), start_s=0.0
+        ),
+    )
+    await run._while_loaded(1100.0)
+    assert late.t - 100.0 == pytest.approx(lasts_s)
+    said = [event.text for event in late.events if isinstance(event, LogLine)]
+    assert said == ([f"nothing is loaded any more: the stage ends {1000 - lasts_s:.0f} s early"] if lasts_s < 1000 else [])
 
 
 class Tray:
