@@ -187,9 +187,12 @@ class Leaks(Source):
             self._volts, self._volts_s = known, before
 
     async def _follow(self) -> None:
-        """Does the tray's power follow the load? A BMC that does not tell it is not found out this way, and nothing is said."""
+        """Does the tray's power follow the load? A BMC that does not tell it is not found out this way, and nothing is said. What
+        it tells at rest has to be known before the first load is up, so it is asked at once, and again until then."""
+        known = False
         while self._follows is not None:
-            await asyncio.sleep(POWER_S if self._power or not self._homes else NO_SENSOR_S)
+            unknown_s = NO_SENSOR_S if self._homes and not self._power else AGAIN_S
+            await asyncio.sleep(POWER_S if known else unknown_s)
             value = None
             with contextlib.suppress(TrayError):
                 self._power = self._power or await self._find_power()
@@ -197,6 +200,7 @@ class Leaks(Source):
                     value = bmc.tray_power({**self._homes, self._power: await self._client.get(self._power, ASK_S)})
             now = time.monotonic()
             over_s = self._follows.read(value, self._drawn(self.part), now)
+            known = known or self._follows.known
             said = f"it says {value:g} W of its tray as before" if value is not None else ""
             why = f"{said}, and its GPUs' power made a step" if over_s else ""
             self._see(Seen("bmc_stale", f"{self.part}.bmc", over_s, now, now - over_s, why))

@@ -23,6 +23,11 @@ class Follows:
         """Since when they have drawn otherwise by a step, in every reading."""
         self._last_s = float("-inf")
 
+    @property
+    def known(self) -> bool:
+        """True when it is known what its GPUs drew at this number."""
+        return self._base_w is not None
+
     def read(self, value: float | None, drawn_w: float | None, now_s: float) -> float:
         """The BMC says `value` W of the tray, its GPUs draw `drawn_w` on average (each None where it was not read): for how many
         seconds it has said what it said before the step; 0 where there was none, where it moved, and where it is not known."""

@@ -334,6 +334,26 @@ async def test_a_tray_that_draws_what_it_drew_before_a_step_of_its_load_is_told(
 
 
 @needs_captures
+async def test_what_a_tray_draws_at_rest_is_known_before_its_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for the first time after 5 s, a BMC that was stale all along had its tray's load for its rest: PASS, with a leak."""
+    monkeypatch.setattr(guard_redfish, "POWER_S", 3600.0)
+    monkeypatch.setattr(guard_redfish, "AGAIN_S", 0.02)
+    seen, drawn, at_rest = list[Seen](), dict[str, float](), Follows(300.0)
+    with serving(tmp_path / "bmc", tree()) as service:
+        source = Leaks(service.at(part="t07"), seen.append, lambda: None, at_rest, drawn.get)
+
+        def known() -> bool:
+            told = [one for one in seen if one.name == "bmc_stale"]
+            if len(told) == 3 and not drawn:
+                drawn["t07"] = 200.0  # its agent is heard now
+            return at_rest.known
+
+        assert not at_rest.known
+        await watched(source, seen, known)
+    assert drawn, "it was asked again, for as long as nobody knew what its GPUs draw"
+
+
+@needs_captures
 @pytest.mark.parametrize("there", [True, False])
 async def test_a_sensor_stands_in_for_a_chassis_that_tells_no_power_and_without_both_nothing_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
