@@ -183,6 +183,7 @@ def test_an_energy_counter_that_lags_is_named() -> None:
     assert "sensor.meter" not in {f.signature for f in look(telemetry)}
 
 
+@pytest.mark.long
 def test_signatures_without_their_signals_find_nothing() -> None:
     whole = racks.telemetry(racks.rack(3))
     for metric in {metric for _, metric in whole.series}:

@@ -99,6 +99,7 @@ def test_the_twins_texts_too_are_cut_anywhere_and_have_lost_nothing(texts: list[
                 assert cut.rows == whole.rows, (parser, end)
 
 
+@pytest.mark.long
 def test_the_twins_texts_too_are_garbled(texts: list[tuple[str, str]]) -> None:
     chance = random.Random(7)
     for parser, text in texts:
