@@ -164,8 +164,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", some(HOSTILE))
 def test_hostile_text_is_refused_and_costs_little(kind: str) -> None:
-    """Never good, and linear: below 1.5 s of CPU for each parser on two cores that others use too."""
+    """Never good, and not quadratic, which takes minutes; a machine whose host takes its cores counts those as CPU time."""
     for tool, parse in PARSERS.items():
         began = time.process_time()
         assert sound(parse(HOSTILE[kind], 0)).outcome in (Outcome.ERROR, Outcome.FAIL)
-        assert time.process_time() - began < 1.5, tool
+        assert time.process_time() - began < 8, tool

@@ -61,7 +61,7 @@ def test_a_hundred_megabytes_on_stderr_turn_nothing_good(tool: str, own: dict[st
     text = own.get(tool, "")
     began = time.process_time()
     assert sound(PARSERS[tool](text, 0, of_x())).outcome not in GOOD
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 8
 
 
 @pytest.mark.parametrize("tool", some(PARSERS))
