@@ -2,7 +2,8 @@
 
 They see no spool and renew no lease. What they are told has no sequence number: who was not there, has missed it.
 
-    watch   n: mono_ns of the reading, margin: {gpu: Cel | null}, power: {gpu: W | null}      with every reading of T.Limit
+    watch   n: mono_ns of the reading, margin: {gpu: Cel | null}, power: {gpu: W | null}      with every reading of T.Limit;
+            after a halt power alone, ten times a second
     beat    load: GPUs loaded                                       once a second, and whenever that changes
     reply   id, ok, result | error
 
@@ -107,10 +108,10 @@ class Guards:
         return bool(self._all)
 
     def read(self, columns: tuple[tuple[str, str], ...], values: list[float | None], taken_ns: int) -> None:
-        """A table was read: margins and power go out at once, whatever else was in it."""
-        if self._all and any(metric == "gpu.tlimit" for _, metric in columns):
+        """A table with margins or power was read: those go out at once, whatever else was in it."""
+        if self._all:
             margin = {part: v for (part, metric), v in zip(columns, values) if metric == "gpu.tlimit"}
-            power = {part: v for (part, metric), v in zip(columns, values) if metric == "gpu.power"}
+            power = {part: v for (part, metric), v in zip(columns, values) if metric in ("gpu.power", "transient.power")}
             self.tell("watch", {"n": taken_ns, "margin": margin, "power": power})
 
     def beat(self, loaded: list[str], due: bool) -> None:

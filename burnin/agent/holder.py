@@ -418,6 +418,7 @@ class Holder:
         ended = list(self._programs.gpus) if self._programs is not None else []
         if self._programs is not None and (gpus is None or set(gpus) & set(ended) or not ended):
             self._programs.end(why, at_once=True)
+        self._readings.prove()
         return sorted({*(self._loads.halt(why, gpus) if self._loads else []), *ended})
 
     def _bye(self) -> str:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from burnin.agent.load import Loads
     from burnin.agent.sampler import Raw, Sample, Sampler, Source, Table
 
-TRANSIENT = 3
-"""Number of the table that is read only when asked."""
+TRANSIENT, PROOF = 3, 4
+"""Numbers of the tables that are read only when asked, and only after a halt: power, for guards alone."""
+PROOF_NS, PROVED_NS = 100_000_000, 5_000_000_000
+"""How often, and for how long."""
 SETTLE_NS = 1_500_000_000
 """How long readings that come many times a second may wait until they are taken apart and recorded, together. The next record of
 another kind takes them along, and there is one each second."""
@@ -46,7 +48,7 @@ class Readings:
         self._sampler: Sampler | None = None
         self._loads: Loads | None = None
         self._margins: dict[int, list[tuple[int, str]]] = {}
-        """Table -> columns that hold a GPU's T.Limit margin."""
+        """Of the tables that guards hear of: the columns that hold a GPU's T.Limit margin."""
         self._absent: dict[int, dict[int, str]] = {}
         self._trouble: str | None = None
         self.devices: dict[str, str] = {}
@@ -60,7 +62,7 @@ class Readings:
     @property
     def columns(self) -> list[tuple[tuple[str, str], ...]]:
         """(part, metric) of each table's columns."""
-        return [table.columns for table in self._sampler.tables] if self._sampler else []
+        return [table.columns for table in self._sampler.tables[:PROOF]] if self._sampler else []
 
     @property
     def hung(self) -> set[str]:
@@ -92,10 +94,11 @@ class Readings:
                 Table("slow", [*every["slow"], *host], int(slow_s * 1e9)),
                 Table("links", every["links"], int(links_s * 1e9)),
                 Table("transient", every["transient"], 0),
+                Table("proof", every["transient"], 0),
             ]
-            cost.tables = tables
+            cost.tables = tables[:PROOF]
             margins = [[(i, gpu) for i, (gpu, metric) in enumerate(t.columns) if metric == "gpu.tlimit"] for t in tables]
-            self._margins = {number: found for number, found in enumerate(margins) if found}
+            self._margins = {number: found for number, found in enumerate(margins) if found or number == PROOF}
             gc.freeze()  # what is there by now stays: no use in looking through it again and again
             sampler = Sampler(tables, self._emit, self._now_ns, paced=self._paced)
             sampler.start()  # where there is no room for its thread nothing has begun, and nothing may be heated
@@ -112,6 +115,12 @@ class Readings:
         self._sampler.tables[TRANSIENT].order(int(period_s * 1e9), now + int(seconds * 1e9))
         self._sampler.nudge()
         return {"period_s": period_s, "seconds": seconds}
+
+    def prove(self) -> None:
+        """Let guards see at once, whatever the suite's cadence, that power falls."""
+        if self._sampler is not None:
+            self._sampler.tables[PROOF].order(PROOF_NS, self._now_ns() + PROVED_NS)
+            self._sampler.nudge()
 
     # ---- from the sampler's thread
 
@@ -146,11 +155,12 @@ class Readings:
 
     def _settle(self, sample: Sample) -> None:
         values, absent = sample.readings()
-        if absent != self._absent.get(sample.table, {}):
-            self._absent[sample.table] = absent
-            self._tell("absent", c=sample.table, why={str(i): why for i, why in absent.items()})
-        self._keep(sample.table, sample.taken_ns, values)
-        if self._sampler is not None:
+        if sample.table != PROOF:
+            if absent != self._absent.get(sample.table, {}):
+                self._absent[sample.table] = absent
+                self._tell("absent", c=sample.table, why={str(i): why for i, why in absent.items()})
+            self._keep(sample.table, sample.taken_ns, values)
+        if self._sampler is not None and sample.table in self._margins:
             self._guards.read(self._sampler.tables[sample.table].columns, values, sample.taken_ns)
         for i, gpu in self._margins.get(sample.table, ()):
             value = values[i]

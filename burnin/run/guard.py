@@ -28,6 +28,8 @@ SILENT_S = 5.0
 """A guard that said nothing for so long is taken for dead."""
 READY_S = 30.0
 """How long load waits for the guard to watch every tray that is there."""
+PROVED_S = 12.0
+"""How long a run waits at its end for what became of a halt: the guard's order, a power-off, and its look at what is left."""
 _LEAVE_S = 8.0
 
 
@@ -49,6 +51,8 @@ class Guardian:
         self._heard_s = 0.0
         self._state: dict[str, Any] = {"watching": [], "why": {}, "blind": {}}
         self._there: set[str] = set()
+        self._proving: set[tuple[str, str]] = set()
+        """Trips (name, part) of which it was not said yet what became of the load."""
         self._changed = asyncio.Event()
         self._leaving = self._begun = False
         self._detached_s = 0.0
@@ -111,12 +115,15 @@ class Guardian:
         elif "note" in said:
             self._event(LogLine(said["note"]["part"], self._now_s(), "note", "", said["note"]["text"], "guard"))
         elif "outcome" in said:
+            self._proving.discard((said["outcome"]["name"], said["outcome"]["part"]))
+            self._changed.set()
             self._event(LogLine(said["outcome"]["part"], self._now_s(), "guard", "outcome", told(said["outcome"]), "guard"))
 
     def _tripped(self, trip: Mapping[str, Any]) -> None:
         late = f" (so for at most {trip['latency_s']:.2f} s before it was seen)" if trip["latency_s"] else ""
         text = f"{trip['why']}{late}; to do: {trip['action']}"
         self._event(LogLine(trip["part"], trip["seen_s"] - self._start_s, "guard", trip["name"], text, trip["ends"]))
+        self._proving.add((trip["name"], trip["part"]))
         if trip["ends"] == "rack":
             self._stop()
 
@@ -140,6 +147,14 @@ class Guardian:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 while not self.dead and (self._state["blind"] or not self._there <= set(self._state["watching"])):
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    async def proved(self) -> None:
+        """Returns when the guard has said what became of every halt: until then agents have to stay, who read the power."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROVED_S):
+                while self._proving and not self.dead:
                     self._changed.clear()
                     await self._changed.wait()
 

@@ -165,6 +165,8 @@ class Run:
 
     async def _leave(self) -> None:
         await self._unload(list(self.job.sessions))
+        if self.job.guard is not None:
+            await self.job.guard.proved()
         if not self.refused:
             await self._undo.all()
         t0 = self._now()

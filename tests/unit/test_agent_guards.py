@@ -57,9 +57,10 @@ def test_a_guard_is_told_margins_and_power_of_every_reading_and_load_at_once(tra
     _, theirs = tray.guard()
     columns = (("g0", "gpu.tlimit"), ("g0", "gpu.power"), ("g0", "gpu.temp"), ("g1", "gpu.tlimit"))
     tray.guards.read(columns, [41.0, 200.0, 40.0, None], 5)
-    tray.guards.read((("g0", "ecc.dram_ue"),), [0.0], 6)
+    tray.guards.read((("g0", "transient.power"), ("g0", "transient.clock_sm")), [120.0, 300.0], 6)
     assert [(row[0], row[4]) for row in said(theirs)] == [
-        ("watch", {"n": 5, "margin": {"g0": 41.0, "g1": None}, "power": {"g0": 200.0}})
+        ("watch", {"n": 5, "margin": {"g0": 41.0, "g1": None}, "power": {"g0": 200.0}}),
+        ("watch", {"n": 6, "margin": {}, "power": {"g0": 120.0}}),
     ]
     tray.guards.beat(["g0"], due=False)
     tray.guards.beat(["g0"], due=False)

@@ -7,7 +7,7 @@ from typing import Any
 from burnin.agent.grip import Handles
 from burnin.agent.guards import Guards
 from burnin.agent.host import Roots
-from burnin.agent.readings import Readings
+from burnin.agent.readings import PROOF, Readings
 from burnin.agent.sampler import Sample
 
 
@@ -38,3 +38,6 @@ def test_a_reason_that_changes_comes_between_the_readings_that_it_divides() -> N
         readings._emit(sample)
     readings.settle()
     assert kept == [("absent", {"0": "missing"}), 1, ("absent", {"0": "hung"}), 2]
+    readings._emit(Sample(PROOF, 3, [Gpu()], ["lost"], kept.append))  # type: ignore[list-item]
+    readings.settle()
+    assert kept[4:] == [], "what proves a halt to guards is no evidence of the run's"

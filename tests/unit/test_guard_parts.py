@@ -219,6 +219,26 @@ async def test_ready_when_everything_that_is_there_is_watched() -> None:
         await waiting
 
 
+async def test_a_run_stays_until_its_guard_has_said_what_became_of_every_halt() -> None:
+    side = Side()
+    async with asyncio.timeout(1):
+        await side.one.proved()  # there was none
+    side.one._hear(trip("gpu_margin", "t00.g1", "gpu"))
+    side.one._hear(trip("leak", "t01", "rack"))
+    waiting = asyncio.ensure_future(side.one.proved())
+    came = {"answered": 2, "last_answer_s": 0.01, "last_gone_s": 0.2, "cold_s": 0.5, "still": [], "unanswered": {}}
+    side.one._hear({"outcome": {**came, "name": "gpu_margin", "part": "t00.g1"}})
+    await asyncio.sleep(0.01)
+    assert not waiting.done(), "of the leak it was not said yet"
+    side.one._hear({"outcome": {**came, "name": "leak", "part": "t01"}})
+    async with asyncio.timeout(1):
+        await waiting
+    side.one._hear(trip("coolant_flow", "rack", "rack"))
+    side.one._died("the guard's process ended with status -9")
+    async with asyncio.timeout(1):
+        await side.one.proved()  # nobody will say it
+
+
 async def test_it_is_told_what_is_detached_and_tells_whom_it_relieved(monkeypatch: pytest.MonkeyPatch) -> None:
     side, said = Side(), list[Any]()
     monkeypatch.setattr(side.one, "_say", said.append)
