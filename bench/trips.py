@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,10 @@ class Trip:
     gone: float
     rest: float
     cold: float
+
+
+class NotBegun(RuntimeError):
+    """Nothing was under load to be tripped."""
 
 
 class Recording(Guardian):
@@ -124,8 +128,9 @@ class Bench:
         """No GPU has work."""
         return not any(row["util_pct"] for state in self.states.values() for row in state.gpus)
 
-    async def load(self) -> None:
-        """All GPUs to their power limit, and for `soak_s` there."""
+    async def load(self, guard: Recording | None) -> None:
+        """All GPUs to their power limit, and for `soak_s` there. Raises NotBegun when they do not get there, or the guard ends it
+        before anything was done to it; then it is closed."""
 
         async def one(link: AgentLink) -> None:
             await link.order("clear")
@@ -138,8 +143,18 @@ class Bench:
             missing.difference_update(key for key, watts in self.power() if watts >= LOADED_W)
             return not missing
 
-        await until(up, 120, "the load never came up")
-        await asyncio.sleep(self.soak_s)
+        why = ""
+        try:
+            await until(lambda: up() or (guard is not None and guard.of("trip") is not None), 60, "no load")
+        except RuntimeError:
+            why = f"no load on {', '.join(f'{tray}.g{gpu}' for tray, gpu in sorted(missing))} within a minute"
+        await asyncio.sleep(0 if why else self.soak_s)
+        if guard is not None and (early := guard.of("trip")) is not None:
+            why = f"the guard tripped by itself: {early['why']}"
+        if why:
+            if guard is not None:
+                await guard.close(clean=True)
+            raise NotBegun(why)
 
     async def guarded(self) -> Recording:
         """A fresh guard that watches everything."""
@@ -192,12 +207,23 @@ def held(row: Any, name: str, value: float) -> Iterator[None]:
         thread.join()
 
 
+async def series(trip: Callable[[], Awaitable[Trip]], count: int) -> list[Trip]:
+    """So many of them. One that never began (no load, or the guard tripped by itself beforehand) is told, and made again."""
+    made: list[Trip] = []
+    for _ in range(2 * count):
+        try:
+            made.append(await trip())
+        except NotBegun as why:
+            print(f"not begun, made again: {why}", file=sys.stderr, flush=True)
+        if len(made) == count:
+            break
+    return made
+
+
 async def by_reading(bench: Bench, row: Any, name: str, value: float) -> Trip:
     """One trip by a reading."""
     guard = await bench.guarded()
-    await bench.load()
-    if (early := guard.of("trip")) is not None:
-        raise RuntimeError(f"the guard tripped by itself: {early}")
+    await bench.load(guard)
     begin = time.monotonic()
     with held(row, name, value):
         rest = await until(bench.rest, 20, "not unloaded")
@@ -213,7 +239,7 @@ async def by_reading(bench: Bench, row: Any, name: str, value: float) -> Trip:
 async def by_command(bench: Bench, guarded: bool) -> Trip:
     """One emergency stop: seconds count from the start of the command (detected: until the guard had it)."""
     guard = await bench.guarded() if guarded else None
-    await bench.load()
+    await bench.load(guard)
     begin = time.monotonic()
     words = [sys.executable, "-m", "burnin", "stop", "last", "--emergency", "--db", str(bench.place / "b.db")]
     process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
@@ -274,7 +300,7 @@ async def main(count: int, trays: int, only: str, soak_s: float) -> int:
             print(f"{trays} trays, {os.cpu_count()} cores; seconds, p50 / max")
             print(HEAD)
             for what, trip in ((what, trip) for what, trip in kinds.items() if only in what):
-                print(show(what, [await trip() for _ in range(count)]), flush=True)
+                print(show(what, await series(trip, count)), flush=True)
             await bench.close()
     return 0
 
