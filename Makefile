@@ -13,9 +13,10 @@ $(VENV)/.run: pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run pyproject.toml
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
-	touch $@
+	touch $(VENV)/.run $@
 
 demo: $(VENV)/.run  ## burn in a twin GB300 NVL72 with two planted weak parts
 	$(BIN)/burnin demo

@@ -6,6 +6,7 @@ standard library alone: what else there is to import takes longer than all that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from burnin.errors import NotReady
+from burnin.errors import BurninError, NotReady
 from burnin.run import beside
 
 ANSWER_S = 0.5
@@ -31,11 +32,17 @@ def stop_now(run: str, db: Path, by: str) -> list[str]:
     """What was done, a line each. Raises InputError for a run that is not there, NotReady when load may still be on somewhere."""
     begin = time.monotonic() - _age_s()
     asked = _ask_guard(run, db, by, begin)
-    if asked is not None:
+    if isinstance(asked, list):
         return asked
     from burnin.run.straight import halt
 
-    return halt(run, db, by, begin)
+    try:
+        return halt(run, db, by, begin)
+    except BurninError as error:
+        if not asked:
+            raise
+        took = "the run's guard took the order, and has not said what became of it"
+        raise NotReady(f"{took}; straight over SSH: {error}") from None
 
 
 def _age_s() -> float:
@@ -48,8 +55,8 @@ def _age_s() -> float:
         return 0.0
 
 
-def _ask_guard(run: str, db: Path, by: str, begin: float) -> list[str] | None:
-    """None where no guard of this run answers in time."""
+def _ask_guard(run: str, db: Path, by: str, begin: float) -> list[str] | bool:
+    """What the guard did; else whether it took the order, at least: False where no guard of this run answers in time."""
     guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with guard:
         guard.settimeout(ANSWER_S)
@@ -57,14 +64,14 @@ def _ask_guard(run: str, db: Path, by: str, begin: float) -> list[str] | None:
             with beside.reachable(beside.guard(db)) as short:
                 guard.connect(short)
             if not beside.trusted(_whose(guard), db):
-                return None
+                return False
         except (OSError, NotReady):
-            return None
+            return False
         try:
             with guard.makefile("rb") as said:
                 return _order(guard, said, run, by, begin)
         except (OSError, ValueError, LookupError, TypeError):  # not in time, or in riddles
-            return None
+            return False
 
 
 def _whose(guard: socket.socket) -> int:
@@ -73,25 +80,26 @@ def _whose(guard: socket.socket) -> int:
     return int(struct.unpack("3i", guard.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
 
 
-def _order(guard: socket.socket, said: IO[bytes], run: str, by: str, begin: float) -> list[str] | None:
+def _order(guard: socket.socket, said: IO[bytes], run: str, by: str, begin: float) -> list[str] | bool:
     if not select.select([guard], [], [], PATIENCE_S)[0]:
         threading.Thread(target=_import, daemon=True).start()  # what SSH needs is made ready meanwhile
     going = str(_heard(said).get("run", ""))
     if not going or (run != "last" and not going.startswith(run)):
-        return None
+        return False
     guard.sendall(json.dumps({"do": "emergency", "run": going, "by": by}).encode() + b"\n")
     if not _heard(said):
-        return None
+        return False
     ordered_s = time.monotonic() - begin
     end = time.monotonic() + CONFIRM_S
-    while (left_s := end - time.monotonic()) > 0:
-        guard.settimeout(left_s)
-        if not (line := _heard(said)):
-            return None
-        outcome = line.get("outcome")
-        if outcome is not None and outcome["name"] == "emergency":
-            return _told(going, outcome, ordered_s)
-    return None
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not in time, or in riddles
+        while (left_s := end - time.monotonic()) > 0:
+            guard.settimeout(left_s)
+            if not (line := _heard(said)):
+                break
+            outcome = line.get("outcome")
+            if outcome is not None and outcome["name"] == "emergency":
+                return _told(going, outcome, ordered_s)
+    return True
 
 
 def _heard(said: IO[bytes]) -> dict[str, Any]:

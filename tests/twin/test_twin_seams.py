@@ -405,7 +405,8 @@ def test_when_the_twin_is_killed_its_trays_go_too(tmp_path: Path) -> None:
 
 
 def test_a_demo_that_is_killed_leaves_no_twin(tmp_path: Path) -> None:
-    demo = subprocess.Popen([sys.executable, "-m", "burnin", "demo", "--plain", "--db", str(tmp_path / "b.db")])
+    words = [sys.executable, "-m", "burnin", "demo", "--plain", "--db", str(tmp_path / "b.db")]
+    demo = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)})  # killed, it leaves what it keeps there
     try:
         assert until(lambda: len(descendants(demo.pid)) > 3)
         below = descendants(demo.pid)

@@ -97,8 +97,18 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_order_is_said_with_the_standard_library_alone(guard: Callable[..., Guard], tmp_path: Path) -> None:
-    one = guard({"run": "r1"}, {"said": "ordered"}, {"outcome": {**GONE, "name": "leak"}}, {"outcome": GONE})
-    words = [sys.executable, "-X", "importtime", "-m", "burnin", "stop", "last", "--emergency", "--db", str(tmp_path / "b.db")]
+    for _ in range(3):  # beside a guard that takes a quarter of a second to answer SSH is made ready, too (no core)
+        one = guard({"run": "r1"}, {"said": "ordered"}, {"outcome": {**GONE, "name": "leak"}}, {"outcome": GONE})
+        imported = imported_by(one, tmp_path / "b.db")
+        if "asyncio" not in imported:
+            break
+    assert "burnin.run.emergency" in imported
+    assert not imported & {"asyncio", "asyncssh", "typer", "pydantic", "sqlalchemy", "orjson", "rich", "subprocess", "tempfile"}
+
+
+def imported_by(one: Guard, db: Path) -> set[str]:
+    """What the command imports that tells this guard, and is answered."""
+    words = [sys.executable, "-X", "importtime", "-m", "burnin", "stop", "last", "--emergency", "--db", str(db)]
     began_s = time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -107,9 +117,9 @@ def test_the_order_is_said_with_the_standard_library_alone(guard: Callable[..., 
     assert first.endswith("2 answered")
     took = re.search(r"([\d.]+) s after this command began", first)
     assert took is not None and 0 < float(took[1]) < time.monotonic() - began_s + 0.02, "a Python that starts is part of it"
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "burnin.run.emergency" in imported
-    assert not imported & {"asyncio", "asyncssh", "typer", "pydantic", "sqlalchemy", "orjson", "rich", "subprocess", "tempfile"}
+    one.close()
+    beside.guard(db).unlink()
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +142,13 @@ def test_a_guard_that_does_not_see_it_through_is_not_believed(
     guard(*lines)
     monkeypatch.setattr("burnin.run.straight.halt", lambda run, db, by, begin: [f"over SSH: {run} by {by}"])
     assert emergency.stop_now("r1", tmp_path / "b.db", "me") == ["over SSH: r1 by me"]
+
+
+@pytest.mark.parametrize("last", [b"", b"garbled\n", {"outcome": "done"}])
+def test_a_guard_that_took_the_order_was_told(guard: Callable[..., Guard], tmp_path: Path, last: Any) -> None:
+    guard({"run": "r1"}, {"said": "ordered"}, last)
+    with pytest.raises(NotReady, match=r"guard took the order, and has not said what .* SSH: no tray was told anything: .*b\.db"):
+        emergency.stop_now("r1", tmp_path / "b.db", "me")
 
 
 def test_what_did_not_answer_or_goes_on_is_no_success(guard: Callable[..., Guard], tmp_path: Path) -> None:
