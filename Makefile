@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# A Python that keeps no bytecode compiles all of burnin at every start, and tests start thousands.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long matrix checks-matrix bench captures kernels kernels-check picture lint clean help
 
 help:            ## what can be made

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,9 @@ class Signatures(Data):
     signatures: dict[str, SignatureRow]
 
 
+@cache
 def load_catalogue() -> Catalogue:
-    """Reads metrics, XIDs, kernel log and signatures. Raises InputError with the mistakes of all."""
+    """Reads metrics, XIDs, kernel log and signatures, once a process. Raises InputError with the mistakes of all."""
     problems: list[Problem] = []
     metrics, found = check(read(shipped(f"{CATALOGUE}/metrics.yaml")), Metrics)
     problems += found

@@ -106,6 +106,7 @@ def test_a_driver_that_lacks_a_symbol_is_too_old() -> None:
         Cuda(object())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here: the PTX cannot be compared with its source")
 def test_ptx_is_what_its_source_compiles_to() -> None:
     done = subprocess.run(["make", "-s", "kernels-check"], cwd=KERNELS.parents[2], capture_output=True, text=True)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Container
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ MODULES = [path.name for path in AGENT.glob("*.py")]
 KERNELS = [path.name for path in (AGENT / "kernels").glob("*.ptx")]
 
 
+@cache
 def pythons() -> list[str]:
     """Every Python from 3.9 on that this machine has, one per minor version; its own at least."""
     found = {f"{sys.version_info.major}.{sys.version_info.minor}": sys.executable}

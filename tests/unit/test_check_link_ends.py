@@ -17,6 +17,7 @@ from burnin.events import Measurement, Result
 from burnin.telemetry.series import Telemetry
 from burnin.twin.faults import Plant
 from tests import build
+from tests.sampled import some
 from tests.unit.nvos_rack import MODEL, RACK, WIRES, Switches, context, end
 
 ALL = MODEL.topology.trays()
@@ -69,7 +70,7 @@ def test_all_links_stand_in_one_table_with_both_ends(tmp_path: Path) -> None:
     assert [(m.name, m.value, m.result) for m in got] == [("link.joined", 1296.0, Result.PASS)]
 
 
-@pytest.mark.parametrize(("part", "severity"), [("s2.a0.p17", 3.0), ("s8.a1.p5", 4.0)])
+@pytest.mark.parametrize(("part", "severity"), some([("s2.a0.p17", 3.0), ("s8.a1.p5", 4.0)]))
 def test_errors_at_the_port_alone_name_the_port(tmp_path: Path, part: str, severity: float) -> None:
     _, got = look(Switches(tmp_path, [Plant("switchport_margin", part, severity)], ALL), healthy())
     assert bad(got) == [(part, "link.errors", Result.FAIL)]
@@ -122,7 +123,9 @@ def test_ends_that_contradict_each_other_prove_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("N5200_LD/U", "N5200_LD/X"), ('"hostname": "nvos-s', '"hostname": "other-s'), ("==(", "=("), ("0xa088c2", "0x111111")],
+    some(
+        [("N5200_LD/U", "N5200_LD/X"), ('"hostname": "nvos-s', '"hostname": "other-s'), ("==(", "=("), ("0xa088c2", "0x111111")]
+    ),
 )
 def test_a_fabric_that_does_not_say_who_is_who_joins_nothing(tmp_path: Path, old: str, new: str) -> None:
     rack = Switches(tmp_path, compute=ALL, edit=lambda words, text: text.replace(old, new))

@@ -82,6 +82,7 @@ def test_a_healthy_rack_shows_the_bandwidth_of_its_model_and_exact_sums(bench: B
     assert "72 GPUs, NCCL 2.28.7" in speed.why
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs_is_traced_to_its_tray(bench: Bench) -> None:
     patience_s = bench.patience_s()
     bench.ranks.row("t07.g2")["nccl_fault"] = HANGS
@@ -93,6 +94,7 @@ def test_a_rank_that_hangs_is_traced_to_its_tray(bench: Bench) -> None:
     assert "t07.g2: cut by a local limit: time" in whole.why, "the dissenting rank is named"
 
 
+@pytest.mark.long
 def test_a_rank_that_dies_is_traced_to_its_tray(bench: Bench) -> None:
     bench.ranks.row("t00.g0")["nccl_fault"] = DIES
     got, story = bench.check()
@@ -108,6 +110,7 @@ def test_a_gpu_three_percent_slow_is_traced_to_its_tray(bench: Bench) -> None:
     assert rounds(story) <= 5
 
 
+@pytest.mark.long
 def test_a_gpu_that_sums_wrong_is_traced_to_its_tray(bench: Bench) -> None:
     bench.ranks.row("t11.g1")["nccl_fault"] = SUMS_WRONG
     got, story = bench.check()
@@ -115,6 +118,7 @@ def test_a_gpu_that_sums_wrong_is_traced_to_its_tray(bench: Bench) -> None:
     assert rounds(story) <= 5
 
 
+@pytest.mark.long
 def test_a_pair_broken_in_one_direction_is_named_in_its_order_and_neither_end_is_blamed(bench: Bench) -> None:
     patience_s = bench.patience_s(op="alltoall", repeats=1)
     bench.ranks.row("t13.g2")["deaf_to"] = 1 + 4 * 4 + 1

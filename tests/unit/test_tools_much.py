@@ -73,6 +73,7 @@ def test_as_much_as_is_read_at_all_costs_bounded_time(tool: str, own: dict[str, 
     assert reading.outcome not in GOOD and len(reading.rows) <= ROWS and len(reading.whys) < 2 * ROWS
 
 
+@pytest.mark.long
 def test_what_is_read_at_all_is_held_in_bounded_memory(own: dict[str, str]) -> None:
     """The two tools with the most rows for a megabyte (tracing makes this slow, so not all of them)."""
     for tool in ("nccl-tests", "nvidia-smi nvlink -s"):

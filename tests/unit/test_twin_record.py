@@ -47,6 +47,7 @@ def test_what_is_written_judges_as_what_was_computed(folder: Path) -> None:
         assert named == {plant.part for plant in PLANTS[one.seed]}
 
 
+@pytest.mark.long
 def test_every_reading_comes_back(folder: Path) -> None:
     (one,) = simulate("gb300-nvl72", two_hours(), [2], PLANTS.__getitem__)
     kept = directory.read(folder / "TWIN-GB300-NVL72-0002", load_catalogue().metrics, is_part)
