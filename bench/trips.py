@@ -213,6 +213,7 @@ async def series(trip: Callable[[], Awaitable[Trip]], count: int) -> list[Trip]:
     for _ in range(2 * count):
         try:
             made.append(await trip())
+            print(made[-1], file=sys.stderr, flush=True)
         except NotBegun as why:
             print(f"not begun, made again: {why}", file=sys.stderr, flush=True)
         if len(made) == count:
