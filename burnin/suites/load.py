@@ -15,6 +15,10 @@ from burnin.rack.yamlfile import check, in_order
 from burnin.suites.repeat import written_out
 from burnin.suites.schema import LISTS, Stage, Suite, written
 
+MARGIN_S = 2.0
+"""Longest time between two readings of what is under load: agents end load whose T.Limit margin was not read for twice as long
+(burnin.agent.load.SENSOR_LOST_NS)."""
+
 
 class Offer(NamedTuple):
     """A check as a suite sees it. `heats`: it loads GPUs by itself, and cannot share a stage with another load.
@@ -68,6 +72,12 @@ def misfits(
     document: Document, suite: Suite, checks: Mapping[str, Offer], profiles: Sequence[Profile], only: Collection[str] = ()
 ) -> Iterator[Problem]:
     """What can show nothing where it stands, on a rack of any of these profiles: found now, not after a day of load."""
+    heating = {name for name, offer in checks.items() if offer.heats and (not only or name in only)}
+    loaded = any(stage.load is not None or any(step.check in heating for step in stage.steps) for stage in suite.stages)
+    if suite.sample > MARGIN_S and loaded:
+        ended = f"agents end load whose T.Limit margin was not read for {2 * MARGIN_S:g} s"
+        what = f"a reading every {suite.sample:g} s is too seldom for load: {ended}"
+        yield document.problem(("sample",), what, f"{MARGIN_S:g} s at most")
     for i, stage in enumerate(suite.stages):
         for loc, what, expected in _loads(stage, profiles):
             yield document.problem(("stages", i, *loc), f"stage {stage.stage}: {what}", expected)

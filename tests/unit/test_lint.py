@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from burnin.agent.load import SENSOR_LOST_NS
 from burnin.checks import OFFERS
 from burnin.errors import InputError
 from burnin.rack.load import load_catalogue, load_profile
 from burnin.suites.lint import lint, warnings
-from burnin.suites.load import load_suite
+from burnin.suites.load import MARGIN_S, load_suite
 
 ROOT = Path(__file__).parents[2]
 METRICS = load_catalogue().metrics
@@ -262,3 +263,21 @@ def test_what_can_show_nothing_is_refused_before_a_run_and_where_no_rack_is_know
     load_suite(path, checks=OFFERS, metrics=METRICS)
     path.write_text(PLACED.replace("load@9000", "load").replace("n9", "n1"))
     load_suite(path, checks=OFFERS, metrics=METRICS, profile=eight, only=["xid"])
+
+
+@pytest.mark.parametrize(
+    "stage", ["{stage: load, phase: load, for: 30 s, load: {}, steps: [gpu-load]}", "{stage: mem, steps: [hbm]}"]
+)
+def test_load_that_its_own_agents_would_end_is_refused_before_a_run(tmp_path: Path, stage: str) -> None:
+    assert 2e9 * MARGIN_S == SENSOR_LOST_NS
+    path, suite = tmp_path / "suite.yaml", "suite: mine\nabout: a test\nsample: {}\nstages:\n  - {}\n"
+    path.write_text(suite.format("2 s", stage))
+    load_suite(path, checks=OFFERS, metrics=METRICS, profile=load_profile("gb300-nvl72"))
+    path.write_text(suite.format("2100 ms", stage))
+    with pytest.raises(
+        InputError, match=r":3:9: a reading every 2\.1 s is too seldom for load: .* for 4 s; expected 2 s at most"
+    ):
+        load_suite(path, checks=OFFERS, metrics=METRICS, profile=load_profile("gb300-nvl72"))
+    load_suite(path, checks=OFFERS, metrics=METRICS)  # what something else recorded is judged by it
+    path.write_text(suite.format("3 s", "{stage: idle, phase: idle, for: 30 s, steps: [xid]}"))
+    load_suite(path, checks=OFFERS, metrics=METRICS, profile=load_profile("gb300-nvl72"))
