@@ -91,7 +91,8 @@ def attributed(findings: list[Finding]) -> list[Finding]:
 
 
 def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
-    """One finding per failed measurement, per XID, and per GPU whose load was not reached, unless an interlock kept it off."""
+    """One finding per failed measurement, per XID, and per GPU whose load was not reached, unless an interlock kept it off, or it
+    was reached and ended with its tray, which is named itself."""
     off = {(line.source, line.part) for line in kept_off(case.log, case.stages, case.sessions)}
     cut = cut_off(case.log, case.stages, case.voided)
     for step in steps:
@@ -99,7 +100,8 @@ def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
             if one.result is Result.FAIL:
                 yield named(case, _failed(case, step, one))
             elif _load_not_attained(one):
-                if {(step.stage, one.part), (step.stage, tray_of(one.part))} & off:
+                reached = isinstance(one.value, float) and one.value >= case.suite.load_fraction
+                if {(step.stage, one.part), (step.stage, tray_of(one.part))} & off or (reached and _gone(case, one.part)):
                     continue
                 hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD)
                 hold = replace(hold, action=_reach(case, cut.get((step.stage, one.part)), one.part))
@@ -149,6 +151,12 @@ def _number(limit: str) -> float | None:
     return float(found[1]) if found else None
 
 
+def _gone(case: Case, part: str) -> bool:
+    """Was its tray not there at the end of the run?"""
+    state = last_state(case, tray_of(part))
+    return state is None or state.state != "ready"
+
+
 def of_trays(case: Case) -> Iterator[Finding]:
     """Trays that were lost or refused or belong elsewhere, and GPUs that the driver lost or hangs on."""
     for line in kept_off(case.log, case.stages, case.sessions):
@@ -161,7 +169,7 @@ def of_trays(case: Case) -> Iterator[Finding]:
     yield from _of_services(case)
     for tray in case.trays:
         state = last_state(case, tray)
-        if state is None or state.state != "ready":
+        if _gone(case, tray):
             why = state.why if state is not None and state.why else f"{tray} was never reached"
             what = "refused" if state is not None and state.state == "refused" else "lost"
             look = "power, cable and console of this tray"

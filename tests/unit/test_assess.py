@@ -260,6 +260,17 @@ def test_a_lost_tray_is_one_hold_with_its_reason_and_the_others_keep_theirs(stor
     assert Result.PASS not in {s.result for s in verdict.steps if s.part == "t03" and s.stage == "load"}
 
 
+def test_a_load_that_ended_with_its_tray_is_the_trays_and_one_that_was_low_before_is_its_own(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches: Any = lambda phase, second: float(second)  # noqa: E731
+    monkeypatch.setitem(METRICS, "load.launches", launches)
+    story.lost["t03"] = 24.5
+    assert named(story.tell()) == {"t03": "HOLD"}
+    story.run, story.readings["t03.g2", "gpu.power"] = "r2", (190.0, 900.0)
+    assert named(story.tell()) == {"t03": "HOLD", "t03.g2": "HOLD"}
+
+
 def test_a_fail_on_a_tray_that_was_lost_later_stands(story: Story) -> None:
     story.lost["t03"] = 30.0
     story.log = [LogLine("t03.g1", 25.0, "xid", "79", "fell off", "kmsg")]
