@@ -95,13 +95,16 @@ def of_steps(case: Case, steps: list[Step]) -> Iterator[Finding]:
     was reached and ended with its tray, which is named itself."""
     off = {(line.source, line.part) for line in kept_off(case.log, case.stages, case.sessions)}
     cut = cut_off(case.log, case.stages, case.voided)
+    own = {line.part for line in case.log if line.kind == "cut" or (line.kind == "load" and line.code in ("failed", "gone"))}
     for step in steps:
         for one in step.measurements:
             if one.result is Result.FAIL:
                 yield named(case, _failed(case, step, one))
             elif _load_not_attained(one):
                 reached = isinstance(one.value, float) and one.value >= case.suite.load_fraction
-                if {(step.stage, one.part), (step.stage, tray_of(one.part))} & off or (reached and _gone(case, one.part)):
+                if {(step.stage, one.part), (step.stage, tray_of(one.part))} & off:
+                    continue
+                if reached and one.part not in own and _gone(case, one.part):
                     continue
                 hold = replace(_failed(case, step, one), signature="load.not_attained", severity=Severity.HOLD)
                 hold = replace(hold, action=_reach(case, cut.get((step.stage, one.part)), one.part))

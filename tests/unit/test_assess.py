@@ -268,7 +268,8 @@ def test_a_load_that_ended_with_its_tray_is_the_trays_and_one_that_was_low_befor
     story.lost["t03"] = 24.5
     assert named(story.tell()) == {"t03": "HOLD"}
     story.run, story.readings["t03.g2", "gpu.power"] = "r2", (190.0, 900.0)
-    assert named(story.tell()) == {"t03": "HOLD", "t03.g2": "HOLD"}
+    story.log = [LogLine("t03.g1", 24.0, "cut", "margin", "its load was ended: 3 K to its limit", "agent")]
+    assert named(story.tell()) == {"t03": "HOLD", "t03.g1": "HOLD", "t03.g2": "HOLD"}
 
 
 def test_a_fail_on_a_tray_that_was_lost_later_stands(story: Story) -> None:
